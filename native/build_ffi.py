@@ -1,0 +1,47 @@
+"""Builds ``aiomultistack._native`` with cffi (out-of-line API mode).
+
+The declarations come from ``native/include/aiomultistack.h``, between its
+two markers: there is no second copy of any signature.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cffi
+
+NATIVE = Path(__file__).resolve().parent
+ROOMS = ("core", "wire", "switch", "stack", "io")
+
+
+def declarations() -> str:
+    """The part of the public header that cffi reads."""
+    text = (NATIVE / "include" / "aiomultistack.h").read_text()
+    _, _, rest = text.partition("/* CFFI-BEGIN */")
+    part, _, _ = rest.partition("/* CFFI-END */")
+    if not part:
+        raise RuntimeError("aiomultistack.h has lost its CFFI markers")
+    return part
+
+
+def sources() -> list[str]:
+    """All C files of the module, relative to the project's root."""
+    return sorted(str(path.relative_to(NATIVE.parent)) for room in ROOMS for path in (NATIVE / room).glob("*.c"))
+
+
+ffibuilder = cffi.FFI()
+ffibuilder.cdef(declarations())
+ffibuilder.set_source(
+    "aiomultistack._native",
+    '#include "aiomultistack.h"\n',
+    sources=sources(),
+    depends=sorted(str(path.relative_to(NATIVE.parent)) for path in NATIVE.rglob("*.h")),
+    include_dirs=["native", "native/include"],
+    extra_compile_args=["-std=c11", "-O3", "-g1", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter",
+                        *os.environ.get("AMS_CFLAGS", "").split()],
+    extra_link_args=os.environ.get("AMS_LDFLAGS", "").split(),
+)
+
+if __name__ == "__main__":
+    ffibuilder.compile(verbose=True)

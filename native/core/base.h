@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * base.h - small things that every room uses.
+ */
+#ifndef AMS_CORE_BASE_H
+#define AMS_CORE_BASE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define AMS_LIKELY(x) __builtin_expect(!!(x), 1)
+#define AMS_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define AMS_PREFETCH(p) __builtin_prefetch(p)
+#define AMS_ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define AMS_CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+#define AMS_CACHE_LINE 64
+
+#define AMS_NS_PER_US 1000ull
+#define AMS_NS_PER_MS 1000000ull
+#define AMS_NS_PER_S 1000000000ull
+
+/* A check for programmer errors that survives release builds: traps. */
+#define AMS_ASSERT(condition)          \
+    do {                               \
+        if (AMS_UNLIKELY(!(condition))) \
+            __builtin_trap();          \
+    } while (0)
+
+static inline uint32_t ams_min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
+static inline uint32_t ams_max_u32(uint32_t a, uint32_t b) { return a > b ? a : b; }
+static inline uint64_t ams_min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static inline uint64_t ams_max_u64(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
+#endif

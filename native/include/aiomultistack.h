@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * aiomultistack.h - the public header of the native module.
+ *
+ * Everything between the two CFFI markers is read by native/build_ffi.py as
+ * it stands: plain declarations, integer #defines, no #ifdef, no inline.
+ *
+ * The layers that this header shows, from the outside in:
+ *
+ *   node    the embedded deployment: one port, one switch, one stack
+ *   port    a driver: frames in, frames out (tap, mem)
+ *   hub     an in-process Ethernet segment that mem ports attach to
+ *   stack   the sans-I/O engine: endpoints (TCP, UDP) addressed by id
+ *
+ * Return values: >= 0 is success; < 0 is a status (-AMS_E...), which
+ * ams_status_errno(), ams_status_name() and ams_status_text() explain.
+ * Time is uint64_t nanoseconds of a monotonic clock.  AMS_NOW asks the
+ * function to read the clock itself (native/io only).  AMS_NEVER is "no
+ * deadline".
+ *
+ * Threads: a node, its stack and its port belong to one thread at a time.
+ * A hub may be shared by nodes in different threads.
+ */
+#ifndef AIOMULTISTACK_H
+#define AIOMULTISTACK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define AMS_API __attribute__((visibility("default")))
+#pragma GCC visibility push(default)
+#endif
+
+/* CFFI-BEGIN */
+
+/* ---- status ----------------------------------------------------------- */
+
+/* The errno of a negative status, as the platform numbers it; 0 if none. */
+int ams_status_errno(int status);
+/* "ECONNRESET" for a negative status; NULL past the end of the table, so
+ * that -1, -2, ... can be enumerated. */
+const char *ams_status_name(int status);
+/* One short English phrase. */
+const char *ams_status_text(int status);
+
+/* ---- time ------------------------------------------------------------- */
+
+#define AMS_NOW 0
+#define AMS_NEVER 0xffffffffffffffff
+
+/* CLOCK_MONOTONIC in nanoseconds. */
+uint64_t ams_clock_now(void);
+
+/* ---- addresses -------------------------------------------------------- */
+
+#define AMS_IPV4 4
+#define AMS_IPV6 6
+
+/* An IP address with a port.  IPv4 is kept IPv4-mapped (RFC 4291 section
+ * 2.5.5.2), so that one 16-byte key serves both families.  port is in host
+ * order.  family is AMS_IPV4 or AMS_IPV6; for a wildcard IPv4 bind ip is
+ * ::ffff:0.0.0.0, for IPv6 it is ::. */
+struct ams_endpoint {
+    uint8_t ip[16];
+    uint16_t port;
+    uint16_t family;
+    uint32_t scope_id;
+};
+
+/* A local address with its prefix length (0..32 or 0..128). */
+struct ams_ifaddr {
+    struct ams_endpoint address;
+    uint32_t prefix_len;
+};
+
+/* ---- hub: an Ethernet segment inside the process ----------------------- */
+
+struct ams_hub;
+
+/* What a hub does to the frames that cross it.  Probabilities 0..1 per
+ * frame and receiver; every decision comes from the hub's seed. */
+struct ams_impairment {
+    double loss;
+    double duplicate;
+    double reorder;         /* this frame is held back reorder_delay_ns */
+    double corrupt;         /* one random bit after the MAC header is flipped */
+    uint64_t delay_ns;      /* constant one-way delay */
+    uint64_t jitter_ns;     /* uniform extra delay, order kept */
+    uint64_t reorder_delay_ns; /* 0: four times delay_ns, at least 1 ms */
+    uint64_t rate_bps;      /* 0: unlimited; serialisation per receiver */
+    uint32_t queue_frames;  /* frames that may wait for rate_bps; 0: 1000 */
+};
+
+#define AMS_HUB_NO_OFFLOAD 1 /* ports see MTU-sized frames, real checksums */
+
+/* Makes a hub.  seed feeds its impairments.  mtu 0 means 1500.
+ * Returns NULL when out of memory. */
+struct ams_hub *ams_hub_new(uint64_t seed, uint32_t mtu, uint32_t flags);
+/* Drops the caller's reference; the hub goes with its last port. */
+void ams_hub_free(struct ams_hub *hub);
+/* Sets the impairment from here on.  A hub that impairs must have been made
+ * with AMS_HUB_NO_OFFLOAD (else -AMS_EINVAL), or its faults would hit 64 KB
+ * super-frames whose checksums nobody verifies. */
+int ams_hub_impair(struct ams_hub *hub, const struct ams_impairment *what);
+/* Earliest time at which a held-back frame becomes deliverable. */
+uint64_t ams_hub_deadline(struct ams_hub *hub);
+
+/* ---- raw port: frames without a stack (tests, capture, generators) ----- */
+
+struct ams_port;
+
+struct ams_port_config {
+    const char *spec;       /* "tap:NAME" or "mem:NAME" */
+    struct ams_hub *hub;    /* for mem: */
+    uint32_t mtu;           /* 0: the port's own */
+    uint32_t flags;         /* AMS_PORT_* */
+    uint32_t pool_frames;   /* limit of frames held; 0: 65536 */
+};
+
+#define AMS_PORT_NO_OFFLOAD 1 /* don't use vnet headers, checksum or TSO */
+
+/* What a port can do, in caps. */
+#define AMS_CAP_CSUM_TX 1   /* fills in TCP/UDP checksums on transmit */
+#define AMS_CAP_CSUM_RX 2   /* says which received checksums are good */
+#define AMS_CAP_TSO4 4
+#define AMS_CAP_TSO6 8
+#define AMS_CAP_LRO 16      /* may deliver frames above the MTU */
+
+struct ams_port_info {
+    uint32_t mtu;
+    uint32_t caps;
+    uint8_t mac[6];         /* the link's own address; zero if none */
+    uint8_t reserved[2];
+    int32_t fd;             /* readable when frames wait; -1 if none */
+    uint64_t rx_frames;
+    uint64_t rx_bytes;
+    uint64_t tx_frames;
+    uint64_t tx_bytes;
+    uint64_t rx_dropped;
+    uint64_t tx_dropped;
+};
+
+/* Opens a port.  On failure returns a negative status and writes a sentence
+ * that says what to do into error[0..error_size). */
+int ams_port_open(struct ams_port **port, const struct ams_port_config *config, char *error, size_t error_size);
+void ams_port_close(struct ams_port *port);
+void ams_port_info(struct ams_port *port, struct ams_port_info *info);
+/* Sends one Ethernet frame, copied.  -AMS_EAGAIN when the port is full. */
+int ams_port_send(struct ams_port *port, const char *frame, size_t length, uint64_t now);
+/* Receives one frame into buffer.  Returns its length (which may exceed
+ * size: then it was cut), or -AMS_EAGAIN. */
+int ams_port_recv(struct ams_port *port, char *buffer, size_t size, uint64_t now);
+
+/* ---- node: port + switch + stack --------------------------------------- */
+
+struct ams_node;
+struct ams_stack;
+
+struct ams_stack_config {
+    uint8_t mac[6];                     /* all zero: made from seed */
+    uint8_t reserved[2];
+    uint64_t seed[2];                   /* ISNs, ports, hash keys */
+    const struct ams_ifaddr *addresses; /* at least one; copied */
+    uint32_t n_addresses;
+    uint32_t mtu;                       /* 0: the port's */
+    struct ams_endpoint gateway4;       /* family 0: none */
+    struct ams_endpoint gateway6;
+    const char *congestion;             /* NULL: "cubic" */
+    uint32_t max_endpoints;             /* 0: 1 << 20 */
+    uint32_t sndbuf;                    /* initial socket buffer, bytes; 0: default */
+    uint32_t rcvbuf;                    /* initial receive buffer, bytes; 0: default */
+    uint32_t sndbuf_max;
+    uint32_t rcvbuf_max;
+    uint32_t time_wait_ms;              /* 0: 60000 */
+    uint32_t max_time_wait;             /* 0: 65536 */
+    uint32_t rto_min_ms;                /* 0: 200 */
+    uint32_t delack_ms;                 /* 0: 40 */
+    uint16_t ephemeral_low;             /* 0: 32768 */
+    uint16_t ephemeral_high;            /* 0: 60999 */
+    uint32_t flags;                     /* AMS_STACK_* */
+};
+
+#define AMS_STACK_NO_DAD 1 /* addresses are usable at once (RFC 4862 5.4) */
+
+/* One event: four int32_t in a row. */
+#define AMS_EVENT_WORDS 4
+/* words[0] id, words[1] bits below, words[2] aux, words[3] length */
+
+#define AMS_EV_ACCEPTED 1   /* new connection; aux: the listener's id */
+#define AMS_EV_CONNECTED 2  /* active open done */
+#define AMS_EV_DATA 4       /* the next `length` bytes of the blob are its data, already consumed */
+#define AMS_EV_READABLE 8   /* data waits: ams_tcp_peek/ams_udp_recv */
+#define AMS_EV_EOF 16       /* peer's FIN, all data before it delivered */
+#define AMS_EV_DRAINED 32   /* write excess fell to the low-water mark */
+#define AMS_EV_REFS 64      /* aux: how many more references of ams_tcp_send_ref are released, oldest first */
+#define AMS_EV_CLOSED 128   /* connection is gone; aux: status (0: orderly) */
+#define AMS_EV_RELEASED 256 /* the id is no longer the application's */
+
+/* Opens config's port and builds switch and stack over it. */
+int ams_node_new(struct ams_node **node, const struct ams_port_config *port,
+                 const struct ams_stack_config *config, char *error, size_t error_size);
+/* Aborts what is open (peers get RST), flushes, closes the port. */
+void ams_node_free(struct ams_node *node);
+struct ams_stack *ams_node_stack(struct ams_node *node);
+struct ams_port *ams_node_port(struct ams_node *node);
+/* Receives a batch, runs timers, and reports up to max_events events (4
+ * words each).  Data of AMS_EV_DATA events lies back to back in blob.
+ * Returns the number of events; max_events means "call again".  A negative
+ * status means the port is broken for good. */
+int ams_node_poll(struct ams_node *node, uint64_t now, int32_t *events, int max_events, char *blob, size_t blob_size);
+/* Sends all that may be sent.  Returns the next deadline: the latest time
+ * at which poll or flush should be called again. */
+uint64_t ams_node_flush(struct ams_node *node, uint64_t now);
+
+/* Counters of port, switch and stack: fills values[0..max), returns how many
+ * there are.  ams_counter_name(i) names them; NULL past the end. */
+int ams_node_counters(struct ams_node *node, uint64_t *values, int max);
+const char *ams_counter_name(int index);
+
+/* ---- stack: endpoints --------------------------------------------------- */
+
+/* Ids are small non-negative integers, reused after AMS_EV_RELEASED or a
+ * close that returned 1. */
+
+/* Starts to listen.  local.port 0 takes an ephemeral port.  Returns the
+ * listener's id, or -AMS_EADDRINUSE, -AMS_EADDRNOTAVAIL, ... */
+int ams_tcp_listen(struct ams_stack *stack, const struct ams_endpoint *local, int backlog, uint32_t flags);
+#define AMS_LISTEN_V6ONLY 1
+#define AMS_LISTEN_REUSEADDR 2
+
+/* Starts an active open.  local may be NULL; local->port 0 is ephemeral.
+ * Returns the connection's id; AMS_EV_CONNECTED or AMS_EV_CLOSED follows. */
+int ams_tcp_connect(struct ams_stack *stack, const struct ams_endpoint *local,
+                    const struct ams_endpoint *remote, uint64_t now);
+
+/* Queues data.  The bytes are copied.  Returns the write excess: bytes
+ * queued beyond what the socket buffer (auto-tuned) holds; 0 means that all
+ * is in the stack's hands as with a kernel's send(). */
+int ams_tcp_send(struct ams_stack *stack, int id, const char *data, size_t length);
+/* The same without a copy: data must stay as it is until AMS_EV_REFS. */
+int ams_tcp_send_ref(struct ams_stack *stack, int id, const char *data, size_t length);
+/* The write excess now. */
+int ams_tcp_excess(struct ams_stack *stack, int id);
+/* Asks for one AMS_EV_DRAINED when the excess is at or below low. */
+int ams_tcp_want_drain(struct ams_stack *stack, int id, size_t low);
+
+/* The first contiguous piece of received data and its length; NULL and 0
+ * if there is none. */
+const char *ams_tcp_peek(struct ams_stack *stack, int id, size_t *length);
+/* Frees received bytes and opens the window. */
+int ams_tcp_consume(struct ams_stack *stack, int id, size_t length);
+/* Copies out and consumes up to size bytes; returns the count. */
+int ams_tcp_recv(struct ams_stack *stack, int id, char *buffer, size_t size);
+
+#define AMS_READ_BLOB 0   /* short data comes with the events (AMS_EV_DATA) */
+#define AMS_READ_EVENT 1  /* AMS_EV_READABLE only */
+#define AMS_READ_PAUSED 2 /* neither data nor EOF is reported */
+/* How received data is reported from here on. */
+int ams_tcp_set_reading(struct ams_stack *stack, int id, int mode);
+
+/* Sends FIN after the queued data (half-close). */
+int ams_tcp_shutdown(struct ams_stack *stack, int id);
+/* The application is done: FIN after the queued data, what arrives later is
+ * refused with RST as a kernel does; SO_LINGER is honoured.  Returns 1 if
+ * the id is free at once, 0 if AMS_EV_REFS and AMS_EV_RELEASED follow. */
+int ams_tcp_close(struct ams_stack *stack, int id);
+/* RST.  Returns as ams_tcp_close. */
+int ams_tcp_abort(struct ams_stack *stack, int id);
+
+int ams_tcp_local(struct ams_stack *stack, int id, struct ams_endpoint *out);
+int ams_tcp_remote(struct ams_stack *stack, int id, struct ams_endpoint *out);
+
+#define AMS_OPT_NODELAY 1
+#define AMS_OPT_CORK 2
+#define AMS_OPT_KEEPALIVE 3
+#define AMS_OPT_KEEPIDLE 4     /* seconds */
+#define AMS_OPT_KEEPINTVL 5    /* seconds */
+#define AMS_OPT_KEEPCNT 6
+#define AMS_OPT_LINGER 7       /* seconds; -1 off */
+#define AMS_OPT_QUICKACK 8
+#define AMS_OPT_USER_TIMEOUT 9 /* milliseconds; 0 off */
+#define AMS_OPT_SNDBUF 10      /* bytes; turns auto-tuning off */
+#define AMS_OPT_RCVBUF 11
+#define AMS_OPT_MAXSEG 12
+#define AMS_OPT_ERROR 13       /* SO_ERROR: pending status, cleared */
+/* Options of a connection or a listener (whose connections inherit). */
+int ams_tcp_setopt(struct ams_stack *stack, int id, int option, int value);
+int ams_tcp_getopt(struct ams_stack *stack, int id, int option, int *value);
+/* Chooses the congestion control by name (TCP_CONGESTION). */
+int ams_tcp_set_congestion(struct ams_stack *stack, int id, const char *name);
+/* Names of the congestion controls built in; NULL past the end. */
+const char *ams_congestion_name(int index);
+
+/* States, numbered as Linux numbers them in TCP_INFO. */
+#define AMS_TCP_ESTABLISHED 1
+#define AMS_TCP_SYN_SENT 2
+#define AMS_TCP_SYN_RECEIVED 3
+#define AMS_TCP_FIN_WAIT_1 4
+#define AMS_TCP_FIN_WAIT_2 5
+#define AMS_TCP_TIME_WAIT 6
+#define AMS_TCP_CLOSED 7
+#define AMS_TCP_CLOSE_WAIT 8
+#define AMS_TCP_LAST_ACK 9
+#define AMS_TCP_LISTEN 10
+#define AMS_TCP_CLOSING 11
+
+#define AMS_INFO_TIMESTAMPS 1
+#define AMS_INFO_SACK 2
+#define AMS_INFO_WSCALE 4
+
+/* What ss shows of an endpoint.  Times in nanoseconds. */
+struct ams_tcp_info {
+    int32_t id;             /* -1 for TIME-WAIT and orphans */
+    uint8_t protocol;       /* 6 TCP, 17 UDP */
+    uint8_t state;          /* AMS_TCP_* */
+    uint8_t ca_state;       /* 0 open, 1 disorder, 2 cwr, 3 recovery, 4 loss */
+    uint8_t options;        /* AMS_INFO_* */
+    uint8_t snd_wscale;
+    uint8_t rcv_wscale;
+    uint8_t backoff;        /* RTO doublings */
+    uint8_t probes;
+    struct ams_endpoint local;
+    struct ams_endpoint remote;
+    uint32_t recv_queue;    /* bytes not yet read; a listener: connections waiting */
+    uint32_t send_queue;    /* bytes not yet acknowledged; a listener: its backlog */
+    uint32_t snd_mss;
+    uint32_t rcv_mss;
+    uint32_t snd_cwnd;      /* bytes */
+    uint32_t snd_ssthresh;  /* bytes; 0xffffffff: none yet */
+    uint32_t snd_wnd;
+    uint32_t rcv_wnd;
+    uint32_t unacked;       /* bytes in flight */
+    uint32_t pmtu;
+    uint64_t rto;
+    uint64_t srtt;
+    uint64_t rttvar;
+    uint64_t min_rtt;
+    uint64_t bytes_sent;    /* payload, retransmissions included */
+    uint64_t bytes_acked;
+    uint64_t bytes_received;
+    uint64_t bytes_retrans;
+    uint64_t segs_out;
+    uint64_t segs_in;
+    uint64_t dsack_dups;
+    uint64_t created;
+    char congestion[16];
+};
+int ams_tcp_get_info(struct ams_stack *stack, int id, struct ams_tcp_info *out, uint64_t now);
+/* Lists endpoints of all kinds into out[0..max); returns how many there are. */
+int ams_stack_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_t now);
+
+/* ---- UDP ---------------------------------------------------------------- */
+
+/* Binds (and, if remote is not NULL, connects) a UDP endpoint; its id. */
+int ams_udp_open(struct ams_stack *stack, const struct ams_endpoint *local, const struct ams_endpoint *remote, uint32_t flags);
+/* Sends one datagram; to may be NULL on a connected endpoint.
+ * -AMS_EMSGSIZE, -AMS_EAGAIN (queue full), -AMS_ENETUNREACH, a pending ICMP error. */
+int ams_udp_send(struct ams_stack *stack, int id, const struct ams_endpoint *to, const char *data, size_t length, uint64_t now);
+/* Receives one datagram: its length, or -AMS_EAGAIN, or a pending error. */
+int ams_udp_recv(struct ams_stack *stack, int id, struct ams_endpoint *from, char *buffer, size_t size);
+int ams_udp_close(struct ams_stack *stack, int id);
+int ams_udp_local(struct ams_stack *stack, int id, struct ams_endpoint *out);
+
+/* ---- routing: which addresses are the stack's ---------------------------- */
+
+/* 1 if address is one of the stack's own (or a wildcard). */
+int ams_stack_owns(struct ams_stack *stack, const struct ams_endpoint *address);
+/* 1 if the stack has a route to address. */
+int ams_stack_routes(struct ams_stack *stack, const struct ams_endpoint *address);
+/* Frames that the stack holds now (pool in use); 0 when nothing leaks. */
+int ams_stack_frames(struct ams_stack *stack);
+/* Endpoints in use, connections in TIME-WAIT. */
+int ams_stack_endpoints(struct ams_stack *stack);
+int ams_stack_time_wait(struct ams_stack *stack);
+/* Bytes of memory that the stack holds for all its tables and connections. */
+uint64_t ams_stack_memory(struct ams_stack *stack);
+
+/* CFFI-END */
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+#endif /* AIOMULTISTACK_H */
