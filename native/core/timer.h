@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * timer.h - a hierarchical timing wheel (Varghese & Lauck, 1987, scheme 7).
+ *
+ * Theory of operation.  Time is cut into ticks of 2^20 ns (about 1.05 ms).
+ * Level 0 has a slot for each of the next 64 ticks, level k one for each
+ * run of 64^k ticks.  Arming and cancelling are O(1): a doubly linked list
+ * per slot and a 64-bit occupancy map per level.  A timer on level k > 0 is
+ * moved down when its slot is reached.  A timer never fires early; it fires
+ * at the first tick boundary at or after its time.
+ *
+ * timer_wheel_deadline() is the time of the next occupied slot of any level:
+ * exact for level 0; for others it is when timers move down, after which
+ * the deadline is later.  So waking at the deadline always makes progress.
+ */
+#ifndef AMS_CORE_TIMER_H
+#define AMS_CORE_TIMER_H
+
+#include "core/base.h"
+
+#define TIMER_TICK_SHIFT 20
+#define TIMER_SLOTS 64
+#define TIMER_LEVELS 6
+
+struct ams_timer {
+    struct ams_timer *next; /* NULL: not armed */
+    struct ams_timer *prev;
+    uint64_t expires;       /* ns */
+    uint8_t level;
+    uint8_t slot;
+    uint8_t kind;           /* owner's use: which callback */
+};
+
+struct timer_wheel {
+    uint64_t tick;          /* all ticks before this one have been handled */
+    uint64_t occupied[TIMER_LEVELS];
+    struct ams_timer slots[TIMER_LEVELS][TIMER_SLOTS]; /* list heads */
+    struct ams_timer due;   /* expired, not yet popped */
+    uint32_t armed;
+};
+
+void timer_wheel_init(struct timer_wheel *wheel, uint64_t now);
+/* Arms timer at `expires` (ns, absolute); re-arms it if it was armed. */
+void timer_arm(struct timer_wheel *wheel, struct ams_timer *timer, uint64_t expires);
+/* Disarms; an idle timer is left as it is. */
+void timer_cancel(struct timer_wheel *wheel, struct ams_timer *timer);
+/* Takes one timer that is due at `now`; NULL when there is none. */
+struct ams_timer *timer_pop(struct timer_wheel *wheel, uint64_t now);
+/* When timer_pop() should be called next; AMS_NEVER's value if never. */
+uint64_t timer_wheel_deadline(const struct timer_wheel *wheel);
+
+static inline bool timer_armed(const struct ams_timer *timer) { return timer->next != NULL; }
+
+#endif

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * stack.h - the engine's inside: what its modules know of each other.
+ *
+ * Theory of operation.  struct ams_stack is one host on one link: its
+ * addresses, routes, neighbours, and endpoints.  It is sans-I/O: frames and
+ * `now` go in (stack_input), frames come out (stack_output), and it says
+ * when it wants to be called next (stack_deadline).  Nothing here reads a
+ * clock or makes a system call; randomness comes from the config's seed.
+ *
+ * Layers and their files:
+ *
+ *   stack.c      life cycle, the three verbs, the queue of ready-made frames
+ *   events.c     endpoint ids, the ready list, events to the application
+ *   iface.c      addresses, source selection, duplicate address detection
+ *   route.c      next hop and path MTU
+ *   neighbor.c   neighbour cache, ARP and NDP, bounded wait queues
+ *   ip_input.c   IPv4/IPv6 receive; ip_output.c: headers and paths
+ *   reass.c      fragments; icmp.c: echo and errors; udp.c: UDP endpoints
+ *   tcp_*.c      TCP, one concern a file; cc_*.c congestion control
+ *
+ * Transmit path.  TCP builds segments on demand when stack_output() asks
+ * (so that ACKs ride on data and a full ring loses nothing): it writes its
+ * header behind the room for Ethernet and IP in tx->head, then ip_output()
+ * completes the frame.  All else (ARP, ICMP, UDP, RSTs without a connection)
+ * is made at once and waits in `out`, a bounded queue of whole frames.
+ */
+#ifndef AMS_STACK_STACK_H
+#define AMS_STACK_STACK_H
+
+#include "aiomultistack.h"
+#include "core/base.h"
+#include "core/frame.h"
+#include "core/hash.h"
+#include "core/owner.h"
+#include "core/status.h"
+#include "core/timer.h"
+
+#define ETH_HEADER 14u
+#define IP4_HEADER 20u
+#define IP6_HEADER 40u
+
+#define PROTO_ICMP 1
+#define PROTO_TCP 6
+#define PROTO_UDP 17
+#define PROTO_ICMPV6 58
+
+/* What the world gives the stack. */
+struct stack_link {
+    uint32_t mtu;
+    uint32_t caps;            /* AMS_CAP_* */
+    struct frame_pool *pool;  /* outlives the stack */
+    struct ams_owner owner;   /* registers local 3-tuples with the switch */
+};
+
+/* Counters: one X-macro row each; ams_counter_name() shows them as
+ * "stack.<name>". */
+#define STACK_COUNTER_TABLE(X)                                                          \
+    X(rx_frames) X(rx_not_for_us) X(rx_short) X(rx_bad_ethertype)                        \
+    X(arp_rx) X(arp_tx) X(arp_bad) X(neighbor_failed) X(neighbor_queue_full)             \
+    X(ndp_rx) X(ndp_tx) X(ndp_bad) X(dad_conflict)                                       \
+    X(ip_rx) X(ip_bad_header) X(ip_bad_checksum) X(ip_truncated) X(ip_unknown_protocol)  \
+    X(ip_no_route) X(ip_options_dropped) X(ip6_ext_dropped)                              \
+    X(frag_rx) X(frag_done) X(frag_timeout) X(frag_overlap) X(frag_limit) X(frag_bad)    \
+    X(icmp_rx) X(icmp_bad) X(icmp_echo) X(icmp_error_rx) X(icmp_error_tx) X(icmp_rate_limited) \
+    X(udp_rx) X(udp_bad) X(udp_no_port) X(udp_queue_full) X(udp_tx)                      \
+    X(tcp_rx) X(tcp_bad_checksum) X(tcp_bad_header) X(tcp_tx) X(tcp_tx_bytes)            \
+    X(tcp_rx_bytes) X(tcp_retrans) X(tcp_rto) X(tcp_fast_retrans) X(tcp_rst_rx)          \
+    X(tcp_rst_tx) X(tcp_no_conn) X(tcp_syn_rx) X(tcp_syn_dropped) X(tcp_accept_overflow) \
+    X(tcp_active_open) X(tcp_passive_open) X(tcp_conn_failed) X(tcp_conn_reset)          \
+    X(tcp_paws) X(tcp_out_of_window) X(tcp_old_ack) X(tcp_challenge_ack)                 \
+    X(tcp_ooo) X(tcp_ooo_dropped) X(tcp_dup_data) X(tcp_rcv_dropped) X(tcp_zero_window_probe) \
+    X(tcp_keepalive) X(tcp_keepalive_dropped) X(tcp_delayed_ack) X(tcp_tw_recycled)      \
+    X(tcp_tw_overflow) X(tcp_abort_data) X(tcp_no_memory) X(tcp_user_timeout)            \
+    X(out_queue_full) X(no_memory)
+
+struct stack_counters {
+#define STACK_COUNTER_FIELD(name) uint64_t name;
+    STACK_COUNTER_TABLE(STACK_COUNTER_FIELD)
+#undef STACK_COUNTER_FIELD
+};
+
+/* Which module a wheel timer belongs to (ams_timer.kind). */
+enum stack_timer_kind {
+    STACK_TIMER_TCP,      /* tcp_timer_expired() */
+    STACK_TIMER_TCP_TW,   /* tcp_tw_expired() */
+    STACK_TIMER_NEIGHBOR, /* neighbor_timer_expired() */
+    STACK_TIMER_REASS,    /* reass_timer_expired() */
+    STACK_TIMER_IFACE,    /* iface_timer_expired() */
+};
+
+/* ---- endpoints (events.c) ---------------------------------------------- */
+
+enum sock_kind { SOCK_TCP = 1, SOCK_LISTENER, SOCK_UDP };
+
+/* The common part, first member of every endpoint. */
+struct sock {
+    int32_t id;               /* index into stack->socks; -1: the application has let go */
+    uint8_t kind;
+    uint8_t read_mode;        /* AMS_READ_* */
+    bool ready;               /* on the ready list */
+    uint8_t reserved;
+    uint32_t events;          /* AMS_EV_* pending */
+    int32_t aux;              /* status of AMS_EV_CLOSED */
+    struct sock *ready_next;
+};
+
+/* Gives sock an id.  Return: 0, -AMS_EMFILE, -AMS_ENOMEM. */
+int sock_register(struct ams_stack *stack, struct sock *sock, enum sock_kind kind);
+/* Takes the id back: no further event will carry it. */
+void sock_unregister(struct ams_stack *stack, struct sock *sock);
+/* The endpoint of an id, of that kind; NULL if there is none. */
+struct sock *sock_find(struct ams_stack *stack, int id, enum sock_kind kind);
+/* Adds events and puts sock on the ready list. */
+void sock_event(struct ams_stack *stack, struct sock *sock, uint32_t events);
+/* Takes sock off the ready list (before it is freed). */
+void sock_forget(struct ams_stack *stack, struct sock *sock);
+
+/* ---- packets that come up ------------------------------------------------ */
+
+/* A received packet's network header, parsed; addresses IPv4-mapped. */
+struct ip_info {
+    uint8_t src[16];
+    uint8_t dst[16];
+    uint8_t family;           /* AMS_IPV4, AMS_IPV6 */
+    uint8_t protocol;
+    uint8_t ttl;
+    uint8_t tos;              /* DSCP and ECN */
+    bool dst_unicast;         /* to one of our own addresses, not broad/multicast, and link-layer unicast */
+    uint32_t l3_off;          /* IP header, from frame->data */
+    uint32_t l4_off;          /* transport header, from frame->data */
+    uint32_t l4_len;          /* transport header and payload */
+};
+
+/* An ICMP or ICMPv6 error about a packet that we sent. */
+struct icmp_error {
+    struct ams_endpoint local;   /* source of the quoted packet */
+    struct ams_endpoint remote;
+    uint32_t seq;             /* TCP: sequence number quoted */
+    int status;               /* -AMS_ECONNREFUSED, -AMS_EHOSTUNREACH, -AMS_EMSGSIZE, ... */
+    bool hard;                /* RFC 1122 section 4.2.3.9 */
+    uint32_t mtu;             /* with -AMS_EMSGSIZE: next-hop MTU, 0 unknown */
+};
+
+/* Upper layers' entry points.  Each consumes frame. */
+void tcp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip_info *ip, uint64_t now);
+void udp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip_info *ip, uint64_t now);
+void icmp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip_info *ip, uint64_t now);
+void tcp_icmp_error(struct ams_stack *stack, const struct icmp_error *error, uint64_t now);
+void udp_icmp_error(struct ams_stack *stack, const struct icmp_error *error, uint64_t now);
+
+/* ---- paths (route.c, ip_output.c) ---------------------------------------- */
+
+struct neighbor;
+
+/* Where packets to one destination go: a cached look-up.  Valid while
+ * generation equals stack->path_generation; ip_output() renews it. */
+struct ip_path {
+    struct neighbor *neighbor;
+    uint32_t generation;
+    uint32_t mtu;             /* path MTU */
+    uint8_t family;
+};
+
+/* Looks up the path to dst.  Return: 0 or -AMS_ENETUNREACH, -AMS_ENOMEM. */
+int ip_path_find(struct ams_stack *stack, const uint8_t dst[16], struct ip_path *path);
+/* Lowers the path MTU to dst (ICMP too big); paths are renewed. */
+void ip_path_set_mtu(struct ams_stack *stack, const uint8_t dst[16], uint32_t mtu, uint64_t now);
+/* The bytes that Ethernet and IP headers take on a path. */
+static inline uint32_t ip_headroom(uint8_t family)
+{
+    return ETH_HEADER + (family == AMS_IPV4 ? IP4_HEADER : IP6_HEADER);
+}
+/* Completes a frame whose L4 header and payload are in tx: the L4 header
+ * was written at tx->head + ip_headroom(path->family), tx->head_len and
+ * tx->total count everything.  Writes Ethernet and IP headers, sets
+ * csum_start and the gso_hdr_len/TX_GSO flags where tx->gso_size is set, and
+ * fills in the neighbour's MAC.  The L4 checksum is the caller's
+ * (ip_l4_checksum).  DF is set on IPv4.
+ * Return: true: send it now.  false: the neighbour is being resolved; the
+ * frame was copied to its wait queue (or dropped there and counted). */
+bool ip_output(struct ams_stack *stack, struct ip_path *path, struct ams_tx *tx, const uint8_t src[16],
+               const uint8_t dst[16], uint8_t protocol, uint8_t tos, uint64_t now);
+/* Sets the L4 checksum at l4 + offset: partial with TX_CSUM where the link
+ * has AMS_CAP_CSUM_TX, whole otherwise (over tx->head's L4 part and frags).
+ * Call before ip_output(). */
+void ip_l4_checksum(struct ams_stack *stack, struct ams_tx *tx, const uint8_t src[16], const uint8_t dst[16],
+                    uint8_t protocol, uint32_t l4_off, uint16_t offset);
+/* Sends an L4 packet that sits in a frame of its own: frame->data is the L4
+ * header, with at least ip_headroom() bytes free before it.  Completes it
+ * (L4 checksum at csum_offset) and queues it on `out`.  Consumes frame.
+ * Return: 0, -AMS_ENETUNREACH, -AMS_EAGAIN (queue full), -AMS_ENOMEM. */
+int ip_send_frame(struct ams_stack *stack, struct ams_frame *frame, const uint8_t src[16], const uint8_t dst[16],
+                  uint8_t protocol, uint16_t csum_offset, uint8_t tos, uint64_t now);
+/* Appends a complete Ethernet frame to `out`.  Consumes frame. */
+int stack_enqueue(struct ams_stack *stack, struct ams_frame *frame);
+/* Verifies the L4 checksum of a received packet (FRAME_CSUM_OK: true). */
+bool ip_l4_checksum_ok(const struct ams_frame *frame, const struct ip_info *ip);
+/* ICMP port unreachable (and the like) for a received packet; rate-limited. */
+void icmp_send_unreachable(struct ams_stack *stack, const struct ams_frame *frame, const struct ip_info *ip,
+                           uint64_t now);
+
+/* ---- interface (iface.c) -------------------------------------------------- */
+
+/* True if ip is one of our own, usable addresses. */
+bool iface_owns(const struct ams_stack *stack, const uint8_t ip[16]);
+/* Picks a source address for dst (RFC 6724, cut to one link).
+ * Return: false if there is none of that family. */
+bool iface_source(const struct ams_stack *stack, const uint8_t dst[16], uint8_t out[16]);
+/* True for 0.0.0.0 (mapped) and ::. */
+static inline bool ip_is_any(const uint8_t ip[16])
+{
+    static const uint8_t any4[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    static const uint8_t any6[16];
+    return __builtin_memcmp(ip, any4, 16) == 0 || __builtin_memcmp(ip, any6, 16) == 0;
+}
+
+/* ---- the stack ------------------------------------------------------------ */
+
+struct iface_table;
+struct route_table;
+struct neighbor_table;
+struct reass_table;
+struct udp_host;
+struct tcp_host;
+
+struct ams_stack {
+    /* hot */
+    struct frame_pool *pool;
+    uint32_t caps;
+    uint32_t mtu;
+    uint8_t mac[6];
+    uint32_t path_generation;
+    struct sock *ready_head, *ready_tail;
+    struct ams_frame *out_head, *out_tail; /* whole frames, ready to leave */
+    uint32_t out_count;
+    struct tcp_host *tcp;
+    struct sock **socks;
+    uint32_t n_socks;          /* slots in socks */
+    int32_t free_sock;         /* head of the list of free ids, -1: none */
+    int32_t *sock_links;       /* next free id */
+    uint32_t socks_used;
+    uint32_t socks_limit;
+    uint64_t now;              /* of the call in progress or the last one */
+    /* modules */
+    struct iface_table *iface;
+    struct route_table *route;
+    struct neighbor_table *neighbors;
+    struct reass_table *reass;
+    struct udp_host *udp;
+    struct timer_wheel wheel;
+    struct ams_rng rng;
+    struct siphash_key key;
+    struct ams_owner owner;
+    struct ams_stack_config config; /* addresses and congestion point into the stack's own copies */
+    struct stack_counters counters;
+};
+
+#define STACK_OUT_LIMIT 4096
+
+/* Module life cycles: init returns 0 or a status and undoes itself on
+ * failure; fini is legal after a failed init. */
+int iface_init(struct ams_stack *stack);
+void iface_fini(struct ams_stack *stack);
+int route_init(struct ams_stack *stack);
+void route_fini(struct ams_stack *stack);
+int neighbor_init(struct ams_stack *stack);
+void neighbor_fini(struct ams_stack *stack);
+int reass_init(struct ams_stack *stack);
+void reass_fini(struct ams_stack *stack);
+int udp_init(struct ams_stack *stack);
+void udp_fini(struct ams_stack *stack);
+int tcp_init(struct ams_stack *stack);
+void tcp_fini(struct ams_stack *stack);
+
+/* Timer callbacks, by enum stack_timer_kind. */
+void tcp_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
+void tcp_tw_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
+void neighbor_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
+void reass_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
+void iface_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
+
+/* TCP's part of the verbs.  tcp_output fills up to n descriptors. */
+int tcp_output(struct ams_stack *stack, struct ams_tx *tx, int n, uint64_t now);
+/* True if tcp_output has work now. */
+bool tcp_output_pending(const struct ams_stack *stack);
+/* Aborts every connection: RSTs go to `out`.  Closes listeners. */
+void tcp_abort_all(struct ams_stack *stack, uint64_t now);
+/* Reports one ready endpoint: appends events (4 words each) and data to the
+ * blob.  Returns the events written (at most 4), -1 if the blob was too full
+ * for its data (it stays ready). */
+int tcp_report(struct ams_stack *stack, struct sock *sock, int32_t *events, int max, char *blob, size_t blob_size,
+               size_t *blob_used);
+int udp_report(struct ams_stack *stack, struct sock *sock, int32_t *events, int max);
+int tcp_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_t now);
+int udp_list(struct ams_stack *stack, struct ams_tcp_info *out, int max);
+uint64_t tcp_memory(const struct ams_stack *stack);
+
+/* ---- the verbs ------------------------------------------------------------- */
+
+/* Makes a stack.  Owns: the caller.  Return: NULL with *status set on failure. */
+struct ams_stack *stack_new(const struct ams_stack_config *config, const struct stack_link *link, uint64_t now,
+                            int *status);
+/* Frees everything; no RSTs (stack_abort_all is for that). NULL is legal. */
+void stack_free(struct ams_stack *stack);
+/* RST for every connection, into the output queue. */
+void stack_abort_all(struct ams_stack *stack, uint64_t now);
+/* Takes n frames. */
+void stack_input(struct ams_stack *stack, struct ams_frame **frames, int n, uint64_t now);
+/* Runs due timers, then fills up to n descriptors.  Their memory is valid
+ * until stack_output_done(). */
+int stack_output(struct ams_stack *stack, struct ams_tx *tx, int n, uint64_t now);
+void stack_output_done(struct ams_stack *stack, struct ams_tx *tx, int n);
+/* Runs due timers only. */
+void stack_timers(struct ams_stack *stack, uint64_t now);
+/* The latest time for the next call; 0: now. */
+uint64_t stack_deadline(struct ams_stack *stack);
+/* Pops events; see ams_node_poll. */
+int stack_events(struct ams_stack *stack, int32_t *events, int max, char *blob, size_t blob_size);
+
+#endif

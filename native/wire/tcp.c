@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "wire/tcp.h"
+
+#include <string.h>
+
+#include "wire/bytes.h"
+
+#define OPT_END 0
+#define OPT_NOP 1
+#define OPT_MSS 2
+#define OPT_WSCALE 3
+#define OPT_SACK_PERMITTED 4
+#define OPT_SACK 5
+#define OPT_TIMESTAMPS 8
+#define WSCALE_MAX 14
+
+/* NOP NOP TIMESTAMPS 10: how nearly every segment's options begin. */
+#define TIMESTAMPS_ALIGNED 0x0101080au
+
+/* Reads a SACK option's blocks. */
+static void parse_sack(const uint8_t *option, uint32_t length, struct tcp_repr *out)
+{
+    uint32_t blocks = (length - 2) / 8;
+    if (blocks > TCP_SACK_BLOCKS)
+        blocks = TCP_SACK_BLOCKS;
+    for (uint32_t i = 0; i < blocks; i++) {
+        out->sack[i].start = load_be32(option + 2 + i * 8);
+        out->sack[i].end = load_be32(option + 6 + i * 8);
+    }
+    out->n_sack = (uint8_t)blocks;
+}
+
+/* Reads one option of known length. */
+static void parse_option(const uint8_t *option, uint32_t length, struct tcp_repr *out)
+{
+    switch (option[0]) {
+    case OPT_MSS:
+        if (length == 4)
+            out->mss = load_be16(option + 2);
+        break;
+    case OPT_WSCALE:
+        if (length == 3) {
+            out->has_wscale = true;
+            out->wscale = option[2] > WSCALE_MAX ? WSCALE_MAX : option[2];
+        }
+        break;
+    case OPT_SACK_PERMITTED:
+        if (length == 2)
+            out->sack_permitted = true;
+        break;
+    case OPT_SACK:
+        if (length >= 10 && (length - 2) % 8 == 0)
+            parse_sack(option, length, out);
+        break;
+    case OPT_TIMESTAMPS:
+        if (length == 10) {
+            out->has_timestamps = true;
+            out->tsval = load_be32(option + 2);
+            out->tsecr = load_be32(option + 6);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+static void parse_options(const uint8_t *p, uint32_t length, struct tcp_repr *out)
+{
+    while (length > 0) {
+        if (*p == OPT_END)
+            return;
+        if (*p == OPT_NOP) {
+            p++;
+            length--;
+            continue;
+        }
+        if (length < 2 || p[1] < 2 || p[1] > length)
+            return;
+        uint32_t size = p[1];
+        parse_option(p, size, out);
+        p += size;
+        length -= size;
+    }
+}
+
+bool tcp_parse(const uint8_t *data, uint32_t length, struct tcp_repr *out)
+{
+    if (length < TCP_HEADER)
+        return false;
+    uint32_t header_len = (uint32_t)(data[12] >> 4) * 4;
+    if (header_len < TCP_HEADER || header_len > length)
+        return false;
+    out->src_port = load_be16(data);
+    out->dst_port = load_be16(data + 2);
+    out->seq = load_be32(data + 4);
+    out->ack = load_be32(data + 8);
+    out->header_len = (uint8_t)header_len;
+    out->flags = data[13];
+    out->window = load_be16(data + 14);
+    out->urgent = load_be16(data + 18);
+    out->mss = 0;
+    out->has_wscale = out->sack_permitted = out->has_timestamps = false;
+    out->wscale = 0;
+    out->n_sack = 0;
+    const uint8_t *options = data + TCP_HEADER;
+    if (AMS_LIKELY(header_len == TCP_HEADER + 12 && load_be32(options) == TIMESTAMPS_ALIGNED)) {
+        out->has_timestamps = true;
+        out->tsval = load_be32(options + 4);
+        out->tsecr = load_be32(options + 8);
+    } else if (header_len > TCP_HEADER) {
+        parse_options(options, header_len - TCP_HEADER, out);
+    }
+    return true;
+}
+
+uint32_t tcp_header_size(const struct tcp_repr *repr)
+{
+    uint32_t size = TCP_HEADER;
+    if (repr->mss)
+        size += 4;
+    if (repr->has_timestamps)
+        size += repr->sack_permitted ? 10 + 2 : 12;
+    else if (repr->sack_permitted)
+        size += 4;
+    if (repr->has_wscale)
+        size += 4;
+    if (repr->n_sack)
+        size += 4 + 8u * repr->n_sack;
+    return size;
+}
+
+/* Writes the options of a SYN: everything that is negotiated. */
+static uint8_t *emit_timestamps(uint8_t *p, const struct tcp_repr *repr)
+{
+    if (repr->sack_permitted) { /* fills the two bytes that NOPs would */
+        *p++ = OPT_SACK_PERMITTED;
+        *p++ = 2;
+    } else {
+        *p++ = OPT_NOP;
+        *p++ = OPT_NOP;
+    }
+    *p++ = OPT_TIMESTAMPS;
+    *p++ = 10;
+    store_be32(p, repr->tsval);
+    store_be32(p + 4, repr->tsecr);
+    return p + 8;
+}
+
+static uint8_t *emit_options(uint8_t *p, const struct tcp_repr *repr)
+{
+    if (repr->mss) {
+        *p++ = OPT_MSS;
+        *p++ = 4;
+        store_be16(p, repr->mss);
+        p += 2;
+    }
+    if (repr->has_timestamps) {
+        p = emit_timestamps(p, repr);
+    } else if (repr->sack_permitted) {
+        *p++ = OPT_NOP;
+        *p++ = OPT_NOP;
+        *p++ = OPT_SACK_PERMITTED;
+        *p++ = 2;
+    }
+    if (repr->has_wscale) {
+        *p++ = OPT_NOP;
+        *p++ = OPT_WSCALE;
+        *p++ = 3;
+        *p++ = repr->wscale;
+    }
+    if (repr->n_sack) {
+        *p++ = OPT_NOP;
+        *p++ = OPT_NOP;
+        *p++ = OPT_SACK;
+        *p++ = (uint8_t)(2 + 8 * repr->n_sack);
+        for (uint32_t i = 0; i < repr->n_sack; i++) {
+            store_be32(p, repr->sack[i].start);
+            store_be32(p + 4, repr->sack[i].end);
+            p += 8;
+        }
+    }
+    return p;
+}
+
+uint32_t tcp_emit(const struct tcp_repr *repr, uint8_t *out)
+{
+    uint8_t *end = emit_options(out + TCP_HEADER, repr);
+    uint32_t header_len = (uint32_t)(end - out);
+    store_be16(out, repr->src_port);
+    store_be16(out + 2, repr->dst_port);
+    store_be32(out + 4, repr->seq);
+    store_be32(out + 8, repr->ack);
+    out[12] = (uint8_t)(header_len / 4 << 4);
+    out[13] = repr->flags;
+    store_be16(out + 14, repr->window);
+    store_be16(out + 16, 0);
+    store_be16(out + 18, repr->urgent);
+    return header_len;
+}
