@@ -184,6 +184,8 @@ class ControlServer:
         else:
             try:
                 reply = {"result": self._result(command)}
+            except ControlError as error:
+                reply = {"error": str(error)}
             except Exception as error:  # a node that is being closed: tell the client, don't disturb the loop
                 reply = {"error": f"{type(error).__name__}: {error}"}
         return json.dumps(reply, separators=(",", ":")).encode() + b"\n"

@@ -206,11 +206,13 @@ struct ams_stack *ams_node_stack(struct ams_node *node);
 struct ams_port *ams_node_port(struct ams_node *node);
 /* Receives a batch, runs timers, and reports up to max_events events (4
  * words each).  Data of AMS_EV_DATA events lies back to back in blob.
- * Returns the number of events; max_events means "call again".  A negative
+ * Returns the number of events.  More may wait (events or blob were too
+ * small, or the batch was full): then ams_node_flush returns 0.  A negative
  * status means the port is broken for good. */
 int ams_node_poll(struct ams_node *node, uint64_t now, int32_t *events, int max_events, char *blob, size_t blob_size);
 /* Sends all that may be sent.  Returns the next deadline: the latest time
- * at which poll or flush should be called again. */
+ * at which ams_node_poll should be called again; 0: at once, because events
+ * wait to be reported or frames to be sent. */
 uint64_t ams_node_flush(struct ams_node *node, uint64_t now);
 
 /* Counters of port, switch and stack: fills values[0..max), returns how many

@@ -86,6 +86,7 @@ void sock_event(struct ams_stack *stack, struct sock *sock, uint32_t events)
         return;
     sock->ready = true;
     sock->ready_next = NULL;
+    sock->ready_prev = stack->ready_tail;
     if (stack->ready_tail)
         stack->ready_tail->ready_next = sock;
     else
@@ -93,35 +94,51 @@ void sock_event(struct ams_stack *stack, struct sock *sock, uint32_t events)
     stack->ready_tail = sock;
 }
 
+/* Takes sock out of the ready list, where it is. */
+static void ready_unlink(struct ams_stack *stack, struct sock *sock)
+{
+    if (sock->ready_prev)
+        sock->ready_prev->ready_next = sock->ready_next;
+    else
+        stack->ready_head = sock->ready_next;
+    if (sock->ready_next)
+        sock->ready_next->ready_prev = sock->ready_prev;
+    else
+        stack->ready_tail = sock->ready_prev;
+    sock->ready_next = sock->ready_prev = NULL;
+    sock->ready = false;
+}
+
 void sock_forget(struct ams_stack *stack, struct sock *sock)
 {
     sock->events = 0;
-    if (!sock->ready)
-        return;
-    sock->ready = false;
-    struct sock *previous = NULL;
-    for (struct sock *s = stack->ready_head; s != sock; s = s->ready_next)
-        previous = s;
-    if (previous)
-        previous->ready_next = sock->ready_next;
-    else
-        stack->ready_head = sock->ready_next;
-    if (stack->ready_tail == sock)
-        stack->ready_tail = previous;
-    sock->ready_next = NULL;
+    if (sock->ready)
+        ready_unlink(stack, sock);
 }
+
+/* Puts sock back at the front: it was not done. */
+static void ready_push_front(struct ams_stack *stack, struct sock *sock)
+{
+    sock->ready = true;
+    sock->ready_prev = NULL;
+    sock->ready_next = stack->ready_head;
+    if (stack->ready_head)
+        stack->ready_head->ready_prev = sock;
+    else
+        stack->ready_tail = sock;
+    stack->ready_head = sock;
+}
+
+/* A connection reports at most this many events at a time. */
+#define EVENTS_PER_SOCK 4
 
 int stack_events(struct ams_stack *stack, int32_t *events, int max, char *blob, size_t blob_size)
 {
     int count = 0;
     size_t blob_used = 0;
-    while (stack->ready_head && max - count >= 4) {
+    while (stack->ready_head && max - count >= EVENTS_PER_SOCK) {
         struct sock *sock = stack->ready_head;
-        stack->ready_head = sock->ready_next;
-        if (!stack->ready_head)
-            stack->ready_tail = NULL;
-        sock->ready = false;
-        sock->ready_next = NULL;
+        ready_unlink(stack, sock);
         int32_t *out = events + count * AMS_EVENT_WORDS;
         int n;
         if (sock->kind == SOCK_TCP)
@@ -129,14 +146,10 @@ int stack_events(struct ams_stack *stack, int32_t *events, int max, char *blob, 
         else
             n = udp_report(stack, sock, out, max - count);
         if (n < 0) { /* the blob is full: this one goes first next time */
-            sock->ready = true;
-            sock->ready_next = stack->ready_head;
-            stack->ready_head = sock;
-            if (!stack->ready_tail)
-                stack->ready_tail = sock;
-            return max;
+            ready_push_front(stack, sock);
+            break;
         }
         count += n;
     }
-    return stack->ready_head ? max : count;
+    return count;
 }

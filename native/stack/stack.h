@@ -102,7 +102,7 @@ struct sock {
     uint8_t reserved;
     uint32_t events;          /* AMS_EV_* pending */
     int32_t aux;              /* status of AMS_EV_CLOSED */
-    struct sock *ready_next;
+    struct sock *ready_next, *ready_prev;
 };
 
 /* Gives sock an id.  Return: 0, -AMS_EMFILE, -AMS_ENOMEM. */
@@ -313,7 +313,7 @@ int stack_output(struct ams_stack *stack, struct ams_tx *tx, int n, uint64_t now
 void stack_output_done(struct ams_stack *stack, struct ams_tx *tx, int n);
 /* Runs due timers only. */
 void stack_timers(struct ams_stack *stack, uint64_t now);
-/* The latest time for the next call; 0: now. */
+/* The latest time for the next call; 0: now, because frames or events wait. */
 uint64_t stack_deadline(struct ams_stack *stack);
 /* Pops events; see ams_node_poll. */
 int stack_events(struct ams_stack *stack, int32_t *events, int max, char *blob, size_t blob_size);
