@@ -1,0 +1,68 @@
+"""How a benchmark's result looks to people."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from aiomultistack._bench import Cell, Result
+from aiomultistack._ui import microseconds
+
+_NAMES = {
+    "multistack": "aiomultistack, TAP",
+    "uvloop": "uvloop, kernel's TCP",
+    "asyncio": "asyncio, kernel's TCP",
+}
+
+
+def tables(result: Result) -> list[Table]:
+    """One table for each mode."""
+    return [_table(result, mode) for mode in result.plan.modes]
+
+
+def _table(result: Result, mode: str) -> Table:
+    what = "Keep-alive" if mode == "keep-alive" else "One connection per transaction"
+    title = f"{what}, {result.plan.connections} connections at a time"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("KB", "server", "req/s", "CPU/req", "/uvloop", "p50", "p99"):
+        table.add_column(name, justify="left" if name == "server" else "right", no_wrap=True)
+    for size in result.plan.sizes:
+        row = [cell for cell in result.cells if cell.mode == mode and cell.size == size * 1024]
+        for number, cell in enumerate(row):
+            table.add_row(
+                str(size) if number == 0 else "",
+                _NAMES[cell.flavour],
+                f"{cell.median('requests_per_s'):,.0f}",
+                microseconds(cell.median("cpu_us")),
+                _ratio(result, cell),
+                microseconds(cell.median("p50_us")),
+                microseconds(cell.median("p99_us")),
+                style="bold" if cell.flavour == "multistack" else "",
+                end_section=number == len(row) - 1,
+            )
+    return table
+
+
+def _ratio(result: Result, cell: Cell) -> Text:
+    value = result.ratio(cell)
+    if value is None:
+        return Text("")
+    return Text(f"{value:.2f} x", style="" if cell.flavour != "multistack" else "green" if value <= 1 else "red")
+
+
+def notes(result: Result) -> list[str]:
+    """Sentences that belong below the tables: what was measured how, and what went wrong."""
+    plan, machine = result.plan, result.machine
+    lines = [
+        f"Medians of {plan.rounds} rounds of {plan.seconds} s; CPU/req is user and system time of the server process.",
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']},"
+        f" uvloop {machine.get('uvloop', 'absent')}.",
+    ]
+    for cell in result.cells:
+        if cell.errors:
+            kinds = ", ".join(f"{number} {kind}" for kind, number in cell.errors.items())
+            lines.append(f"Errors that wrk saw: {cell.flavour}, {cell.mode}, {cell.size // 1024} KB: {kinds}.")
+    if result.cores[0] == result.cores[1]:
+        lines.append("Server and wrk shared one core: req/s say little, CPU/req stays meaningful.")
+    return lines

@@ -1,0 +1,308 @@
+"""The `aiomultistack` command.
+
+Each command imports what it needs when it runs, so that `aiomultistack run` costs a program's start
+next to nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from aiomultistack import Config
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+#: Options of `run` that set a field of Config, with their help.
+_FIELDS = {
+    "port": ("PORT", "Where frames go: tap:NAME or mem:NAME."),
+    "addresses": ("ADDR/LEN,...", "Addresses of the user-space stack."),
+    "gateway": ("ADDR,...", "Gateways, one of each family at most."),
+    "host-addresses": ("ADDR/LEN,...", "Addresses for the kernel's side of a TAP."),
+}
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(package_name="aiomultistack", message="aiomultistack %(version)s")
+def cli() -> None:
+    """asyncio on a TCP/IP stack in user-space.
+
+    Unchanged programs run on it (run), a demonstration shows it at work (demo), ss and stats look into
+    running processes, bench measures it against the kernel's stack on this machine.
+    """
+
+
+def _config_options(function: _F) -> _F:
+    """Adds the options that configure the stack."""
+    for name, (metavar, text) in reversed(_FIELDS.items()):
+        function = click.option(f"--{name}", metavar=metavar, help=text)(function)
+    function = click.option(
+        "--set", "settings", metavar="FIELD=VALUE", multiple=True, help="Any other field of Config, e.g. mtu=9000."
+    )(function)
+    return click.option(
+        "--config", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Configuration to read (TOML)."
+    )(function)
+
+
+@cli.command(context_settings={**_CONTEXT, "allow_interspersed_args": False})
+@_config_options
+@click.option("-m", "module", metavar="MODULE", help="Run a module or package, like python -m.")
+@click.argument("arguments", metavar="[SCRIPT] [ARGS]...", nargs=-1, type=click.UNPROCESSED)
+def run(module: str | None, arguments: tuple[str, ...], **options: Any) -> None:
+    """Run an unchanged asyncio program on user-space TCP.
+
+    Its servers and clients on the stack's addresses are served in user-space; whatever else it does goes
+    where it always went.  What is not given here comes from the environment (AIOMULTISTACK_PORT and
+    so on) and from aiomultistack.toml.
+
+    \b
+      aiomultistack run --port tap:ams0 --addresses 10.9.0.2/24 \\
+          --host-addresses 10.9.0.1/24 server.py
+      aiomultistack run -m aiohttp.web -H 10.9.0.2 mypackage:app
+    """
+    if module is None and not arguments:
+        raise click.UsageError("Give a script, or -m and a module.")
+    config = load_config(**options)
+    from aiomultistack import MultistackError, _run
+
+    _run.install(config)
+    try:
+        if module is not None:
+            _run.run_module(module, arguments)
+        else:
+            if not os.path.exists(arguments[0]):
+                raise click.UsageError(f"There is no script {arguments[0]!r}.")
+            _run.run_script(arguments[0], arguments[1:])
+    except (SystemExit, click.ClickException):
+        raise
+    except MultistackError as error:
+        from aiomultistack._ui import fail
+
+        fail(str(error))
+    except BaseException as error:
+        _run.show_exception(error)
+        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def load_config(config: str | None = None, settings: Sequence[str] = (), **fields: str | None) -> Config:
+    """The configuration: the options given, then the environment, then the file.
+
+    Options become environment variables, so that processes which the program starts have them too.
+    """
+    from aiomultistack import Config, ConfigError
+
+    if config is not None:
+        os.environ["AIOMULTISTACK_CONFIG"] = config
+    for name, value in fields.items():
+        if value is not None:
+            os.environ[f"AIOMULTISTACK_{name.upper()}"] = value
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{setting!r} is not FIELD=VALUE.", param_hint="--set")
+        os.environ[f"AIOMULTISTACK_{name.strip().upper().replace('-', '_')}"] = value.strip()
+    try:
+        return Config.from_env()
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@cli.command()
+@click.option("--mem", is_flag=True, help="Inside one process, as without root.")
+@click.option("--requests", default=5000, show_default=True, metavar="N", help="Requests for each measurement.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def demo(mem: bool, requests: int, as_json: bool) -> None:
+    """Show it at work: an aiohttp server on user-space TCP.
+
+    As root, an unchanged aiohttp application is served over a TAP to clients on the kernel's TCP, in a
+    network namespace that disturbs nothing and vanishes with the demo.  Without root, server and client
+    are two event loops of one process.
+    """
+    from aiomultistack import _demo
+
+    sys.exit(_demo.main(mem=mem, requests=requests, as_json=as_json))
+
+
+@cli.command()
+@click.option("-t", "--tcp", is_flag=True, help="TCP only.")
+@click.option("-u", "--udp", is_flag=True, help="UDP only.")
+@click.option("-l", "--listening", is_flag=True, help="Listening endpoints only.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Listening and TIME-WAIT ones too.")
+@click.option("-n", "--numeric", is_flag=True, help="Accepted for habit's sake; ports are always numbers.")
+@click.option("-i", "--info", is_flag=True, help="Tell TCP's internals: congestion window, round-trip time, ...")
+@click.option("--json", "as_json", is_flag=True, help="Print everything known, as JSON.")
+@click.argument("pid", required=False, type=int)
+def ss(
+    tcp: bool, udp: bool, listening: bool, everything: bool, numeric: bool, info: bool, as_json: bool, pid: int | None
+) -> None:
+    """List the connections of running processes, as ss(8) does.
+
+    Without PID, of all processes that this user may look into.
+    """
+    from aiomultistack import _ss
+    from aiomultistack._ui import emit_json, out
+
+    selection = _ss.Selection(tcp or not udp, udp or not tcp, listening, everything)
+    loops = []
+    for address, endpoints in _ask("endpoints", pid):
+        chosen = sorted((each for each in endpoints if each in selection), key=_ss.order)
+        loops.append((address, chosen))
+    if as_json:
+        emit_json(
+            [
+                {"pid": address.pid, "process": address.process, "loop": address.number, "endpoints": chosen}
+                for address, chosen in loops
+            ]
+        )
+        return
+    rows, notes = [], []
+    for address, chosen in loops:
+        process = address.process
+        rows += [_ss.row(each, process, address.pid) for each in chosen]
+        notes += [_ss.details(each) if info else "" for each in chosen]
+    for number, line in enumerate(_ss.layout(rows, notes)):
+        click.secho(line, bold=number == 0 and out.is_terminal)
+
+
+@cli.command()
+@click.option("-a", "--all", "everything", is_flag=True, help="Zeros too.")
+@click.option("--json", "as_json", is_flag=True, help="Print all counters as JSON.")
+@click.argument("pid", required=False, type=int)
+def stats(everything: bool, as_json: bool, pid: int | None) -> None:
+    """Show the counters of running processes: port, switch and stack, drops by reason."""
+    from rich.table import Table
+
+    from aiomultistack._ui import emit_json, out
+
+    loops = list(_ask("counters", pid))
+    if as_json:
+        emit_json(
+            [
+                {"pid": address.pid, "process": address.process, "loop": address.number, "counters": counters}
+                for address, counters in loops
+            ]
+        )
+        return
+    for address, counters in loops:
+        title = f"{address.process or 'process'} {address.pid}, loop {address.number}"
+        table = Table("counter", title=title, title_justify="left", box=None, pad_edge=False)
+        table.add_column("value", justify="right")
+        for name, value in counters.items():
+            if value or everything:
+                table.add_row(name, str(value))
+        out.print(table)
+
+
+def _ask(command: str, pid: int | None) -> list[tuple[Any, Any]]:
+    """Each loop's answer to `command`; those that don't answer are named on standard error."""
+    from aiomultistack import _control
+    from aiomultistack._ui import fail
+
+    addresses = _control.find(pid)
+    if not addresses and pid is not None:
+        fail(f"process {pid} has no aiomultistack loop that this user may look into")
+    answers = []
+    for address in addresses:
+        try:
+            answers.append((address, _control.query(address.path, command)))
+        except _control.ControlError as error:
+            click.echo(f"aiomultistack: process {address.pid}, loop {address.number}: {error}", err=True)
+    if not answers and addresses:
+        sys.exit(1)
+    if not addresses:
+        click.echo("aiomultistack: no running process of this user has an aiomultistack loop", err=True)
+    return answers
+
+
+@cli.group()
+def bench() -> None:
+    """Measure this machine, side by side with the kernel's stack."""
+
+
+class _Choices(click.ParamType):
+    """A comma-separated list of words out of a few."""
+
+    name = "list"
+
+    def __init__(self, choices: Sequence[str]) -> None:
+        self.choices = choices
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        """Splits and checks."""
+        if not isinstance(value, str):
+            return value
+        words = tuple(dict.fromkeys(word.strip() for word in value.split(",") if word.strip()))
+        for word in words:
+            if word not in self.choices:
+                self.fail(f"{word!r} is none of {', '.join(self.choices)}.", param, context)
+        return words or self.fail("the list is empty.", param, context)
+
+
+class _Sizes(click.ParamType):
+    """A comma-separated list of sizes in KB."""
+
+    name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        """Splits and checks."""
+        if not isinstance(value, str):
+            return value
+        try:
+            sizes = tuple(dict.fromkeys(int(word) for word in value.split(",")))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of whole numbers such as 1,4,32.", param, context)
+        if not all(0 < size <= 1 << 16 for size in sizes):
+            self.fail("sizes are from 1 to 65536 KB.", param, context)
+        return sizes
+
+
+@bench.command()
+@click.option("--sizes", type=_Sizes(), default="1,4,8,16,24,32", show_default=True, help="Response bodies, KB.")
+@click.option("--modes", type=_Choices(("keep-alive", "close")), default="keep-alive,close", show_default=True,
+              help="Persistent connections, or one for each transaction.")
+@click.option("--flavours", type=_Choices(("multistack", "uvloop", "asyncio")), default="multistack,uvloop,asyncio",
+              show_default=True, help="Servers to measure.")
+@click.option("--seconds", type=click.IntRange(1), default=2, show_default=True, help="Length of a run.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each cell; the median counts.")
+@click.option("--connections", type=click.IntRange(1, 10000), default=64, show_default=True, help="Connections at a time.")
+@click.option("--app", type=click.Choice(("protocol", "aiohttp")), default="protocol", show_default=True,
+              help="A minimal asyncio.Protocol, or an aiohttp application.")
+@click.option("--json", "as_json", is_flag=True, help="Print every run as JSON.")
+def http(as_json: bool, **options: Any) -> None:
+    """HTTP servers on user-space TCP and on the kernel's, loaded by wrk.
+
+    Ours is reached over a TAP, uvloop's and asyncio's over a veth pair between two namespaces.  Each
+    server has one core, wrk another.  Takes about as many seconds as flavours x modes x sizes x rounds x
+    seconds.  Needs root and wrk.
+    """
+    from aiomultistack import _bench, _bench_report
+    from aiomultistack._ui import emit_json, out, steps
+
+    plan = _bench.Plan(**options)
+    _bench.check(plan)
+    _bench.interruptible()
+    with steps("starting the servers", plan.runs) as progress:
+        result = _bench.measure(plan, progress)
+    if as_json:
+        emit_json(result.as_dict())
+        return
+    for table in _bench_report.tables(result):
+        out.print(table)
+        out.print()
+    for note in _bench_report.notes(result):
+        out.print(note, soft_wrap=True)
+
+
+def main() -> None:
+    """The entry point of the `aiomultistack` command."""
+    cli(prog_name="aiomultistack")
+
+
+if __name__ == "__main__":
+    main()
