@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "wire/ipv4.h"
+
+#include "wire/checksum.h"
+
+#define FLAG_DF 0x4000u
+#define FLAG_MF 0x2000u
+#define OFFSET_MASK 0x1fffu
+
+#define OPTION_END 0
+#define OPTION_NOP 1
+#define OPTION_LSRR 131
+#define OPTION_SSRR 137
+
+enum wire_verdict ipv4_parse_quoted(const uint8_t *data, size_t len, struct ipv4_repr *repr)
+{
+    if (len < IP4_HEADER)
+        return WIRE_TRUNCATED;
+    unsigned header_len = (data[0] & 0xfu) * 4;
+    if (data[0] >> 4 != 4 || header_len < IP4_HEADER)
+        return WIRE_MALFORMED;
+    if (header_len > len)
+        return WIRE_TRUNCATED;
+    unsigned flags = load_be16(data + 6);
+    repr->header_len = (uint8_t)header_len;
+    repr->tos = data[1];
+    repr->total_len = load_be16(data + 2);
+    repr->id = load_be16(data + 4);
+    repr->frag_off = (uint16_t)((flags & OFFSET_MASK) * 8);
+    repr->dont_fragment = flags & FLAG_DF;
+    repr->more_fragments = flags & FLAG_MF;
+    repr->ttl = data[8];
+    repr->protocol = data[9];
+    memcpy(repr->src, data + 12, 4);
+    memcpy(repr->dst, data + 16, 4);
+    return repr->total_len < header_len ? WIRE_MALFORMED : WIRE_OK;
+}
+
+enum wire_verdict ipv4_parse(const uint8_t *data, size_t len, struct ipv4_repr *repr)
+{
+    enum wire_verdict verdict = ipv4_parse_quoted(data, len, repr);
+    if (verdict != WIRE_OK)
+        return verdict;
+    if (repr->total_len > len)
+        return WIRE_TRUNCATED;
+    return checksum_fold(checksum_add(0, data, repr->header_len)) == 0xffff ? WIRE_OK : WIRE_CHECKSUM;
+}
+
+void ipv4_update_checksum(uint8_t *header, size_t header_len)
+{
+    store_be16(header + 10, 0);
+    store_be16(header + 10, checksum_finish(checksum_add(0, header, header_len)));
+}
+
+void ipv4_emit(uint8_t *out, const struct ipv4_repr *repr)
+{
+    out[0] = 0x45;
+    out[1] = repr->tos;
+    store_be16(out + 2, repr->total_len);
+    store_be16(out + 4, repr->id);
+    store_be16(out + 6, (repr->dont_fragment ? FLAG_DF : 0) | (repr->more_fragments ? FLAG_MF : 0) |
+                            (uint32_t)repr->frag_off >> 3);
+    out[8] = repr->ttl;
+    out[9] = repr->protocol;
+    memcpy(out + 12, repr->src, 4);
+    memcpy(out + 16, repr->dst, 4);
+    ipv4_update_checksum(out, IP4_HEADER);
+}
+
+enum ipv4_options ipv4_check_options(const uint8_t *data, unsigned header_len)
+{
+    unsigned at = IP4_HEADER;
+    while (at < header_len) {
+        uint8_t kind = data[at];
+        if (kind == OPTION_END)
+            break;
+        if (kind == OPTION_NOP) {
+            at++;
+            continue;
+        }
+        if (at + 2 > header_len || data[at + 1] < 2 || at + data[at + 1] > header_len)
+            return IPV4_OPTIONS_MALFORMED;
+        if (kind == OPTION_LSRR || kind == OPTION_SSRR)
+            return IPV4_OPTIONS_ROUTED;
+        at += data[at + 1];
+    }
+    return IPV4_OPTIONS_PLAIN;
+}
