@@ -35,15 +35,7 @@
 #include "core/owner.h"
 #include "core/status.h"
 #include "core/timer.h"
-
-#define ETH_HEADER 14u
-#define IP4_HEADER 20u
-#define IP6_HEADER 40u
-
-#define PROTO_ICMP 1
-#define PROTO_TCP 6
-#define PROTO_UDP 17
-#define PROTO_ICMPV6 58
+#include "wire/proto.h"
 
 /* What the world gives the stack. */
 struct stack_link {
@@ -87,6 +79,7 @@ enum stack_timer_kind {
     STACK_TIMER_NEIGHBOR, /* neighbor_timer_expired() */
     STACK_TIMER_REASS,    /* reass_timer_expired() */
     STACK_TIMER_IFACE,    /* iface_timer_expired() */
+    STACK_TIMER_ROUTE,    /* route_timer_expired() */
 };
 
 /* ---- endpoints (events.c) ---------------------------------------------- */
@@ -217,6 +210,8 @@ static inline bool ip_is_any(const uint8_t ip[16])
 
 /* ---- the stack ------------------------------------------------------------ */
 
+#define STACK_IP_IDS 64
+
 struct iface_table;
 struct route_table;
 struct neighbor_table;
@@ -254,6 +249,13 @@ struct ams_stack {
     struct ams_owner owner;
     struct ams_stack_config config; /* addresses and congestion point into the stack's own copies */
     struct stack_counters counters;
+    /* IP and ICMP */
+    struct ams_frame *loop_head, *loop_tail; /* frames to ourselves, not yet received */
+    uint32_t loop_count;
+    uint32_t out_limit;        /* of out_count and loop_count */
+    uint32_t icmp_tokens;      /* ICMP errors that may be sent now */
+    uint64_t icmp_refilled;
+    uint16_t ip_ids[STACK_IP_IDS]; /* next IPv4 identification, by hash of the addresses */
 };
 
 #define STACK_OUT_LIMIT 4096
@@ -279,6 +281,7 @@ void tcp_tw_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t n
 void neighbor_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
 void reass_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
 void iface_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
+void route_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
 
 /* TCP's part of the verbs.  tcp_output fills up to n descriptors. */
 int tcp_output(struct ams_stack *stack, struct ams_tx *tx, int n, uint64_t now);
@@ -317,5 +320,18 @@ void stack_timers(struct ams_stack *stack, uint64_t now);
 uint64_t stack_deadline(struct ams_stack *stack);
 /* Pops events; see ams_node_poll. */
 int stack_events(struct ams_stack *stack, int32_t *events, int max, char *blob, size_t blob_size);
+
+/* ---- what the node asks ---------------------------------------------------- */
+
+/* All addresses that the stack sends from, the IPv6 link-local one (made
+ * from the MAC) included: what the switch must let pass for this stack.
+ * Return: how many there are; up to max are written. */
+int stack_addresses(const struct ams_stack *stack, struct ams_ifaddr *out, int max);
+/* The hardware address in use. */
+const uint8_t *stack_mac(const struct ams_stack *stack);
+/* Name of a counter; NULL past the end. */
+const char *stack_counter_name(int index);
+/* Fills values[0..max).  Return: how many counters there are. */
+int stack_counter_values(const struct ams_stack *stack, uint64_t *values, int max);
 
 #endif
