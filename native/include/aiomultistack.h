@@ -378,6 +378,51 @@ int ams_stack_time_wait(struct ams_stack *stack);
 /* Bytes of memory that the stack holds for all its tables and connections. */
 uint64_t ams_stack_memory(struct ams_stack *stack);
 
+/* ---- switch: 3-tuples for those who bring a stack of their own ----------- */
+
+struct ams_switch;
+
+/* Where a received frame goes: a port's index, or one of these. */
+#define AMS_SWITCH_TO_CONTROL -1 /* the control owner: ARP, NDP, ICMP, ... */
+#define AMS_SWITCH_TO_HOST -2    /* the operating system */
+#define AMS_SWITCH_TO_NOBODY -3  /* dropped, and counted by reason */
+
+#define AMS_SWITCH_ORPHANS 1 /* later fragments without a first one go to the control owner */
+
+struct ams_switch_config {
+    uint8_t mac[6];         /* of everything that leaves */
+    uint16_t control;       /* the control owner's port index */
+    uint32_t mtu;
+    int32_t unclaimed;      /* where frames for tuples that nobody owns go: AMS_SWITCH_TO_* */
+    uint32_t flags;         /* AMS_SWITCH_ORPHANS */
+    uint32_t reserved;
+    uint64_t seed[2];       /* secret; keys the tables */
+};
+
+/* Makes a switch.  Returns 0, -AMS_EINVAL or -AMS_ENOMEM. */
+int ams_switch_new(struct ams_switch **sw, const struct ams_switch_config *config);
+void ams_switch_free(struct ams_switch *sw);
+/* Serves an address (and, for IPv4, its subnet's broadcast address). */
+int ams_switch_add_address(struct ams_switch *sw, const struct ams_ifaddr *address);
+/* Claims a tuple for a port: 0, -AMS_EADDRINUSE if another port has it,
+ * -AMS_EADDRNOTAVAIL if the address is not served.  A wildcard address
+ * stands for all addresses of its family.  Claims are counted. */
+int ams_switch_claim(struct ams_switch *sw, int port, int protocol, const struct ams_endpoint *local);
+/* Undoes one claim; -AMS_EINVAL if the port has none. */
+int ams_switch_release(struct ams_switch *sw, int port, int protocol, const struct ams_endpoint *local);
+/* Undoes all claims of a port. */
+int ams_switch_release_port(struct ams_switch *sw, int port);
+/* Says where a received Ethernet frame goes. */
+int ams_switch_route(struct ams_switch *sw, const char *frame, size_t length, uint64_t now);
+/* Says whether port may send an Ethernet frame: 0 if it may, else the index
+ * of the counter (ams_switch_counter_name) of the reason why not. */
+int ams_switch_check(struct ams_switch *sw, int port, const char *frame, size_t length, uint64_t now);
+/* Fills values[0..max) with the switch's counters; how many there are. */
+int ams_switch_counters(struct ams_switch *sw, uint64_t *values, int max);
+/* A counter's name and meaning; NULL past the end. */
+const char *ams_switch_counter_name(int index);
+const char *ams_switch_counter_text(int index);
+
 /* CFFI-END */
 
 #if defined(__GNUC__)

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "switch/switch.h"
+
+#include <string.h>
+
+#include "core/status.h"
+#include "wire/bytes.h"
+
+#define SWITCH_MTU_MIN 68u /* RFC 791 section 3.2 */
+#define SWITCH_MTU_MAX 65535u
+
+static const uint8_t any4[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+static const uint8_t any6[16];
+
+static const uint8_t *ip_any(uint8_t family)
+{
+    return family == AMS_IPV4 ? any4 : any6;
+}
+
+static bool ip_is_wildcard(const uint8_t ip[16], uint8_t family)
+{
+    return ip_equal(ip, ip_any(family));
+}
+
+int switch_init(struct ams_switch *sw, const struct ams_switch_config *config)
+{
+    struct ams_rng rng;
+    uint64_t seed[4][2];
+    int status;
+
+    memset(sw, 0, sizeof(*sw));
+    if (config->mtu < SWITCH_MTU_MIN || config->mtu > SWITCH_MTU_MAX || config->unclaimed > SWITCH_TO_CONTROL ||
+        config->unclaimed < SWITCH_TO_NOBODY || config->mac[0] & 1)
+        return -AMS_EINVAL;
+    memcpy(sw->mac, config->mac, 6);
+    sw->control = config->control;
+    sw->mtu = config->mtu;
+    sw->unclaimed = config->unclaimed;
+    sw->orphans_to_control = config->flags & AMS_SWITCH_ORPHANS;
+    rng_init(&rng, config->seed[0], config->seed[1]);
+    for (int i = 0; i < 4; i++) {
+        seed[i][0] = rng_next(&rng);
+        seed[i][1] = rng_next(&rng);
+    }
+    status = tuple_table_init(&sw->tuples, seed[0], 1024);
+    if (!status)
+        status = tuple_table_init(&sw->addresses, seed[1], 16);
+    if (!status)
+        status = fragment_table_init(&sw->rx_fragments, seed[2]);
+    if (!status)
+        status = fragment_table_init(&sw->tx_fragments, seed[3]);
+    if (status)
+        switch_fini(sw);
+    return status;
+}
+
+void switch_fini(struct ams_switch *sw)
+{
+    fragment_table_fini(&sw->tx_fragments);
+    fragment_table_fini(&sw->rx_fragments);
+    tuple_table_fini(&sw->addresses);
+    tuple_table_fini(&sw->tuples);
+}
+
+/* ---- addresses -------------------------------------------------------------- */
+
+/* True if ip is written the way its family demands. */
+static bool ip_fits_family(const uint8_t ip[16], uint16_t family)
+{
+    return (family == AMS_IPV4 && ip_is4(ip)) || (family == AMS_IPV6 && !ip_is4(ip));
+}
+
+static bool ip_is_multicast(const uint8_t ip[16], uint8_t family)
+{
+    return family == AMS_IPV4 ? (ip[12] & 0xf0) == 0xe0 : ip[0] == 0xff;
+}
+
+/* Enters an address with its kind, unless it is there. */
+static int switch_put_address(struct ams_switch *sw, const uint8_t ip[16], uint8_t family, enum switch_address kind)
+{
+    struct switch_tuple key;
+
+    switch_tuple_set(&key, ip, 0, 0, family);
+    struct tuple_slot *slot = tuple_find(&sw->addresses, &key, tuple_hash(&sw->addresses, &key));
+    if (!slot)
+        return tuple_insert(&sw->addresses, &key, (uint16_t)kind);
+    if (kind == SWITCH_ADDRESS_UNICAST)
+        slot->owner = SWITCH_ADDRESS_UNICAST;
+    return 0;
+}
+
+int switch_add_address(struct ams_switch *sw, const struct ams_ifaddr *address)
+{
+    const uint8_t *ip = address->address.ip;
+    uint8_t family = (uint8_t)address->address.family;
+    uint32_t prefix = address->prefix_len;
+
+    if (!ip_fits_family(ip, address->address.family) || prefix > (family == AMS_IPV4 ? 32u : 128u) ||
+        ip_is_wildcard(ip, family) || ip_is_multicast(ip, family))
+        return -AMS_EINVAL;
+    int status = switch_put_address(sw, ip, family, SWITCH_ADDRESS_UNICAST);
+    if (status || family != AMS_IPV4 || prefix == 0 || prefix > 30) /* RFC 3021: /31 has no broadcast address */
+        return status;
+    uint8_t broadcast[16];
+    memcpy(broadcast, ip, 16);
+    store_be32(broadcast + 12, load_be32(ip + 12) | 0xffffffffu >> prefix);
+    return switch_put_address(sw, broadcast, family, SWITCH_ADDRESS_BROADCAST);
+}
+
+enum switch_address switch_address_kind(const struct ams_switch *sw, const uint8_t ip[16], uint8_t family)
+{
+    static const uint8_t all_ones[4] = {0xff, 0xff, 0xff, 0xff};
+    struct switch_tuple key;
+
+    switch_tuple_set(&key, ip, 0, 0, family);
+    int kind = tuple_owner(&sw->addresses, &key);
+    if (kind != TUPLE_NOBODY)
+        return (enum switch_address)kind;
+    if (ip_is_multicast(ip, family))
+        return SWITCH_ADDRESS_MULTICAST;
+    if (family == AMS_IPV4 && memcmp(ip + 12, all_ones, 4) == 0)
+        return SWITCH_ADDRESS_BROADCAST;
+    return SWITCH_ADDRESS_OTHER;
+}
+
+/* ---- claims ----------------------------------------------------------------- */
+
+/* Checks the arguments of a claim and makes the key. */
+static int switch_claim_key(struct switch_tuple *key, uint8_t protocol, const struct ams_endpoint *local)
+{
+    if ((protocol != PACKET_PROTO_TCP && protocol != PACKET_PROTO_UDP) || !local->port ||
+        !ip_fits_family(local->ip, local->family))
+        return -AMS_EINVAL;
+    switch_tuple_set(key, local->ip, local->port, protocol, (uint8_t)local->family);
+    return 0;
+}
+
+/* True if another port owns a tuple that a claim would overlap.
+ * @key: the claim, not in the table itself */
+static bool switch_claim_conflicts(const struct ams_switch *sw, uint16_t port, const struct switch_tuple *key)
+{
+    struct switch_tuple other = *key;
+    int owner;
+
+    if (!ip_is_wildcard(key->ip, key->family)) {
+        memcpy(other.ip, ip_any(key->family), 16);
+        owner = tuple_owner(&sw->tuples, &other);
+        return owner != TUPLE_NOBODY && owner != port;
+    }
+    for (uint32_t i = 0; i <= sw->addresses.mask; i++) {
+        const struct tuple_slot *served = &sw->addresses.slots[i];
+        if (!served->refs || served->tuple.family != key->family)
+            continue;
+        memcpy(other.ip, served->tuple.ip, 16);
+        owner = tuple_owner(&sw->tuples, &other);
+        if (owner != TUPLE_NOBODY && owner != port)
+            return true;
+    }
+    return false;
+}
+
+int switch_claim(struct ams_switch *sw, uint16_t port, uint8_t protocol, const struct ams_endpoint *local)
+{
+    struct switch_tuple key;
+    int status = switch_claim_key(&key, protocol, local);
+
+    if (status)
+        return status;
+    struct tuple_slot *slot = tuple_find(&sw->tuples, &key, tuple_hash(&sw->tuples, &key));
+    if (slot) {
+        if (slot->owner != port)
+            return -AMS_EADDRINUSE;
+        AMS_ASSERT(slot->refs != UINT32_MAX);
+        slot->refs++;
+        return 0;
+    }
+    bool wildcard = ip_is_wildcard(key.ip, key.family);
+    if (!wildcard && switch_address_kind(sw, key.ip, key.family) != SWITCH_ADDRESS_UNICAST)
+        return -AMS_EADDRNOTAVAIL;
+    if (switch_claim_conflicts(sw, port, &key))
+        return -AMS_EADDRINUSE;
+    status = tuple_insert(&sw->tuples, &key, port);
+    if (!status)
+        sw->wildcards += wildcard;
+    return status;
+}
+
+/* Removes a slot, with the count of wildcards. */
+static void switch_remove(struct ams_switch *sw, struct tuple_slot *slot)
+{
+    sw->wildcards -= ip_is_wildcard(slot->tuple.ip, slot->tuple.family);
+    tuple_remove(&sw->tuples, slot);
+}
+
+int switch_release(struct ams_switch *sw, uint16_t port, uint8_t protocol, const struct ams_endpoint *local)
+{
+    struct switch_tuple key;
+    int status = switch_claim_key(&key, protocol, local);
+
+    if (status)
+        return status;
+    struct tuple_slot *slot = tuple_find(&sw->tuples, &key, tuple_hash(&sw->tuples, &key));
+    if (!slot || slot->owner != port)
+        return -AMS_EINVAL;
+    if (slot->refs > 1)
+        slot->refs--;
+    else
+        switch_remove(sw, slot);
+    return 0;
+}
+
+void switch_release_port(struct ams_switch *sw, uint16_t port)
+{
+    bool again = true;
+
+    /* Removal moves later slots of a run into the hole, and those of a run
+     * that wraps around may move from the front to a place already passed:
+     * go on until a pass finds nothing. */
+    while (again) {
+        again = false;
+        for (uint32_t i = 0; i <= sw->tuples.mask; i++) {
+            while (sw->tuples.slots[i].refs && sw->tuples.slots[i].owner == port) {
+                switch_remove(sw, &sw->tuples.slots[i]);
+                again = true;
+            }
+        }
+    }
+    fragment_forget(&sw->rx_fragments, port);
+    fragment_forget(&sw->tx_fragments, port);
+}
+
+int switch_tuple_owner(const struct ams_switch *sw, const struct switch_tuple *tuple)
+{
+    int owner = tuple_owner(&sw->tuples, tuple);
+    if (owner != TUPLE_NOBODY || !sw->wildcards)
+        return owner;
+    if (switch_address_kind(sw, tuple->ip, tuple->family) == SWITCH_ADDRESS_OTHER)
+        return TUPLE_NOBODY;
+    struct switch_tuple wildcard = *tuple;
+    memcpy(wildcard.ip, ip_any(tuple->family), 16);
+    return tuple_owner(&sw->tuples, &wildcard);
+}
+
+/* ---- the claim interface of a port -------------------------------------------- */
+
+static int switch_owner_claim(void *ctx, uint8_t protocol, const struct ams_endpoint *local)
+{
+    struct switch_port *port = ctx;
+    return switch_claim(port->sw, port->index, protocol, local);
+}
+
+static void switch_owner_release(void *ctx, uint8_t protocol, const struct ams_endpoint *local)
+{
+    struct switch_port *port = ctx;
+    int status = switch_release(port->sw, port->index, protocol, local);
+    AMS_ASSERT(status == 0);
+}
+
+struct ams_owner switch_owner(struct switch_port *port)
+{
+    struct ams_owner owner = {switch_owner_claim, switch_owner_release, port};
+    return owner;
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * switch.h - one table, two directions: RX demux and TX validation.
+ *
+ * Theory of operation.  Ports are small integers; a port owns local 3-tuples
+ * (address, protocol, port number).  One of the ports may be the *control
+ * owner*: the stack that answers for the addresses themselves (ARP, NDP,
+ * ICMP echo, IGMP, MLD, RST and unreachables for tuples that nobody owns).
+ *
+ *   switch_rx   says for each received frame who gets it: the owner of its
+ *               destination tuple, the control owner, the host, or nobody.
+ *   switch_tx   says for each frame to be sent whether its source tuple is
+ *               the sending port's.  What it doesn't recognise as permitted
+ *               doesn't leave.
+ *
+ * A tuple belongs to one port at a time; a wildcard claim (0.0.0.0 or ::)
+ * stands for all addresses served.  Exact claims are looked up first.  An
+ * ICMP error belongs to the owner of the tuple that the quoted packet came
+ * from; a later fragment goes where its first one went.
+ *
+ * A switch is sans-I/O and belongs to one thread.  Files: packet.c walks
+ * headers, tuple.c and fragment.c are the tables, switch.c holds claims, rx.c
+ * demultiplexes, tx.c validates tuples, tx_control.c what has no tuple,
+ * api.c is the public face.
+ */
+#ifndef AMS_SWITCH_SWITCH_H
+#define AMS_SWITCH_SWITCH_H
+
+#include "aiomultistack.h"
+#include "core/base.h"
+#include "core/frame.h"
+#include "core/owner.h"
+#include "switch/counters.h"
+#include "switch/fragment.h"
+#include "switch/packet.h"
+#include "switch/tuple.h"
+
+#define SWITCH_BATCH 64     /* frames looked up together */
+#define SWITCH_PORTS_MAX 65535u
+
+/* Targets of switch_rx(): a port index, or one of these. */
+#define SWITCH_TO_CONTROL (AMS_SWITCH_TO_CONTROL)
+#define SWITCH_TO_HOST (AMS_SWITCH_TO_HOST)
+#define SWITCH_TO_NOBODY (AMS_SWITCH_TO_NOBODY) /* dropped and counted */
+
+struct ams_switch {
+    uint8_t mac[6];
+    uint16_t control;              /* the control owner's port */
+    uint32_t mtu;
+    int32_t unclaimed;             /* where frames that nobody claimed go: SWITCH_TO_* */
+    bool orphans_to_control;       /* later fragments without a first: to the control owner */
+    uint32_t wildcards;            /* wildcard tuples in the table */
+    struct tuple_table tuples;
+    struct tuple_table addresses;  /* served addresses, as tuples without port; owner: enum switch_address */
+    struct fragment_table rx_fragments;
+    struct fragment_table tx_fragments;
+    uint64_t counters[SWITCH_COUNTERS];
+};
+
+enum switch_address { SWITCH_ADDRESS_OTHER, SWITCH_ADDRESS_UNICAST, SWITCH_ADDRESS_BROADCAST, SWITCH_ADDRESS_MULTICAST };
+
+/* Makes a switch.  Return: 0, -AMS_EINVAL, -AMS_ENOMEM.  Owns: the caller. */
+int switch_init(struct ams_switch *sw, const struct ams_switch_config *config);
+void switch_fini(struct ams_switch *sw);
+
+/* Serves one more address (IPv4: and its subnet's broadcast address).
+ * Return: 0 (also if it is served already), -AMS_EINVAL, -AMS_ENOMEM. */
+int switch_add_address(struct ams_switch *sw, const struct ams_ifaddr *address);
+/* What kind of address ip is to this switch. */
+enum switch_address switch_address_kind(const struct ams_switch *sw, const uint8_t ip[16], uint8_t family);
+
+/* Claims and releases a tuple for a port; see struct ams_owner.
+ * Return: 0, -AMS_EADDRINUSE, -AMS_EADDRNOTAVAIL, -AMS_EINVAL, -AMS_ENOMEM. */
+int switch_claim(struct ams_switch *sw, uint16_t port, uint8_t protocol, const struct ams_endpoint *local);
+int switch_release(struct ams_switch *sw, uint16_t port, uint8_t protocol, const struct ams_endpoint *local);
+/* Takes all that a port owns from it. */
+void switch_release_port(struct ams_switch *sw, uint16_t port);
+/* The port that owns a tuple, exactly or by wildcard; TUPLE_NOBODY. */
+int switch_tuple_owner(const struct ams_switch *sw, const struct switch_tuple *tuple);
+
+/* The claim interface of one port, for a stack. */
+struct switch_port {
+    struct ams_switch *sw;
+    uint16_t index;
+};
+struct ams_owner switch_owner(struct switch_port *port);
+
+/* Classifies received frames.
+ * @targets: result, one a frame
+ * A priority tag is taken off; otherwise frames are left as they are, and
+ * those for SWITCH_TO_NOBODY are still the caller's to free. */
+void switch_rx(struct ams_switch *sw, struct ams_frame *const *frames, int n, int32_t *targets, uint64_t now);
+
+/* Validates frames that a port wants to send.
+ * @verdicts: result, one a frame: SWITCH_PASSED or the counter of the reason
+ * Return: how many passed. */
+int switch_tx(struct ams_switch *sw, uint16_t port, const struct ams_tx *tx, int n, uint8_t *verdicts, uint64_t now);
+
+/* ---- inside the switch ----------------------------------------------------- */
+
+/* Builds a lookup key. */
+static inline void switch_tuple_set(struct switch_tuple *tuple, const uint8_t ip[16], uint16_t port, uint8_t protocol,
+                                    uint8_t family)
+{
+    memcpy(tuple->ip, ip, 16);
+    tuple->port = port;
+    tuple->protocol = protocol;
+    tuple->family = family;
+}
+
+/* Validates ARP, ICMP, ICMPv6 and IGMP (tx_control.c).
+ * @data, @avail: the frame as far as it can be reached
+ * Return: SWITCH_PASSED or a reason. */
+enum switch_counter switch_tx_arp(const struct ams_switch *sw, uint16_t port, const uint8_t *data,
+                                  const struct packet *packet);
+enum switch_counter switch_tx_icmp(const struct ams_switch *sw, uint16_t port, const uint8_t *data, uint32_t avail,
+                                   const struct packet *packet);
+enum switch_counter switch_tx_igmp(const struct ams_switch *sw, uint16_t port, const struct packet *packet);
+
+#endif

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * tuple.h - the table of local 3-tuples and who owns them.
+ *
+ * Theory of operation.  Open addressing with linear probing over 32-byte
+ * slots, two to a cache line, never more than half full, so that a look-up
+ * touches one line nearly always.  Deletion shifts the run back: there are
+ * no tombstones, and the table doesn't age.  It grows by doubling.
+ *
+ * Owners insert, the network only looks up; still, the hash is keyed with a
+ * secret, so that those who may choose their ports can't choose their slots.
+ * It is a folded 64x64 multiply: a tenth of SipHash's price, and enough
+ * where an attacker never sees a hash and can insert only what it was
+ * granted.  Where the compiler has no 128-bit product, SipHash-1-3 is used.
+ *
+ * Look-ups come in two steps for batches: tuple_hash() and tuple_prefetch()
+ * for all of them, then tuple_find().
+ */
+#ifndef AMS_SWITCH_TUPLE_H
+#define AMS_SWITCH_TUPLE_H
+
+#include <string.h>
+
+#include "core/base.h"
+#include "core/hash.h"
+
+struct switch_tuple {
+    uint8_t ip[16];      /* IPv4-mapped for IPv4; 0.0.0.0 or ::, any address of the node */
+    uint16_t port;       /* host order */
+    uint8_t protocol;
+    uint8_t family;      /* AMS_IPV4, AMS_IPV6 */
+};
+
+struct tuple_slot {
+    struct switch_tuple tuple;
+    uint32_t hash;
+    uint32_t refs;       /* claims; 0: the slot is free */
+    uint16_t owner;      /* port index */
+    uint16_t reserved;
+};
+
+struct tuple_table {
+    struct tuple_slot *slots;
+    uint32_t mask;       /* slots - 1 */
+    uint32_t used;
+    uint64_t secret[2];
+};
+
+#define TUPLE_NOBODY (-1)
+
+/* Prepares a table of at least `capacity` tuples.
+ * @seed: two secret words
+ * Return: 0 or -AMS_ENOMEM. */
+int tuple_table_init(struct tuple_table *table, const uint64_t seed[2], uint32_t capacity);
+/* Frees its memory; legal on a zeroed struct. */
+void tuple_table_fini(struct tuple_table *table);
+
+static inline uint32_t tuple_hash(const struct tuple_table *table, const struct switch_tuple *tuple)
+{
+    uint64_t word[3] = {0};
+    memcpy(word, tuple, sizeof(*tuple));
+#ifdef __SIZEOF_INT128__
+    __extension__ typedef unsigned __int128 wide;
+    wide product = (wide)(word[0] ^ word[2] << 32 ^ table->secret[0]) * (word[1] ^ table->secret[1]);
+    uint64_t sum = (uint64_t)product ^ (uint64_t)(product >> 64) ^ word[2];
+    product = (wide)(sum ^ table->secret[1]) * (table->secret[0] | 1);
+    return (uint32_t)((uint64_t)product ^ (uint64_t)(product >> 64));
+#else
+    struct siphash_key key = {{table->secret[0], table->secret[1]}};
+    return (uint32_t)siphash13(&key, word, 3);
+#endif
+}
+
+static inline void tuple_prefetch(const struct tuple_table *table, uint32_t hash)
+{
+    AMS_PREFETCH(&table->slots[hash & table->mask]);
+}
+
+static inline bool tuple_equal(const struct switch_tuple *a, const struct switch_tuple *b)
+{
+    return memcmp(a, b, sizeof(*a)) == 0;
+}
+
+/* Finds a tuple's slot.
+ * @hash: its tuple_hash()
+ * Return: the slot, valid until the next insert or remove; NULL if absent. */
+static inline struct tuple_slot *tuple_find(const struct tuple_table *table, const struct switch_tuple *tuple,
+                                            uint32_t hash)
+{
+    for (uint32_t i = hash & table->mask;; i = (i + 1) & table->mask) {
+        struct tuple_slot *slot = &table->slots[i];
+        if (!slot->refs)
+            return NULL;
+        if (AMS_LIKELY(slot->hash == hash && tuple_equal(&slot->tuple, tuple)))
+            return slot;
+    }
+}
+
+/* The owner of exactly this tuple, or TUPLE_NOBODY. */
+static inline int tuple_owner(const struct tuple_table *table, const struct switch_tuple *tuple)
+{
+    const struct tuple_slot *slot = tuple_find(table, tuple, tuple_hash(table, tuple));
+    return slot ? slot->owner : TUPLE_NOBODY;
+}
+
+/* Adds a tuple that is not there yet, with one reference.
+ * Return: 0, -AMS_ENOMEM (the table is as it was). */
+int tuple_insert(struct tuple_table *table, const struct switch_tuple *tuple, uint16_t owner);
+/* Removes a slot that tuple_find() gave, whatever its references. */
+void tuple_remove(struct tuple_table *table, struct tuple_slot *slot);
+
+#endif
