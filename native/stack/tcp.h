@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * tcp.h - TCP's inside: the transmission control block and who does what.
+ *
+ * Theory of operation.  A connection's TCB is struct tcp_conn; TIME-WAIT
+ * without an application is the much smaller struct tcp_tw.  Both begin with
+ * struct tcp_flow, the 4-tuple and hash link, and live in one hash table.
+ * Listeners live in a table by port.
+ *
+ * Sending.  Application bytes wait in a list of frames (snd_head..snd_tail;
+ * frame->seq is the sequence number of its first byte), some copied, some
+ * only referenced.  Nothing is emitted when data is queued or an ACK
+ * arrives: the connection is put on the output list (tcp_want_output) and
+ * tcp_output() builds its segments when the ring has room.  Each segment
+ * sent (a super-frame counts as one) has a record (struct tcp_rec) with its
+ * range, send time and SACK/loss marks: the scoreboard of RFC 6675, and what
+ * RACK (RFC 8985) needs.  snd_nxt never goes back: retransmission is a
+ * record marked lost.
+ *
+ * Receiving.  In-order payload stays in its frames (rcv_head..); the rest
+ * waits in runs (tcp_reass.c).  The application is told through its sock.
+ *
+ * Timers.  A connection has four deadlines (rexmit_at, delack_at, keep_at,
+ * and pace_at for later) and one wheel timer that is never later than the
+ * earliest of them; it is only moved when a deadline gets earlier, and
+ * checks what is really due when it fires.  So a segment costs no wheel
+ * operation.
+ *
+ * States (RFC 9293 section 3.3.2), numbered as AMS_TCP_*; what the
+ * application may still do, and what may be sent:
+ *
+ *   state         app may send  app may read  we send        FIN sent/acked
+ *   SYN_SENT      queue only    no            SYN            no
+ *   SYN_RECEIVED  queue only    no            SYN-ACK        no
+ *   ESTABLISHED   yes           yes           data           no
+ *   CLOSE_WAIT    yes           what is left  data           no
+ *   FIN_WAIT_1    no            yes           data, FIN      sent
+ *   FIN_WAIT_2    no            yes           ACKs           acked
+ *   CLOSING       no            what is left  FIN            sent
+ *   LAST_ACK      no            what is left  data, FIN      sent
+ *   TIME_WAIT     no            what is left  ACKs           acked
+ *   CLOSED        no            no            RST at most    -
+ *
+ * FIN_WAIT_1, CLOSING and LAST_ACK are entered when the FIN is *queued*
+ * (as Linux does), so data may still go out before it.
+ */
+#ifndef AMS_STACK_TCP_H
+#define AMS_STACK_TCP_H
+
+#include "core/seq.h"
+#include "stack/stack.h"
+#include "stack/tcp_cc.h"
+#include "wire/bytes.h"
+#include "wire/tcp.h"
+
+#define TCP_MSS_DEFAULT4 536u            /* RFC 9293 section 3.7.1 */
+#define TCP_MSS_DEFAULT6 1220u
+#define TCP_MSS_MIN 88u                  /* smaller offers are raised to this (SACK panic class) */
+#define TCP_GSO_MAX 65000u               /* payload of a super-frame */
+#define TCP_RTO_INITIAL AMS_NS_PER_S     /* RFC 6298 section 2.1 */
+#define TCP_RTO_MAX (120 * AMS_NS_PER_S)
+#define TCP_SYN_RETRIES 6                /* as Linux: 127 s in all */
+#define TCP_SYNACK_RETRIES 5
+#define TCP_RETRIES2 15                  /* RFC 9293 section 3.8.3, R2 */
+#define TCP_ORPHAN_RETRIES 8
+#define TCP_FIN_WAIT_2_TIMEOUT (60 * AMS_NS_PER_S)
+#define TCP_KEEPIDLE_DEFAULT 7200u
+#define TCP_KEEPINTVL_DEFAULT 75u
+#define TCP_KEEPCNT_DEFAULT 9u
+#define TCP_DUPTHRESH 3u                 /* RFC 5681 section 3.2 */
+#define TCP_SNDBUF_DEFAULT (128u << 10)
+#define TCP_SNDBUF_MAX (4u << 20)
+#define TCP_RCVBUF_DEFAULT (128u << 10)
+#define TCP_RCVBUF_MAX (6u << 20)
+#define TCP_CHUNK_SMALL FRAME_SMALL      /* send chunk: a small frame without headroom */
+#define TCP_RECS_INLINE 2u
+#define TCP_RECS_MAX 16384u
+#define TCP_CHALLENGE_ACKS 100u          /* per second and stack (RFC 5961 section 7) */
+#define TCP_BLOB_DATA 16384u             /* a frame with more is not copied through the blob */
+
+/* ---- the table ------------------------------------------------------------- */
+
+/* What a look-up needs; first member of conn and tw. */
+struct tcp_flow {
+    struct tcp_flow *hash_next;
+    uint32_t hash;
+    uint16_t local_port;
+    uint16_t remote_port;
+    uint8_t local_ip[16];
+    uint8_t remote_ip[16];
+    bool is_tw;
+    uint8_t family;
+};
+
+/* A segment in flight, or lost, or SACKed: [seq, seq + len). */
+struct tcp_rec {
+    uint64_t sent_at;
+    uint32_t seq;
+    uint32_t len;             /* sequence space: FIN counts one */
+    uint8_t marks;            /* REC_* */
+    uint8_t transmissions;    /* saturating */
+};
+
+#define REC_SACKED 1u
+#define REC_LOST 2u           /* and not delivered as far as we know */
+#define REC_RETRANS 4u        /* a retransmission of it is in flight */
+#define REC_FIN 8u            /* the last sequence number is the FIN's */
+#define REC_EVER_RETRANS 16u  /* no RTT sample (Karn) */
+
+struct tcp_run;
+
+enum tcp_ca_state { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
+
+/* conn->flags */
+#define CONN_NODELAY (1u << 0)
+#define CONN_CORK (1u << 1)
+#define CONN_KEEPALIVE (1u << 2)
+#define CONN_QUICKACK (1u << 3)
+#define CONN_TS_OK (1u << 4)
+#define CONN_SACK_OK (1u << 5)
+#define CONN_WSCALE_OK (1u << 6)
+#define CONN_FIN_QUEUED (1u << 7)   /* application is done sending */
+#define CONN_FIN_SENT (1u << 8)
+#define CONN_FIN_RECEIVED (1u << 9) /* in order: rcv_nxt is past it */
+#define CONN_ACK_NOW (1u << 10)
+#define CONN_SYN_NOW (1u << 11)     /* (re)send SYN or SYN-ACK */
+#define CONN_PROBE_NOW (1u << 12)   /* send a window or keep-alive probe */
+#define CONN_RST_NOW (1u << 13)     /* send RST, then free */
+#define CONN_ORPHAN (1u << 14)      /* the application has closed */
+#define CONN_ACCEPTED (1u << 15)    /* reported to the application, or active */
+#define CONN_ON_OUTPUT (1u << 16)
+#define CONN_WANT_DRAIN (1u << 17)
+#define CONN_CWND_LIMITED (1u << 18)
+#define CONN_RCV_SHUT (1u << 19)    /* data that arrives is refused with RST */
+#define CONN_DEAD (1u << 20)        /* CLOSED was or will be reported; no more segments */
+#define CONN_SNDBUF_FIXED (1u << 21)
+#define CONN_RCVBUF_FIXED (1u << 22)
+#define CONN_PERSIST (1u << 23)     /* rexmit_at is the persist timer */
+#define CONN_PMTU_CHANGED (1u << 24)
+#define CONN_CLAIMED (1u << 25)     /* the local tuple is ours */
+#define CONN_EOF_REPORTED (1u << 26)
+#define CONN_DSACK (1u << 27)       /* dsack holds a range to report */
+#define CONN_REXMIT_NOW (1u << 28)  /* the next retransmission may exceed cwnd (RFC 6675 section 5, 4.3) */
+
+struct tcp_listener;
+
+struct tcp_conn {
+    /* look-up and dispatch */
+    struct tcp_flow flow;
+    struct sock sock;
+    uint32_t flags;
+    uint8_t state;
+    uint8_t ca_state;
+    uint8_t snd_wscale;       /* shift of windows that the peer sends */
+    uint8_t rcv_wscale;       /* shift of windows that we send */
+    struct ip_path path;
+    struct tcp_conn *out_next, *out_prev;
+
+    /* send sequence space (RFC 9293 section 3.3.1) */
+    uint32_t snd_una;
+    uint32_t snd_nxt;
+    uint32_t snd_wnd;         /* bytes */
+    uint32_t snd_wl1;
+    uint32_t snd_wl2;
+    uint32_t iss;
+    uint32_t snd_end;         /* one past the last byte queued */
+    uint32_t snd_mss;         /* payload per segment, options deducted */
+    uint32_t mss_peer;        /* MSS option received */
+    uint32_t max_snd_wnd;     /* largest window seen (RFC 9293 section 3.8.6.2.1) */
+    struct ams_frame *snd_head, *snd_tail;
+    struct ams_frame *snd_cursor; /* holds snd_nxt, or NULL */
+    uint32_t sndbuf;
+    uint32_t drain_low;
+    uint32_t refs_released;   /* not yet reported */
+    uint32_t refs_held;
+
+    /* receive sequence space */
+    uint32_t rcv_nxt;
+    uint32_t rcv_adv;         /* right edge of the advertised window */
+    uint32_t irs;
+    uint32_t last_ack_sent;
+    uint32_t rcv_queued;      /* bytes in order, not yet consumed */
+    uint32_t rcvbuf;
+    uint32_t rcv_mss;         /* estimate of the peer's segment size */
+    uint32_t rcv_copied;      /* consumed since rcv_space_at */
+    struct ams_frame *rcv_head, *rcv_tail;
+    struct tcp_run *runs;     /* out of order; NULL: none */
+    uint32_t n_runs;
+    uint32_t runs_cap;
+    uint32_t ooo_bytes;
+    uint32_t ooo_frames;
+    uint32_t sack_recent[TCP_SACK_BLOCKS]; /* a sequence number in each of the latest runs */
+    uint8_t n_sack_recent;
+    uint8_t acks_owed;        /* duplicate ACKs to send one by one (no SACK) */
+    uint8_t dupacks;
+    uint8_t backoff;
+    struct tcp_sack_block dsack;
+
+    /* timestamps (RFC 7323) */
+    uint32_t ts_recent;
+    uint32_t ts_offset;
+    uint64_t ts_recent_at;
+
+    /* scoreboard */
+    struct tcp_rec *recs;     /* ring, oldest first */
+    uint32_t rec_cap;         /* a power of two */
+    uint32_t rec_head;
+    uint32_t rec_count;
+    uint32_t sacked_bytes;
+    uint32_t lost_bytes;      /* marked LOST, SACKED ones excluded */
+    uint32_t retrans_bytes;   /* LOST and RETRANS */
+    uint32_t high_sacked;     /* one past the highest SACKed byte */
+    uint32_t recover;         /* RFC 6582: snd_nxt when recovery began */
+    uint32_t lost_hint;       /* records before it have been judged */
+    uint32_t rexmit_hint;     /* nothing to retransmit before it */
+    struct tcp_sack_block sack_cache[TCP_SACK_BLOCKS]; /* blocks of the last ACK, already marked */
+    uint64_t rack_sent_at;    /* send time of the latest-sent segment known delivered */
+    struct tcp_rec recs_inline[TCP_RECS_INLINE];
+
+    /* RTT and RTO (RFC 6298), ns */
+    uint64_t srtt;
+    uint64_t rttvar;
+    uint64_t rto;
+    uint64_t min_rtt;
+
+    /* congestion control, bytes */
+    const struct tcp_cc_ops *cc;
+    uint32_t cwnd;
+    uint32_t ssthresh;
+    uint32_t prior_cwnd;
+    uint32_t prior_ssthresh;
+    uint64_t cc_private[TCP_CC_PRIVATE];
+    uint64_t last_sent_at;
+
+    /* timers, absolute ns, 0: off */
+    struct ams_timer timer;
+    uint64_t rexmit_at;
+    uint64_t delack_at;
+    uint64_t keep_at;
+    uint64_t rcv_space_at;
+    uint64_t first_unacked_at; /* since when nothing new was acknowledged */
+    uint64_t last_rcv_at;
+    uint8_t probes;           /* keep-alive or window probes unanswered */
+    uint8_t keepcnt;
+    int16_t linger;           /* seconds, -1: off */
+    uint16_t keepidle;        /* seconds */
+    uint16_t keepintvl;
+    uint32_t user_timeout_ms;
+    int32_t error;            /* soft or final status */
+    struct tcp_listener *listener; /* until the application has accepted */
+    struct tcp_conn *child_next, *child_prev;
+
+    /* statistics */
+    uint64_t created;
+    uint64_t bytes_sent, bytes_acked, bytes_received, bytes_retrans;
+    uint32_t segs_out, segs_in, dsack_dups;
+    uint32_t maxseg;          /* TCP_MAXSEG, 0: none */
+};
+
+_Static_assert(sizeof(struct tcp_conn) <= 1024, "an idle connection costs at most 1 KiB (shared requirements)");
+
+/* TIME-WAIT without an application (RFC 9293 section 3.6.1). */
+struct tcp_tw {
+    struct tcp_flow flow;
+    struct ams_timer timer;
+    struct tcp_tw *older, *newer; /* by age: what goes first at the limit */
+    uint32_t snd_nxt;
+    uint32_t rcv_nxt;
+    uint32_t ts_recent;
+    uint32_t ts_offset;
+    uint32_t window;          /* as sent, unscaled */
+    uint64_t ts_recent_at;
+    bool ts_ok;
+};
+
+struct tcp_listener {
+    struct sock sock;
+    struct tcp_listener *hash_next;
+    struct ams_endpoint local;
+    uint32_t flags;           /* AMS_LISTEN_* */
+    uint32_t backlog;
+    uint32_t embryonic;       /* connections in SYN_RECEIVED */
+    uint32_t waiting;         /* established, not yet reported */
+    /* options that connections inherit */
+    uint32_t conn_flags;
+    uint16_t keepidle, keepintvl;
+    uint8_t keepcnt;
+    int16_t linger;
+    uint32_t user_timeout_ms;
+    uint32_t sndbuf, rcvbuf, maxseg;
+    const struct tcp_cc_ops *cc;
+    struct tcp_conn *children;     /* embryonic or waiting */
+};
+
+#define TCP_LISTENER_BUCKETS 256u
+
+struct tcp_host {
+    struct tcp_flow **buckets;
+    uint32_t n_buckets;       /* power of two */
+    uint32_t n_flows;
+    uint32_t n_conns;
+    struct tcp_listener *listeners[TCP_LISTENER_BUCKETS];
+    uint32_t n_listeners;
+    struct tcp_conn *out_head, *out_tail;
+    struct tcp_conn *free_conns;
+    uint32_t n_free_conns;
+    struct tcp_tw *tw_oldest, *tw_newest;
+    struct tcp_tw *free_tws;
+    uint32_t n_free_tws;
+    uint32_t n_tw;
+    struct siphash_key isn_key;
+    struct siphash_key port_key;
+    const struct tcp_cc_ops *cc_default;
+    uint64_t challenge_epoch; /* second of the count below */
+    uint32_t challenge_count;
+    uint64_t memory;          /* bytes allocated for TCBs, tables, scoreboards */
+};
+
+/* ---- tcp_table.c -------------------------------------------------------------- */
+struct tcp_flow *tcp_flow_find(struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
+                               const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family);
+int tcp_flow_insert(struct ams_stack *stack, struct tcp_flow *flow);
+void tcp_flow_remove(struct ams_stack *stack, struct tcp_flow *flow);
+/* A blank TCB with the stack's defaults, not in any table.  NULL: no memory. */
+struct tcp_conn *tcp_conn_new(struct ams_stack *stack, uint64_t now);
+/* Takes a TCB out of every list and table and frees all that it holds. */
+void tcp_conn_free(struct ams_stack *stack, struct tcp_conn *conn);
+struct tcp_listener *tcp_listener_find(struct ams_stack *stack, const uint8_t local_ip[16], uint16_t port,
+                                       uint8_t family);
+int tcp_claim(struct ams_stack *stack, struct tcp_conn *conn);
+/* ISN by keyed hash and clock (RFC 6528). */
+uint32_t tcp_isn(struct ams_stack *stack, const struct tcp_flow *flow, uint64_t now);
+/* Picks a local port for flow's other three (RFC 6056 section 3.3.3). */
+int tcp_ephemeral_port(struct ams_stack *stack, struct tcp_flow *flow);
+
+/* ---- tcp_listen.c ---------------------------------------------------------------- */
+void tcp_listen_input(struct ams_stack *stack, struct tcp_listener *listener, const struct tcp_repr *seg,
+                      const struct ip_info *ip, uint32_t min_iss, uint64_t now);
+/* Answers a segment that belongs to no connection (RFC 9293 section 3.10.7.1). */
+void tcp_send_reset(struct ams_stack *stack, const struct tcp_repr *seg, const struct ip_info *ip, uint32_t payload,
+                    uint64_t now);
+/* One header-only segment outside of a connection's output (TIME-WAIT, RST). */
+void tcp_send_bare(struct ams_stack *stack, const struct tcp_flow *flow, const struct tcp_repr *repr, uint64_t now);
+/* An embryonic connection became ESTABLISHED: puts it up for accept. */
+bool tcp_listener_established(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+
+/* ---- tcp_input.c --------------------------------------------------------------------- */
+/* Sets what the SYN's options agreed on. */
+void tcp_negotiate(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *syn);
+void tcp_established(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+/* The connection ends now: status 0 or negative is reported, then it goes. */
+void tcp_drop(struct ams_stack *stack, struct tcp_conn *conn, int status);
+/* Sends an RST at the next output, then drops it without a report. */
+void tcp_reset(struct ams_stack *stack, struct tcp_conn *conn);
+void tcp_challenge_ack(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+
+/* ---- tcp_ack.c ------------------------------------------------------------------------ */
+/* Handles the acknowledgement part of a segment.  Return: false if the
+ * segment must not be processed further. */
+bool tcp_process_ack(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *seg, uint32_t payload,
+                     uint64_t now);
+void tcp_rtt_sample(struct ams_stack *stack, struct tcp_conn *conn, uint64_t rtt);
+void tcp_update_window(struct tcp_conn *conn, const struct tcp_repr *seg);
+/* Bytes believed to be in the network (RFC 6675 "pipe"). */
+static inline uint32_t tcp_pipe(const struct tcp_conn *conn)
+{
+    return conn->snd_nxt - conn->snd_una - conn->sacked_bytes - conn->lost_bytes + conn->retrans_bytes;
+}
+
+/* ---- tcp_recovery.c --------------------------------------------------------------------- */
+struct tcp_rec *tcp_rec_at(struct tcp_conn *conn, uint32_t index);
+/* Appends a record.  NULL: no memory or too many. */
+struct tcp_rec *tcp_rec_push(struct ams_stack *stack, struct tcp_conn *conn);
+/* True if tcp_rec_push() will succeed. */
+bool tcp_rec_reserve(struct ams_stack *stack, struct tcp_conn *conn, uint32_t more);
+/* Cuts record index in two at seq (inside it).  Return: false: no memory. */
+bool tcp_rec_split(struct ams_stack *stack, struct tcp_conn *conn, uint32_t index, uint32_t seq);
+void tcp_recs_fini(struct ams_stack *stack, struct tcp_conn *conn);
+/* What one ACK told about deliveries. */
+struct tcp_delivery {
+    uint32_t acked;           /* bytes by cumulative ACK */
+    uint32_t sacked;          /* bytes newly SACKed */
+    uint64_t rtt;             /* a sample, 0: none */
+    bool dsack;
+};
+void tcp_recs_ack(struct ams_stack *stack, struct tcp_conn *conn, uint32_t ack, struct tcp_delivery *out, uint64_t now);
+void tcp_recs_sack(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *seg,
+                   struct tcp_delivery *out, uint64_t now);
+/* Decides what is lost; enters, runs and leaves recovery. */
+void tcp_recovery_step(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_delivery *delivery,
+                       bool duplicate, uint64_t now);
+/* Retransmission timeout: all that is not SACKed is lost. */
+void tcp_recovery_rto(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+/* The first record to retransmit, its index in *index; NULL: none. */
+struct tcp_rec *tcp_recovery_next(struct tcp_conn *conn, uint32_t *index);
+/* The path MTU fell: segments above it are sent again (RFC 1191 section 6.4). */
+void tcp_mtu_reduced(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+
+/* ---- tcp_reass.c: received data --------------------------------------------------------- */
+/* Takes in-order or out-of-order payload; consumes frame (data/len is the
+ * payload window).  fin: the segment ends with FIN. */
+void tcp_receive(struct ams_stack *stack, struct tcp_conn *conn, struct ams_frame *frame, uint32_t seq, bool fin,
+                 uint64_t now);
+void tcp_receive_fini(struct ams_stack *stack, struct tcp_conn *conn);
+/* The window to advertise now, in bytes (never shrinks the right edge). */
+uint32_t tcp_receive_window(const struct tcp_conn *conn);
+/* The application took n bytes: window update, auto-tuning. */
+void tcp_receive_consumed(struct ams_stack *stack, struct tcp_conn *conn, uint32_t n, uint64_t now);
+/* Fills in SACK blocks for an ACK. */
+void tcp_sack_blocks(struct tcp_conn *conn, struct tcp_repr *repr);
+
+/* ---- tcp_output.c ------------------------------------------------------------------------- */
+void tcp_want_output(struct ams_stack *stack, struct tcp_conn *conn);
+void tcp_unlink_output(struct ams_stack *stack, struct tcp_conn *conn);
+/* Recomputes snd_mss from path MTU, peer's MSS and options. */
+void tcp_update_mss(struct ams_stack *stack, struct tcp_conn *conn);
+static inline uint32_t tcp_timestamp(const struct tcp_conn *conn, uint64_t now)
+{
+    return (uint32_t)(now / AMS_NS_PER_MS) + conn->ts_offset;
+}
+
+/* ---- tcp_timer.c ---------------------------------------------------------------------------- */
+/* Makes sure that the wheel wakes the connection at its earliest deadline. */
+void tcp_timer_update(struct ams_stack *stack, struct tcp_conn *conn);
+/* (Re)starts or stops the retransmission timer after a send or an ACK. */
+void tcp_rexmit_restart(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+/* (Re)starts the keep-alive clock. */
+void tcp_keepalive_restart(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+
+/* ---- tcp_tw.c ----------------------------------------------------------------------------------- */
+/* Turns a connection in TIME_WAIT into its small form and frees the TCB; if
+ * there is no memory the connection is just freed. */
+void tcp_tw_from(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+void tcp_tw_input(struct ams_stack *stack, struct tcp_tw *tw, const struct tcp_repr *seg, const struct ip_info *ip,
+                  uint32_t payload, uint64_t now);
+void tcp_tw_free(struct ams_stack *stack, struct tcp_tw *tw);
+
+/* ---- tcp_send.c: the send queue ------------------------------------------------------------------- */
+uint32_t tcp_excess(const struct tcp_conn *conn);
+/* Drops bytes up to snd_una from the send queue; tells the application. */
+void tcp_send_acked(struct ams_stack *stack, struct tcp_conn *conn, uint32_t una);
+void tcp_send_fini(struct ams_stack *stack, struct tcp_conn *conn);
+/* Describes [seq, seq + length) as frags.  Return: the bytes described, less
+ * than length where TX_FRAGS ran out. */
+uint32_t tcp_send_gather(struct tcp_conn *conn, uint32_t seq, uint32_t length, struct ams_tx *tx);
+
+#endif

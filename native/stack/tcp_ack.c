@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * tcp_ack.c - what an acknowledgement does: window, RTT, delivered data.
+ */
+#include "stack/tcp.h"
+
+/* RFC 6298 section 2 with Linux's floor: the variance term is at least the
+ * minimum RTO, so that a steady path does not time out on a delayed ACK. */
+void tcp_rtt_sample(struct ams_stack *stack, struct tcp_conn *conn, uint64_t rtt)
+{
+    if (!conn->srtt) {
+        conn->srtt = rtt;
+        conn->rttvar = rtt / 2;
+    } else {
+        uint64_t delta = rtt > conn->srtt ? rtt - conn->srtt : conn->srtt - rtt;
+        conn->rttvar = conn->rttvar - conn->rttvar / 4 + delta / 4;
+        conn->srtt = conn->srtt - conn->srtt / 8 + rtt / 8;
+    }
+    if (!conn->min_rtt || rtt < conn->min_rtt)
+        conn->min_rtt = rtt;
+    uint64_t rto_min = stack->config.rto_min_ms * AMS_NS_PER_MS;
+    conn->rto = ams_min_u64(conn->srtt + ams_max_u64(4 * conn->rttvar, rto_min), TCP_RTO_MAX);
+}
+
+void tcp_update_window(struct tcp_conn *conn, const struct tcp_repr *seg)
+{
+    uint32_t window = seg->flags & TCP_SYN ? seg->window : (uint32_t)seg->window << conn->snd_wscale;
+    conn->snd_wnd = window;
+    conn->snd_wl1 = seg->seq;
+    conn->snd_wl2 = seg->ack;
+    if (window > conn->max_snd_wnd)
+        conn->max_snd_wnd = window;
+}
+
+/* RFC 9293 section 3.10.7.4: is this segment's window news?
+ * Return: true if the window changed. */
+static bool window_step(struct tcp_conn *conn, const struct tcp_repr *seg)
+{
+    if (!(seq_lt(conn->snd_wl1, seg->seq) ||
+          (conn->snd_wl1 == seg->seq && seq_leq(conn->snd_wl2, seg->ack))))
+        return false;
+    uint32_t before = conn->snd_wnd;
+    tcp_update_window(conn, seg);
+    return conn->snd_wnd != before;
+}
+
+/* New data was acknowledged: bookkeeping before recovery looks at it. */
+static void ack_advance(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *seg,
+                        struct tcp_delivery *delivery, uint64_t now)
+{
+    delivery->acked = seg->ack - conn->snd_una;
+    tcp_recs_ack(stack, conn, seg->ack, delivery, now);
+    conn->snd_una = seg->ack;
+    conn->bytes_acked += delivery->acked;
+    conn->backoff = 0;
+    conn->probes = 0;
+    conn->first_unacked_at = now;
+    tcp_send_acked(stack, conn, seg->ack);
+}
+
+/* After recovery's decisions: grows cwnd where that is allowed. */
+static void ack_grow(struct tcp_conn *conn, const struct tcp_delivery *delivery, uint64_t now)
+{
+    if (!delivery->acked || conn->ca_state == TCP_CA_RECOVERY)
+        return;
+    /* RFC 7661 section 4.4 in short: growth needs a sender that used its window */
+    if (conn->flags & CONN_CWND_LIMITED || conn->ca_state == TCP_CA_LOSS)
+        conn->cc->on_ack(conn, delivery->acked, delivery->rtt, now);
+    if (tcp_pipe(conn) < conn->cwnd)
+        conn->flags &= ~CONN_CWND_LIMITED;
+}
+
+/* True if the ACK number is one that we may see (RFC 5961 section 5.2). */
+static bool ack_acceptable(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *seg, uint64_t now)
+{
+    if (seq_gt(seg->ack, conn->snd_nxt) ||
+        seq_lt(seg->ack, conn->snd_una - ams_max_u32(conn->max_snd_wnd, 1))) {
+        tcp_challenge_ack(stack, conn, now);
+        return false;
+    }
+    return true;
+}
+
+bool tcp_process_ack(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *seg, uint32_t payload,
+                     uint64_t now)
+{
+    if (AMS_UNLIKELY(!ack_acceptable(stack, conn, seg, now)))
+        return false;
+    struct tcp_delivery delivery = {0, 0, 0, false};
+    bool window_changed = window_step(conn, seg);
+    bool fresh = seq_gt(seg->ack, conn->snd_una);
+    if (AMS_UNLIKELY(seg->n_sack) && conn->flags & CONN_SACK_OK)
+        tcp_recs_sack(stack, conn, seg, &delivery, now);
+    if (fresh)
+        ack_advance(stack, conn, seg, &delivery, now);
+    else if (seq_lt(seg->ack, conn->snd_una))
+        stack->counters.tcp_old_ack++;
+    if (delivery.rtt)
+        tcp_rtt_sample(stack, conn, delivery.rtt);
+    /* RFC 5681 section 2: a duplicate acknowledgement */
+    bool duplicate = !fresh && seg->ack == conn->snd_una && !payload && !window_changed &&
+                     conn->snd_nxt != conn->snd_una && !(seg->flags & (TCP_SYN | TCP_FIN));
+    if (fresh || duplicate || delivery.sacked)
+        tcp_recovery_step(stack, conn, &delivery, duplicate, now);
+    ack_grow(conn, &delivery, now);
+    if (fresh || (window_changed && conn->flags & CONN_PERSIST))
+        tcp_rexmit_restart(stack, conn, now);
+    if (conn->lost_bytes != conn->retrans_bytes || conn->snd_end != conn->snd_nxt ||
+        (conn->flags & (CONN_FIN_QUEUED | CONN_FIN_SENT)) == CONN_FIN_QUEUED)
+        tcp_want_output(stack, conn);
+    return true;
+}

@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * tcp_output.c - builds segments when the ring has room for them.
+ *
+ * Theory of operation.  Connections with something to say are on the output
+ * list.  tcp_output() asks each in turn for frames until it has none left
+ * (tcp_emit() returns EMIT_NONE) or the descriptors are full; after a burst
+ * the connection goes to the list's end.  In order of urgency a connection
+ * sends: RST, SYN, retransmissions, new data (with FIN), probes, pure ACKs.
+ * Every segment but the first SYN carries the latest ACK, so a pure ACK goes
+ * out only if nothing else did.
+ *
+ * State (snd_nxt, records, timers) changes only when a descriptor was
+ * filled, and descriptors are only asked for when the port has promised
+ * room: a full ring loses nothing.
+ */
+#include <string.h>
+
+#include "stack/tcp.h"
+
+#define OUTPUT_BURST 16
+
+enum emit_result {
+    EMIT_NONE,   /* nothing more to send now */
+    EMIT_FRAME,  /* the descriptor is filled */
+    EMIT_PARKED, /* sent, but it waits for its neighbour */
+    EMIT_FREED,  /* the connection is gone */
+};
+
+void tcp_want_output(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    struct tcp_host *tcp = stack->tcp;
+    if (conn->flags & (CONN_ON_OUTPUT | CONN_DEAD))
+        return;
+    conn->flags |= CONN_ON_OUTPUT;
+    conn->out_next = NULL;
+    conn->out_prev = tcp->out_tail;
+    if (tcp->out_tail)
+        tcp->out_tail->out_next = conn;
+    else
+        tcp->out_head = conn;
+    tcp->out_tail = conn;
+}
+
+void tcp_unlink_output(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    struct tcp_host *tcp = stack->tcp;
+    if (!(conn->flags & CONN_ON_OUTPUT))
+        return;
+    conn->flags &= ~CONN_ON_OUTPUT;
+    if (conn->out_prev)
+        conn->out_prev->out_next = conn->out_next;
+    else
+        tcp->out_head = conn->out_next;
+    if (conn->out_next)
+        conn->out_next->out_prev = conn->out_prev;
+    else
+        tcp->out_tail = conn->out_prev;
+    conn->out_next = conn->out_prev = NULL;
+}
+
+bool tcp_output_pending(const struct ams_stack *stack)
+{
+    return stack->tcp && stack->tcp->out_head;
+}
+
+void tcp_update_mss(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    uint32_t headers = (conn->flow.family == AMS_IPV4 ? IP4_HEADER : IP6_HEADER) + TCP_HEADER;
+    uint32_t mss = conn->path.mtu > headers + TCP_MSS_MIN ? conn->path.mtu - headers : TCP_MSS_MIN;
+    mss = ams_min_u32(mss, ams_max_u32(conn->mss_peer, TCP_MSS_MIN));
+    if (conn->maxseg)
+        mss = ams_min_u32(mss, ams_max_u32(conn->maxseg, TCP_MSS_MIN));
+    if (conn->flags & CONN_TS_OK)
+        mss -= 12;
+    conn->snd_mss = mss;
+}
+
+/* Makes sure that the path is known.  Return: false when there is no route. */
+static bool path_ready(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    if (AMS_LIKELY(conn->path.neighbor && conn->path.generation == stack->path_generation))
+        return true;
+    uint32_t mtu = conn->path.mtu;
+    if (ip_path_find(stack, conn->flow.remote_ip, &conn->path) < 0)
+        return false;
+    if (conn->path.mtu != mtu)
+        tcp_update_mss(stack, conn);
+    return true;
+}
+
+/* What every segment of a synchronised connection carries. */
+static void segment_init(struct tcp_conn *conn, struct tcp_repr *repr, uint32_t seq, uint8_t flags, uint64_t now)
+{
+    memset(repr, 0, sizeof(*repr));
+    repr->src_port = conn->flow.local_port;
+    repr->dst_port = conn->flow.remote_port;
+    repr->seq = seq;
+    repr->ack = conn->rcv_nxt;
+    repr->flags = flags | TCP_ACK;
+    if (conn->flags & CONN_TS_OK) {
+        repr->has_timestamps = true;
+        repr->tsval = tcp_timestamp(conn, now);
+        repr->tsecr = conn->ts_recent;
+    }
+    uint32_t window = tcp_receive_window(conn);
+    uint32_t field = ams_min_u32(window >> conn->rcv_wscale, 65535);
+    repr->window = (uint16_t)field;
+    if (seq_gt(conn->rcv_nxt + (field << conn->rcv_wscale), conn->rcv_adv))
+        conn->rcv_adv = conn->rcv_nxt + (field << conn->rcv_wscale);
+}
+
+/* Writes the header before the frags that tx has, and hands it to IP. */
+static enum emit_result segment_send(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx,
+                                     const struct tcp_repr *repr, uint32_t payload, uint64_t now)
+{
+    uint32_t l4_off = ip_headroom(conn->flow.family);
+    uint32_t header_len = tcp_emit(repr, tx->head + l4_off);
+    tx->head_len = l4_off + header_len;
+    tx->total = tx->head_len + payload;
+    tx->gso_size = payload > conn->snd_mss ? (uint16_t)conn->snd_mss : 0;
+    ip_l4_checksum(stack, tx, conn->flow.local_ip, conn->flow.remote_ip, PROTO_TCP, l4_off, TCP_CSUM_OFFSET);
+    if (AMS_LIKELY(repr->flags & TCP_ACK)) {
+        conn->last_ack_sent = conn->rcv_nxt;
+        conn->flags &= ~CONN_ACK_NOW;
+        conn->delack_at = 0;
+    }
+    conn->segs_out++;
+    conn->last_sent_at = now;
+    stack->counters.tcp_tx++;
+    return ip_output(stack, &conn->path, tx, conn->flow.local_ip, conn->flow.remote_ip, PROTO_TCP, 0, now)
+               ? EMIT_FRAME
+               : EMIT_PARKED;
+}
+
+/* SYN or SYN-ACK (RFC 9293 section 3.10.1, RFC 7323 section 1.3). */
+static enum emit_result emit_syn(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint64_t now)
+{
+    struct tcp_repr repr;
+    bool passive = conn->state == AMS_TCP_SYN_RECEIVED;
+    uint32_t headers = (conn->flow.family == AMS_IPV4 ? IP4_HEADER : IP6_HEADER) + TCP_HEADER;
+    segment_init(conn, &repr, conn->iss, TCP_SYN, now);
+    if (!passive) {
+        repr.flags = TCP_SYN;
+        repr.ack = 0;
+        repr.tsecr = 0;
+    }
+    repr.mss = (uint16_t)ams_min_u32(stack->mtu - headers, conn->maxseg ? conn->maxseg : 65535);
+    repr.sack_permitted = conn->flags & CONN_SACK_OK;
+    repr.has_timestamps = conn->flags & CONN_TS_OK;
+    repr.tsval = tcp_timestamp(conn, now);
+    repr.has_wscale = conn->flags & CONN_WSCALE_OK;
+    repr.wscale = conn->rcv_wscale;
+    uint32_t window = ams_min_u32(conn->rcvbuf, 65535); /* never scaled in a SYN */
+    repr.window = (uint16_t)window;
+    conn->rcv_adv = conn->rcv_nxt + window;
+    conn->flags &= ~CONN_SYN_NOW;
+    if (conn->snd_nxt == conn->iss)
+        conn->snd_nxt = conn->iss + 1;
+    else
+        stack->counters.tcp_retrans++;
+    if (!conn->rexmit_at)
+        tcp_rexmit_restart(stack, conn, now);
+    return segment_send(stack, conn, tx, &repr, 0, now);
+}
+
+static enum emit_result emit_rst(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint64_t now)
+{
+    struct tcp_repr repr;
+    segment_init(conn, &repr, conn->snd_nxt, TCP_RST, now);
+    enum emit_result result = segment_send(stack, conn, tx, &repr, 0, now);
+    stack->counters.tcp_rst_tx++;
+    conn->flags &= ~CONN_RST_NOW;
+    tcp_drop(stack, conn, conn->error);
+    return result;
+}
+
+/* Bytes that SACK blocks will take from a data segment. */
+static uint32_t sack_space(const struct tcp_conn *conn)
+{
+    if (AMS_LIKELY(!conn->n_runs && !(conn->flags & CONN_DSACK)) || !(conn->flags & CONN_SACK_OK))
+        return 0;
+    return 4 + 8 * 3;
+}
+
+/* The longest payload of one descriptor. */
+static uint32_t segment_limit(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t mss)
+{
+    uint32_t cap = conn->flow.family == AMS_IPV4 ? AMS_CAP_TSO4 : AMS_CAP_TSO6;
+    return stack->caps & cap ? TCP_GSO_MAX / mss * mss : mss;
+}
+
+/* Sends payload [seq, seq + len) and FIN if asked.  tx has its frags. */
+static enum emit_result emit_data(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint32_t seq,
+                                  uint32_t len, bool fin, uint64_t now)
+{
+    struct tcp_repr repr;
+    uint8_t flags = fin ? TCP_FIN : 0;
+    if (len && seq + len == conn->snd_end)
+        flags |= TCP_PSH;
+    segment_init(conn, &repr, seq, flags, now);
+    if (sack_space(conn))
+        tcp_sack_blocks(conn, &repr);
+    conn->bytes_sent += len;
+    stack->counters.tcp_tx_bytes += len;
+    return segment_send(stack, conn, tx, &repr, len, now);
+}
+
+/* Retransmits the first lost record as far as cwnd lets it. */
+static enum emit_result emit_retransmission(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx,
+                                            uint64_t now)
+{
+    uint32_t index;
+    struct tcp_rec *rec = tcp_recovery_next(conn, &index);
+    if (!rec)
+        return EMIT_NONE;
+    uint32_t pipe = tcp_pipe(conn);
+    uint32_t mss = conn->snd_mss - sack_space(conn);
+    uint32_t allowed = conn->cwnd > pipe ? conn->cwnd - pipe : 0;
+    if (allowed < rec->len && allowed < mss) {
+        if (!(conn->flags & CONN_REXMIT_NOW))
+            return EMIT_NONE;
+        allowed = mss;
+    }
+    uint32_t limit = ams_min_u32(segment_limit(stack, conn, mss), allowed < mss ? mss : allowed / mss * mss);
+    bool fin = rec->marks & REC_FIN;
+    uint32_t len = rec->len - fin;
+    if (len > limit) {
+        if (!tcp_rec_split(stack, conn, index, rec->seq + limit))
+            return EMIT_NONE;
+        rec = tcp_rec_at(conn, index);
+        fin = false;
+        len = limit;
+    }
+    uint32_t gathered = tcp_send_gather(conn, rec->seq, len, tx);
+    if (gathered < len) { /* more pieces than a descriptor has room for */
+        if (!tcp_rec_split(stack, conn, index, rec->seq + gathered))
+            return EMIT_NONE;
+        rec = tcp_rec_at(conn, index);
+        fin = false;
+        len = gathered;
+    }
+    conn->flags &= ~CONN_REXMIT_NOW;
+    rec->marks |= REC_RETRANS | REC_EVER_RETRANS;
+    rec->sent_at = now;
+    conn->retrans_bytes += rec->len;
+    conn->bytes_retrans += len;
+    stack->counters.tcp_retrans++;
+    if (!conn->rexmit_at)
+        tcp_rexmit_restart(stack, conn, now);
+    return emit_data(stack, conn, tx, rec->seq, len, fin, now);
+}
+
+/* How much new data may go now: windows, Nagle, SWS avoidance.
+ * @avail: bytes queued and not sent */
+static uint32_t usable_window(struct ams_stack *stack, struct tcp_conn *conn, uint32_t avail, uint32_t mss)
+{
+    int32_t room = (int32_t)(conn->snd_una + conn->snd_wnd - conn->snd_nxt);
+    uint32_t len = room > 0 ? ams_min_u32(avail, (uint32_t)room) : 0;
+    uint32_t pipe = tcp_pipe(conn);
+    uint32_t allowed = conn->cwnd > pipe ? conn->cwnd - pipe : 0;
+    if (len > allowed) {
+        conn->flags |= CONN_CWND_LIMITED;
+        len = allowed / mss * mss;
+        if (!len && !pipe)
+            len = ams_min_u32(avail, mss);
+    }
+    len = ams_min_u32(len, segment_limit(stack, conn, mss));
+    uint32_t tail = len % mss;
+    if (!tail)
+        return len;
+    if (len < avail) {
+        /* sender's SWS avoidance (RFC 9293 section 3.8.6.2.1): a short
+         * segment in mid-stream only if it is half of the largest window */
+        return len >= mss ? len - tail : (len >= conn->max_snd_wnd / 2 ? len : 0);
+    }
+    bool in_flight = conn->snd_nxt != conn->snd_una;
+    bool hold = conn->flags & CONN_CORK || (!(conn->flags & CONN_NODELAY) && (in_flight || len > tail));
+    return hold && !(conn->flags & CONN_FIN_QUEUED) ? len - tail : len;
+}
+
+/* RFC 5681 section 4.1: after an idle RTO the window is no longer known. */
+static void restart_after_idle(struct tcp_conn *conn, uint64_t now)
+{
+    if (conn->snd_nxt != conn->snd_una || !conn->last_sent_at || now - conn->last_sent_at < conn->rto)
+        return;
+    uint32_t initial = ams_min_u32(10 * conn->snd_mss, ams_max_u32(2 * conn->snd_mss, 14600));
+    if (conn->cwnd > initial) {
+        conn->cc->on_idle(conn, now);
+        conn->cwnd = initial;
+    }
+}
+
+static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint64_t now)
+{
+    if (conn->flags & CONN_FIN_SENT)
+        return EMIT_NONE;
+    uint32_t avail = conn->snd_end - conn->snd_nxt;
+    bool fin_pending = conn->flags & CONN_FIN_QUEUED;
+    if (!avail && !fin_pending)
+        return EMIT_NONE;
+    uint32_t len = 0;
+    if (avail) {
+        restart_after_idle(conn, now);
+        uint32_t mss = conn->snd_mss - sack_space(conn);
+        len = usable_window(stack, conn, avail, mss);
+        uint32_t gathered = len ? tcp_send_gather(conn, conn->snd_nxt, len, tx) : 0;
+        if (gathered < len)
+            len = gathered;
+        if (!len) {
+            if (!conn->rexmit_at)
+                tcp_rexmit_restart(stack, conn, now); /* the persist timer */
+            return EMIT_NONE;
+        }
+    }
+    bool fin = fin_pending && len == avail;
+    struct tcp_rec *rec = tcp_rec_push(stack, conn);
+    if (!rec)
+        return EMIT_NONE;
+    rec->seq = conn->snd_nxt;
+    rec->len = len + fin;
+    rec->sent_at = now;
+    rec->marks = fin ? REC_FIN : 0;
+    uint32_t seq = conn->snd_nxt;
+    bool idle = conn->snd_una == conn->snd_nxt;
+    conn->snd_nxt += rec->len;
+    if (fin)
+        conn->flags |= CONN_FIN_SENT;
+    if (idle) {
+        conn->first_unacked_at = now;
+        conn->rack_sent_at = 0;
+        conn->lost_hint = conn->rexmit_hint = seq;
+    }
+    if (idle || !conn->rexmit_at || conn->flags & CONN_PERSIST)
+        tcp_rexmit_restart(stack, conn, now);
+    return emit_data(stack, conn, tx, seq, len, fin, now);
+}
+
+/* A pure ACK, or a probe one byte to the left (keep-alive, zero window). */
+static enum emit_result emit_ack(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, bool probe,
+                                 uint64_t now)
+{
+    struct tcp_repr repr;
+    segment_init(conn, &repr, probe ? conn->snd_una - 1 : conn->snd_nxt, 0, now);
+    if (conn->flags & CONN_SACK_OK && (conn->n_runs || conn->flags & CONN_DSACK))
+        tcp_sack_blocks(conn, &repr);
+    return segment_send(stack, conn, tx, &repr, 0, now);
+}
+
+/* Builds the connection's next segment. */
+static enum emit_result tcp_emit_one(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint64_t now)
+{
+    tx->n_frags = 0;
+    tx->flags = 0;
+    tx->owned = NULL;
+    if (!path_ready(stack, conn)) {
+        stack->counters.ip_no_route++;
+        tcp_drop(stack, conn, -AMS_ENETUNREACH);
+        return EMIT_FREED;
+    }
+    if (AMS_UNLIKELY(conn->flags & (CONN_RST_NOW | CONN_SYN_NOW)))
+        return conn->flags & CONN_RST_NOW ? emit_rst(stack, conn, tx, now) : emit_syn(stack, conn, tx, now);
+    if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_SENT))
+        return EMIT_NONE;
+    enum emit_result result = EMIT_NONE;
+    if (conn->state != AMS_TCP_SYN_RECEIVED) {
+        if (AMS_UNLIKELY(conn->lost_bytes != conn->retrans_bytes))
+            result = emit_retransmission(stack, conn, tx, now);
+        if (result == EMIT_NONE && conn->lost_bytes == conn->retrans_bytes)
+            result = emit_new(stack, conn, tx, now);
+    }
+    if (result != EMIT_NONE)
+        return result;
+    tx->n_frags = 0;
+    if (conn->flags & CONN_PROBE_NOW) {
+        conn->flags &= ~CONN_PROBE_NOW;
+        return emit_ack(stack, conn, tx, true, now);
+    }
+    if (conn->acks_owed > 1 && !(conn->flags & CONN_SACK_OK)) {
+        conn->acks_owed--;
+        return emit_ack(stack, conn, tx, false, now);
+    }
+    conn->acks_owed = 0;
+    return conn->flags & CONN_ACK_NOW ? emit_ack(stack, conn, tx, false, now) : EMIT_NONE;
+}
+
+int tcp_output(struct ams_stack *stack, struct ams_tx *tx, int n, uint64_t now)
+{
+    struct tcp_host *tcp = stack->tcp;
+    int count = 0, burst = 0;
+    struct tcp_conn *last = NULL;
+    while (count < n && tcp->out_head) {
+        struct tcp_conn *conn = tcp->out_head;
+        burst = conn == last ? burst + 1 : 0;
+        last = conn;
+        if (burst >= OUTPUT_BURST && conn->out_next) {
+            tcp_unlink_output(stack, conn);
+            tcp_want_output(stack, conn);
+            continue;
+        }
+        enum emit_result result = tcp_emit_one(stack, conn, &tx[count], now);
+        if (result == EMIT_FRAME)
+            count++;
+        else if (result == EMIT_NONE)
+            tcp_unlink_output(stack, conn);
+        else
+            last = NULL;
+    }
+    return count;
+}

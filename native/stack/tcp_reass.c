@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * tcp_reass.c - received data: the in-order queue, out-of-order runs, the
+ * window, and what SACK says of them.
+ *
+ * Theory of operation.  In-order payload stays in the frame that it came in,
+ * on rcv_head..rcv_tail; short segments that follow unread ones are copied
+ * into the tail's free room, so that a queue of tiny segments doesn't hold
+ * one buffer each.  Out-of-order payload is kept as *runs*: contiguous,
+ * sorted, never touching, each a list of frames.  Runs are bounded in
+ * number, and so are their frames; what does not fit is dropped (the peer
+ * keeps it until it is acknowledged).  Where segments overlap, what was
+ * there first stays.
+ *
+ * The receive buffer grows with what the application takes per RTT (dynamic
+ * right-sizing, Fisk & Feng 2001).
+ */
+#include <string.h>
+
+#include "core/alloc.h"
+#include "stack/tcp.h"
+
+#define RUNS_FIRST 4u
+#define RUNS_MAX 512u
+#define COALESCE_SMALL 512u
+#define COALESCE_QUEUED 65536u
+
+struct tcp_run {
+    uint32_t seq;
+    uint32_t end;             /* one past the last byte, FIN not counted */
+    bool fin;                 /* the FIN follows at end */
+    struct ams_frame *head, *tail;
+};
+
+/* Appends payload to the in-order queue. */
+static void queue_append(struct tcp_conn *conn, struct ams_frame *frame)
+{
+    struct ams_frame *tail = conn->rcv_tail;
+    uint32_t len = frame->len;
+    conn->rcv_queued += len;
+    if (tail && (len <= COALESCE_SMALL || conn->rcv_queued > COALESCE_QUEUED) && frame_tailroom(tail) >= len) {
+        memcpy(tail->data + tail->len, frame->data, len);
+        tail->len += len;
+        frame_free(frame);
+        return;
+    }
+    frame->next = NULL;
+    if (tail)
+        tail->next = frame;
+    else
+        conn->rcv_head = frame;
+    conn->rcv_tail = frame;
+}
+
+static void run_free_frames(struct tcp_run *run)
+{
+    while (run->head) {
+        struct ams_frame *next = run->head->next;
+        frame_free(run->head);
+        run->head = next;
+    }
+}
+
+static void runs_release(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    stack->tcp->memory -= conn->runs_cap * sizeof(*conn->runs);
+    mem_free(conn->runs);
+    conn->runs = NULL;
+    conn->runs_cap = 0;
+}
+
+void tcp_receive_fini(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    while (conn->rcv_head) {
+        struct ams_frame *next = conn->rcv_head->next;
+        frame_free(conn->rcv_head);
+        conn->rcv_head = next;
+    }
+    conn->rcv_tail = NULL;
+    conn->rcv_queued = 0;
+    for (uint32_t i = 0; i < conn->n_runs; i++)
+        run_free_frames(&conn->runs[i]);
+    conn->n_runs = 0;
+    conn->ooo_bytes = conn->ooo_frames = 0;
+    if (conn->runs)
+        runs_release(stack, conn);
+}
+
+/* Remembers the run that changed last, for the order of SACK blocks
+ * (RFC 2018 section 4). */
+static void sack_note(struct tcp_conn *conn, uint32_t seq)
+{
+    uint32_t *recent = conn->sack_recent;
+    int n = conn->n_sack_recent < TCP_SACK_BLOCKS ? conn->n_sack_recent : TCP_SACK_BLOCKS - 1;
+    memmove(recent + 1, recent, (size_t)n * sizeof(*recent));
+    recent[0] = seq;
+    conn->n_sack_recent = (uint8_t)(n + 1);
+}
+
+static void dsack_note(struct tcp_conn *conn, uint32_t start, uint32_t end)
+{
+    conn->dsack.start = start;
+    conn->dsack.end = end;
+    conn->flags |= CONN_DSACK;
+}
+
+/* Makes room for one more run at index.  Return: false at the limit. */
+static bool runs_insert(struct ams_stack *stack, struct tcp_conn *conn, uint32_t index)
+{
+    if (conn->n_runs == conn->runs_cap) {
+        uint32_t cap = conn->runs_cap ? conn->runs_cap * 2 : RUNS_FIRST;
+        if (cap > RUNS_MAX)
+            return false;
+        struct tcp_run *runs = mem_realloc(conn->runs, cap * sizeof(*runs));
+        if (!runs)
+            return false;
+        stack->tcp->memory += (cap - conn->runs_cap) * sizeof(*runs);
+        conn->runs = runs;
+        conn->runs_cap = cap;
+    }
+    memmove(&conn->runs[index + 1], &conn->runs[index], (conn->n_runs - index) * sizeof(*conn->runs));
+    conn->n_runs++;
+    return true;
+}
+
+static void runs_remove(struct tcp_conn *conn, uint32_t index)
+{
+    conn->n_runs--;
+    memmove(&conn->runs[index], &conn->runs[index + 1], (conn->n_runs - index) * sizeof(*conn->runs));
+}
+
+/* Joins run index + 1 to run index where they touch. */
+static void runs_join(struct tcp_conn *conn, uint32_t index)
+{
+    if (index + 1 >= conn->n_runs)
+        return;
+    struct tcp_run *left = &conn->runs[index], *right = left + 1;
+    if (left->end != right->seq)
+        return;
+    left->end = right->end;
+    left->fin = right->fin;
+    if (right->head) {
+        if (left->tail)
+            left->tail->next = right->head;
+        else
+            left->head = right->head;
+        left->tail = right->tail;
+    }
+    runs_remove(conn, index + 1);
+}
+
+/* Index of the first run that ends after seq, by binary search. */
+static uint32_t runs_search(const struct tcp_conn *conn, uint32_t seq)
+{
+    uint32_t low = 0, high = conn->n_runs;
+    while (low < high) {
+        uint32_t mid = (low + high) / 2;
+        if (seq_leq(conn->runs[mid].end, seq))
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+/* Appends a frame to a run's end. */
+static void run_append(struct tcp_run *run, struct ams_frame *frame, uint32_t len, bool fin)
+{
+    frame->next = NULL;
+    if (run->tail)
+        run->tail->next = frame;
+    else
+        run->head = frame;
+    run->tail = frame;
+    run->end += len;
+    run->fin = run->fin || fin;
+}
+
+/* Keeps [seq, seq + frame->len), which touches no run's inside, just before
+ * run index.  Consumes frame.  Return: false if it was dropped. */
+static bool ooo_store(struct ams_stack *stack, struct tcp_conn *conn, struct ams_frame *frame, uint32_t seq, bool fin,
+                      uint32_t index)
+{
+    uint32_t len = frame->len;
+    if (conn->ooo_frames >= 64 + conn->rcvbuf / 512) {
+        stack->counters.tcp_ooo_dropped++;
+        frame_free(frame);
+        return false;
+    }
+    if (index > 0 && conn->runs[index - 1].end == seq && !conn->runs[index - 1].fin) {
+        index--;
+        run_append(&conn->runs[index], frame, len, fin);
+    } else {
+        if (!runs_insert(stack, conn, index)) {
+            stack->counters.tcp_ooo_dropped++;
+            frame_free(frame);
+            return false;
+        }
+        conn->runs[index] = (struct tcp_run){.seq = seq, .end = seq};
+        run_append(&conn->runs[index], frame, len, fin);
+    }
+    conn->ooo_bytes += len;
+    conn->ooo_frames++;
+    runs_join(conn, index);
+    sack_note(conn, seq);
+    return true;
+}
+
+/* Takes an out-of-order segment: cuts off what runs already have, keeps the
+ * first gap that it fills. */
+static void ooo_insert(struct ams_stack *stack, struct tcp_conn *conn, struct ams_frame *frame, uint32_t seq, bool fin)
+{
+    stack->counters.tcp_ooo++;
+    uint32_t index = runs_search(conn, seq);
+    if (index < conn->n_runs) {
+        struct tcp_run *run = &conn->runs[index];
+        uint32_t end = seq + frame->len;
+        if (seq_geq(seq, run->seq)) { /* its head is there already */
+            uint32_t known = seq_min(end, run->end);
+            dsack_note(conn, seq, known);
+            sack_note(conn, run->seq);
+            if (seq_leq(end, run->end)) {
+                frame_free(frame);
+                return;
+            }
+            frame_pull(frame, run->end - seq);
+            seq = run->end;
+            index++;
+        }
+        if (index < conn->n_runs && seq_gt(seq + frame->len, conn->runs[index].seq)) {
+            fin = false;
+            frame_trim(frame, conn->runs[index].seq - seq);
+        }
+    }
+    if (frame->len == 0 && !fin) {
+        frame_free(frame);
+        return;
+    }
+    ooo_store(stack, conn, frame, seq, fin, index);
+}
+
+/* The FIN is in order now. */
+static void fin_reached(struct tcp_conn *conn)
+{
+    conn->rcv_nxt++;
+    conn->flags |= CONN_FIN_RECEIVED | CONN_ACK_NOW;
+}
+
+/* Moves runs that rcv_nxt has reached to the in-order queue. */
+static void ooo_drain(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    while (conn->n_runs && seq_leq(conn->runs[0].seq, conn->rcv_nxt)) {
+        struct tcp_run run = conn->runs[0];
+        runs_remove(conn, 0);
+        uint32_t seq = run.seq;
+        while (run.head) {
+            struct ams_frame *frame = run.head;
+            run.head = frame->next;
+            uint32_t end = seq + frame->len;
+            conn->ooo_bytes -= frame->len;
+            conn->ooo_frames--;
+            if (seq_leq(end, conn->rcv_nxt)) {
+                frame_free(frame);
+            } else {
+                frame_pull(frame, conn->rcv_nxt - seq);
+                conn->rcv_nxt = end;
+                queue_append(conn, frame);
+            }
+            seq = end;
+        }
+        if (run.fin && conn->rcv_nxt == run.end) {
+            fin_reached(conn);
+            break;
+        }
+    }
+    if (!conn->n_runs) {
+        conn->n_sack_recent = 0;
+        if (conn->runs_cap > RUNS_FIRST)
+            runs_release(stack, conn);
+    }
+}
+
+/* RFC 9293 section 3.8.6.3, RFC 5681 section 4.2: when to acknowledge. */
+static void ack_policy(struct ams_stack *stack, struct tcp_conn *conn, uint32_t segment, uint64_t now)
+{
+    if (segment > conn->rcv_mss)
+        conn->rcv_mss = segment;
+    if (conn->rcv_nxt - conn->last_ack_sent >= 2 * conn->rcv_mss || conn->flags & (CONN_QUICKACK | CONN_FIN_RECEIVED) ||
+        conn->n_runs) {
+        conn->flags |= CONN_ACK_NOW;
+    } else if (!conn->delack_at) {
+        conn->delack_at = now + stack->config.delack_ms * AMS_NS_PER_MS;
+        tcp_timer_update(stack, conn);
+    }
+}
+
+/* Drops what lies left of rcv_nxt.  Return: false if nothing is left. */
+static bool trim_left(struct ams_stack *stack, struct tcp_conn *conn, struct ams_frame *frame, uint32_t *seq, bool fin)
+{
+    if (!seq_lt(*seq, conn->rcv_nxt))
+        return true;
+    uint32_t old = conn->rcv_nxt - *seq;
+    stack->counters.tcp_dup_data++;
+    if (frame->len)
+        dsack_note(conn, *seq, seq_min(conn->rcv_nxt, *seq + frame->len));
+    conn->flags |= CONN_ACK_NOW;
+    if (old > frame->len || (old == frame->len && !fin))
+        return false;
+    frame_pull(frame, old);
+    *seq = conn->rcv_nxt;
+    return true;
+}
+
+void tcp_receive(struct ams_stack *stack, struct tcp_conn *conn, struct ams_frame *frame, uint32_t seq, bool fin,
+                 uint64_t now)
+{
+    uint32_t window = conn->rcv_adv - conn->rcv_nxt;
+    if (!trim_left(stack, conn, frame, &seq, fin)) {
+        frame_free(frame);
+        return;
+    }
+    if (seq_gt(seq + frame->len, conn->rcv_nxt + window)) {
+        stack->counters.tcp_rcv_dropped++;
+        conn->flags |= CONN_ACK_NOW;
+        uint32_t keep = seq_lt(seq, conn->rcv_nxt + window) ? conn->rcv_nxt + window - seq : 0;
+        frame_trim(frame, keep);
+        fin = false;
+    }
+    if (!frame->len && !fin) {
+        frame_free(frame);
+        return;
+    }
+    if (seq != conn->rcv_nxt) {
+        if (conn->acks_owed < UINT8_MAX)
+            conn->acks_owed++;
+        conn->flags |= CONN_ACK_NOW;
+        ooo_insert(stack, conn, frame, seq, fin);
+        return;
+    }
+    uint32_t len = frame->len;
+    uint32_t segment = frame->flags & FRAME_GSO ? frame->gso_size : len;
+    stack->counters.tcp_rx_bytes += len;
+    conn->bytes_received += len;
+    conn->rcv_nxt += len;
+    if (len)
+        queue_append(conn, frame);
+    else
+        frame_free(frame);
+    if (fin)
+        fin_reached(conn);
+    else if (conn->n_runs) {
+        conn->flags |= CONN_ACK_NOW;
+        ooo_drain(stack, conn);
+    }
+    ack_policy(stack, conn, segment, now);
+}
+
+uint32_t tcp_receive_window(const struct tcp_conn *conn)
+{
+    uint32_t advertised = seq_gt(conn->rcv_adv, conn->rcv_nxt) ? conn->rcv_adv - conn->rcv_nxt : 0;
+    uint32_t room = conn->rcvbuf > conn->rcv_queued ? conn->rcvbuf - conn->rcv_queued : 0;
+    room = room >> conn->rcv_wscale << conn->rcv_wscale;
+    room = ams_min_u32(room, 65535u << conn->rcv_wscale);
+    if (room <= advertised)
+        return advertised;
+    /* receiver's SWS avoidance (RFC 9293 section 3.8.6.2.2) */
+    if (room - advertised < ams_min_u32(conn->rcvbuf / 2, conn->rcv_mss))
+        return advertised;
+    return room;
+}
+
+/* Dynamic right-sizing: twice of what was taken in one RTT. */
+static void autotune(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    uint64_t rtt = ams_max_u64(conn->srtt, AMS_NS_PER_MS);
+    if (now - conn->rcv_space_at < rtt)
+        return;
+    if (!(conn->flags & CONN_RCVBUF_FIXED) && conn->rcv_copied > conn->rcvbuf / 2) {
+        uint64_t wanted = 2ull * conn->rcv_copied + 16ull * conn->rcv_mss;
+        conn->rcvbuf = ams_max_u32(conn->rcvbuf, (uint32_t)ams_min_u64(wanted, stack->config.rcvbuf_max));
+    }
+    conn->rcv_copied = 0;
+    conn->rcv_space_at = now;
+}
+
+void tcp_receive_consumed(struct ams_stack *stack, struct tcp_conn *conn, uint32_t n, uint64_t now)
+{
+    conn->rcv_queued -= n;
+    conn->rcv_copied += n;
+    autotune(stack, conn, now);
+    if (conn->flags & (CONN_DEAD | CONN_FIN_RECEIVED))
+        return;
+    /* a window update only when the peer may be short of window: twice of
+     * what it has, as Linux does */
+    uint32_t have = conn->rcv_adv - conn->rcv_nxt;
+    uint32_t window = tcp_receive_window(conn);
+    if (window >= 2 * have && window > have) {
+        conn->flags |= CONN_ACK_NOW;
+        tcp_want_output(stack, conn);
+    }
+}
+
+void tcp_sack_blocks(struct tcp_conn *conn, struct tcp_repr *repr)
+{
+    int room = repr->has_timestamps ? 3 : 4;
+    int n = 0;
+    if (conn->flags & CONN_DSACK) {
+        conn->flags &= ~CONN_DSACK;
+        repr->sack[n++] = conn->dsack;
+    }
+    int first = n;
+    for (int i = 0; i < conn->n_sack_recent && n < room; i++) {
+        uint32_t index = runs_search(conn, conn->sack_recent[i]);
+        if (index >= conn->n_runs || seq_lt(conn->sack_recent[i], conn->runs[index].seq))
+            continue;
+        struct tcp_sack_block block = {conn->runs[index].seq, conn->runs[index].end};
+        bool known = block.start == block.end;
+        for (int k = first; k < n; k++)
+            known = known || repr->sack[k].start == block.start;
+        if (!known)
+            repr->sack[n++] = block;
+    }
+    repr->n_sack = (uint8_t)n;
+}

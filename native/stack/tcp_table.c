@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * tcp_table.c - the tables of connections and listeners, and the life of a
+ * TCB.
+ *
+ * Theory of operation.  Flows (connections and TIME-WAIT) are in one chained
+ * hash table keyed by SipHash of the 4-tuple, doubled when there are more
+ * flows than buckets.  Listeners are in a fixed table by port: a look-up
+ * tries the exact address first, then the family's wildcard, then an IPv6
+ * wildcard that also takes IPv4.
+ */
+#include <string.h>
+
+#include "core/alloc.h"
+#include "stack/tcp.h"
+
+#define BUCKETS_FIRST 256u
+#define FREE_CONNS_MAX 4096u
+
+static uint32_t flow_hash(const struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
+                          const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family)
+{
+    uint64_t words[5];
+    if (family == AMS_IPV4) {
+        words[0] = (uint64_t)load_be32(local_ip + 12) << 32 | load_be32(remote_ip + 12);
+        words[1] = (uint64_t)local_port << 16 | remote_port;
+        return (uint32_t)siphash13(&stack->key, words, 2);
+    }
+    memcpy(words, local_ip, 16);
+    memcpy(words + 2, remote_ip, 16);
+    words[4] = (uint64_t)local_port << 16 | remote_port;
+    return (uint32_t)siphash13(&stack->key, words, 5);
+}
+
+struct tcp_flow *tcp_flow_find(struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
+                               const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family)
+{
+    struct tcp_host *tcp = stack->tcp;
+    uint32_t hash = flow_hash(stack, local_ip, local_port, remote_ip, remote_port, family);
+    struct tcp_flow *flow = tcp->buckets[hash & (tcp->n_buckets - 1)];
+    for (; flow; flow = flow->hash_next)
+        if (flow->hash == hash && flow->remote_port == remote_port && flow->local_port == local_port &&
+            ip_equal(flow->remote_ip, remote_ip) && ip_equal(flow->local_ip, local_ip))
+            return flow;
+    return NULL;
+}
+
+/* Doubles the bucket array; without memory the chains just get longer. */
+static void buckets_grow(struct tcp_host *tcp)
+{
+    uint32_t size = tcp->n_buckets * 2;
+    struct tcp_flow **buckets = mem_zalloc(size, sizeof(*buckets));
+    if (!buckets)
+        return;
+    for (uint32_t i = 0; i < tcp->n_buckets; i++) {
+        struct tcp_flow *flow = tcp->buckets[i];
+        while (flow) {
+            struct tcp_flow *next = flow->hash_next;
+            struct tcp_flow **slot = &buckets[flow->hash & (size - 1)];
+            flow->hash_next = *slot;
+            *slot = flow;
+            flow = next;
+        }
+    }
+    tcp->memory += (size - tcp->n_buckets) * sizeof(*buckets);
+    mem_free(tcp->buckets);
+    tcp->buckets = buckets;
+    tcp->n_buckets = size;
+}
+
+int tcp_flow_insert(struct ams_stack *stack, struct tcp_flow *flow)
+{
+    struct tcp_host *tcp = stack->tcp;
+    if (tcp->n_flows >= stack->socks_limit + stack->config.max_time_wait)
+        return -AMS_EMFILE;
+    if (tcp->n_flows >= tcp->n_buckets)
+        buckets_grow(tcp);
+    flow->hash = flow_hash(stack, flow->local_ip, flow->local_port, flow->remote_ip, flow->remote_port, flow->family);
+    struct tcp_flow **slot = &tcp->buckets[flow->hash & (tcp->n_buckets - 1)];
+    flow->hash_next = *slot;
+    *slot = flow;
+    tcp->n_flows++;
+    return 0;
+}
+
+void tcp_flow_remove(struct ams_stack *stack, struct tcp_flow *flow)
+{
+    struct tcp_host *tcp = stack->tcp;
+    struct tcp_flow **slot = &tcp->buckets[flow->hash & (tcp->n_buckets - 1)];
+    for (; *slot; slot = &(*slot)->hash_next)
+        if (*slot == flow) {
+            *slot = flow->hash_next;
+            flow->hash_next = NULL;
+            tcp->n_flows--;
+            return;
+        }
+}
+
+struct tcp_conn *tcp_conn_new(struct ams_stack *stack, uint64_t now)
+{
+    struct tcp_host *tcp = stack->tcp;
+    struct tcp_conn *conn = tcp->free_conns;
+    if (conn) {
+        tcp->free_conns = conn->out_next;
+        tcp->n_free_conns--;
+    } else {
+        conn = mem_alloc(sizeof(*conn));
+        if (!conn) {
+            stack->counters.tcp_no_memory++;
+            return NULL;
+        }
+        tcp->memory += sizeof(*conn);
+    }
+    memset(conn, 0, sizeof(*conn));
+    conn->sock.id = -1;
+    conn->sock.kind = SOCK_TCP;
+    conn->recs = conn->recs_inline;
+    conn->rec_cap = TCP_RECS_INLINE;
+    conn->sndbuf = stack->config.sndbuf;
+    conn->rcvbuf = stack->config.rcvbuf;
+    conn->rto = TCP_RTO_INITIAL;
+    conn->keepidle = TCP_KEEPIDLE_DEFAULT;
+    conn->keepintvl = TCP_KEEPINTVL_DEFAULT;
+    conn->keepcnt = TCP_KEEPCNT_DEFAULT;
+    conn->linger = -1;
+    conn->cc = tcp->cc_default;
+    conn->ssthresh = UINT32_MAX;
+    conn->created = now;
+    conn->timer.kind = STACK_TIMER_TCP;
+    tcp->n_conns++;
+    return conn;
+}
+
+/* Leaves the listener's books. */
+static void listener_forget(struct tcp_conn *conn)
+{
+    struct tcp_listener *listener = conn->listener;
+    if (!listener)
+        return;
+    if (conn->state == AMS_TCP_SYN_RECEIVED)
+        listener->embryonic--;
+    else
+        listener->waiting--;
+    if (conn->child_prev)
+        conn->child_prev->child_next = conn->child_next;
+    else
+        listener->children = conn->child_next;
+    if (conn->child_next)
+        conn->child_next->child_prev = conn->child_prev;
+    conn->listener = NULL;
+}
+
+void tcp_conn_free(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    struct tcp_host *tcp = stack->tcp;
+    listener_forget(conn);
+    tcp_unlink_output(stack, conn);
+    timer_cancel(&stack->wheel, &conn->timer);
+    tcp_flow_remove(stack, &conn->flow);
+    tcp_send_fini(stack, conn);
+    tcp_receive_fini(stack, conn);
+    tcp_recs_fini(stack, conn);
+    sock_unregister(stack, &conn->sock);
+    if (conn->flags & CONN_CLAIMED) {
+        struct ams_endpoint local;
+        memcpy(local.ip, conn->flow.local_ip, 16);
+        local.port = conn->flow.local_port;
+        local.family = conn->flow.family;
+        local.scope_id = 0;
+        stack->owner.release(stack->owner.ctx, PROTO_TCP, &local);
+    }
+    tcp->n_conns--;
+    if (tcp->n_free_conns < FREE_CONNS_MAX) {
+        conn->out_next = tcp->free_conns;
+        tcp->free_conns = conn;
+        tcp->n_free_conns++;
+    } else {
+        tcp->memory -= sizeof(*conn);
+        mem_free(conn);
+    }
+}
+
+int tcp_claim(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    struct ams_endpoint local;
+    memcpy(local.ip, conn->flow.local_ip, 16);
+    local.port = conn->flow.local_port;
+    local.family = conn->flow.family;
+    local.scope_id = 0;
+    int status = stack->owner.claim(stack->owner.ctx, PROTO_TCP, &local);
+    if (status == 0)
+        conn->flags |= CONN_CLAIMED;
+    return status;
+}
+
+/* True if a listener that is bound to `bound` takes segments to ip. */
+static int listener_score(const struct tcp_listener *listener, const uint8_t ip[16], uint8_t family)
+{
+    if (ip_equal(listener->local.ip, ip))
+        return 3;
+    if (!ip_is_any(listener->local.ip))
+        return 0;
+    if (listener->local.family == family)
+        return 2;
+    return listener->local.family == AMS_IPV6 && !(listener->flags & AMS_LISTEN_V6ONLY) ? 1 : 0;
+}
+
+struct tcp_listener *tcp_listener_find(struct ams_stack *stack, const uint8_t local_ip[16], uint16_t port,
+                                       uint8_t family)
+{
+    struct tcp_listener *best = NULL;
+    int best_score = 0;
+    struct tcp_listener *listener = stack->tcp->listeners[port % TCP_LISTENER_BUCKETS];
+    for (; listener; listener = listener->hash_next) {
+        if (listener->local.port != port)
+            continue;
+        int score = listener_score(listener, local_ip, family);
+        if (score > best_score) {
+            best = listener;
+            best_score = score;
+        }
+    }
+    return best;
+}
+
+uint32_t tcp_isn(struct ams_stack *stack, const struct tcp_flow *flow, uint64_t now)
+{
+    uint64_t words[5];
+    memcpy(words, flow->local_ip, 16);
+    memcpy(words + 2, flow->remote_ip, 16);
+    words[4] = (uint64_t)flow->local_port << 16 | flow->remote_port;
+    /* RFC 6528 section 3: M + F(...), M ticking every 4 microseconds */
+    return (uint32_t)(now / 4000) + (uint32_t)siphash24(&stack->tcp->isn_key, words, 5);
+}
+
+int tcp_ephemeral_port(struct ams_stack *stack, struct tcp_flow *flow)
+{
+    uint32_t low = stack->config.ephemeral_low;
+    uint32_t range = stack->config.ephemeral_high - low + 1u;
+    uint64_t words[5];
+    memcpy(words, flow->local_ip, 16);
+    memcpy(words + 2, flow->remote_ip, 16);
+    words[4] = flow->remote_port;
+    /* RFC 6056 section 3.3.3: an offset per destination plus a counter; the
+     * counter's place is taken by a random step, as in section 3.3.5. */
+    uint32_t offset = (uint32_t)siphash13(&stack->tcp->port_key, words, 5) + rng_below(&stack->rng, range);
+    for (uint32_t i = 0; i < range; i++) {
+        uint16_t port = (uint16_t)(low + (offset + i) % range);
+        if (tcp_flow_find(stack, flow->local_ip, port, flow->remote_ip, flow->remote_port, flow->family) ||
+            tcp_listener_find(stack, flow->local_ip, port, flow->family))
+            continue;
+        flow->local_port = port;
+        return 0;
+    }
+    return -AMS_EADDRNOTAVAIL;
+}
+
+int tcp_init(struct ams_stack *stack)
+{
+    struct tcp_host *tcp = mem_zalloc(1, sizeof(*tcp));
+    if (!tcp)
+        return -AMS_ENOMEM;
+    stack->tcp = tcp;
+    tcp->n_buckets = BUCKETS_FIRST;
+    tcp->buckets = mem_zalloc(tcp->n_buckets, sizeof(*tcp->buckets));
+    const char *name = stack->config.congestion;
+    tcp->cc_default = tcp_cc_find(name ? name : "cubic");
+    int status = tcp->cc_default ? 0 : -AMS_EINVAL;
+    if (!tcp->buckets)
+        status = -AMS_ENOMEM;
+    if (status < 0) {
+        tcp_fini(stack);
+        return status;
+    }
+    tcp->memory = sizeof(*tcp) + tcp->n_buckets * sizeof(*tcp->buckets);
+    tcp->isn_key.k[0] = rng_next(&stack->rng);
+    tcp->isn_key.k[1] = rng_next(&stack->rng);
+    tcp->port_key.k[0] = rng_next(&stack->rng);
+    tcp->port_key.k[1] = rng_next(&stack->rng);
+    return 0;
+}
+
+/* Frees every flow of every kind. */
+static void flows_free(struct ams_stack *stack)
+{
+    struct tcp_host *tcp = stack->tcp;
+    for (uint32_t i = 0; tcp->buckets && i < tcp->n_buckets; i++)
+        while (tcp->buckets[i]) {
+            struct tcp_flow *flow = tcp->buckets[i];
+            if (flow->is_tw)
+                tcp_tw_free(stack, (struct tcp_tw *)flow);
+            else
+                tcp_conn_free(stack, (struct tcp_conn *)flow);
+        }
+}
+
+void tcp_fini(struct ams_stack *stack)
+{
+    struct tcp_host *tcp = stack->tcp;
+    if (!tcp)
+        return;
+    flows_free(stack);
+    /* connections that were dropped but not yet reported are in no table */
+    for (uint32_t i = 0; i < stack->n_socks; i++)
+        if (stack->socks[i] && stack->socks[i]->kind == SOCK_TCP)
+            tcp_conn_free(stack, (struct tcp_conn *)stack->socks[i]);
+    for (uint32_t i = 0; i < TCP_LISTENER_BUCKETS; i++)
+        while (tcp->listeners[i]) {
+            struct tcp_listener *listener = tcp->listeners[i];
+            tcp->listeners[i] = listener->hash_next;
+            stack->owner.release(stack->owner.ctx, PROTO_TCP, &listener->local);
+            sock_unregister(stack, &listener->sock);
+            mem_free(listener);
+        }
+    while (tcp->free_conns) {
+        struct tcp_conn *conn = tcp->free_conns;
+        tcp->free_conns = conn->out_next;
+        mem_free(conn);
+    }
+    while (tcp->free_tws) {
+        struct tcp_tw *tw = tcp->free_tws;
+        tcp->free_tws = tw->newer;
+        mem_free(tw);
+    }
+    mem_free(tcp->buckets);
+    mem_free(tcp);
+    stack->tcp = NULL;
+}

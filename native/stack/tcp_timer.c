@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * tcp_timer.c - retransmission, persist, delayed ACK, keep-alive, FIN-WAIT-2
+ * and TIME-WAIT deadlines.
+ *
+ * The wheel timer of a connection may fire before any deadline is due (it is
+ * not moved when a deadline moves away); then it is just armed again.
+ */
+#include "stack/tcp.h"
+
+static uint64_t earliest(const struct tcp_conn *conn)
+{
+    uint64_t at = UINT64_MAX;
+    if (conn->rexmit_at)
+        at = conn->rexmit_at;
+    if (conn->delack_at && conn->delack_at < at)
+        at = conn->delack_at;
+    if (conn->keep_at && conn->keep_at < at)
+        at = conn->keep_at;
+    return at;
+}
+
+void tcp_timer_update(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    uint64_t at = earliest(conn);
+    if (at != UINT64_MAX && (!timer_armed(&conn->timer) || at < conn->timer.expires))
+        timer_arm(&stack->wheel, &conn->timer, at);
+}
+
+/* RTO with exponential back-off (RFC 6298 section 5.5). */
+static uint64_t backed_off(const struct tcp_conn *conn)
+{
+    unsigned shift = conn->backoff > 16 ? 16 : conn->backoff;
+    return ams_min_u64(conn->rto << shift, TCP_RTO_MAX);
+}
+
+void tcp_rexmit_restart(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    if (conn->snd_nxt != conn->snd_una) {
+        conn->rexmit_at = now + backed_off(conn);
+        conn->flags &= ~CONN_PERSIST;
+    } else if (conn->snd_end != conn->snd_nxt && !(conn->flags & CONN_FIN_SENT)) {
+        if (!(conn->flags & CONN_PERSIST) || !conn->rexmit_at) {
+            conn->flags |= CONN_PERSIST; /* RFC 9293 section 3.8.6.1 */
+            conn->rexmit_at = now + backed_off(conn);
+        }
+    } else {
+        conn->rexmit_at = 0;
+        conn->flags &= ~CONN_PERSIST;
+    }
+    tcp_timer_update(stack, conn);
+}
+
+void tcp_keepalive_restart(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    if (conn->state == AMS_TCP_FIN_WAIT_2 && conn->flags & CONN_ORPHAN)
+        return; /* keep_at is the FIN-WAIT-2 timer then */
+    conn->keep_at = conn->flags & CONN_KEEPALIVE && conn->state != AMS_TCP_SYN_SENT
+                        ? now + conn->keepidle * AMS_NS_PER_S
+                        : 0;
+    tcp_timer_update(stack, conn);
+}
+
+/* Gives up: the pending soft error explains it better, if there is one. */
+static void give_up(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    stack->counters.tcp_conn_failed++;
+    tcp_drop(stack, conn, conn->error ? conn->error : -AMS_ETIMEDOUT);
+}
+
+/* RFC 5482: nothing was acknowledged for the user timeout. */
+static bool user_timed_out(const struct tcp_conn *conn, uint64_t now)
+{
+    return conn->user_timeout_ms && conn->first_unacked_at &&
+           now - conn->first_unacked_at >= conn->user_timeout_ms * AMS_NS_PER_MS;
+}
+
+/* Return: false if the connection is gone. */
+static bool syn_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    unsigned limit = conn->state == AMS_TCP_SYN_SENT ? TCP_SYN_RETRIES : TCP_SYNACK_RETRIES;
+    if (conn->backoff >= limit || user_timed_out(conn, now)) {
+        give_up(stack, conn);
+        return false;
+    }
+    conn->backoff++;
+    conn->flags |= CONN_SYN_NOW;
+    conn->rexmit_at = now + backed_off(conn);
+    tcp_want_output(stack, conn);
+    return true;
+}
+
+static bool persist_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    if (user_timed_out(conn, now) || (conn->flags & CONN_ORPHAN && conn->probes >= TCP_ORPHAN_RETRIES) ||
+        conn->probes >= TCP_RETRIES2) {
+        give_up(stack, conn);
+        return false;
+    }
+    conn->probes++;
+    if (conn->backoff < 16)
+        conn->backoff++;
+    conn->flags |= CONN_PROBE_NOW;
+    conn->rexmit_at = now + backed_off(conn);
+    stack->counters.tcp_zero_window_probe++;
+    tcp_want_output(stack, conn);
+    return true;
+}
+
+static bool rexmit_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    unsigned limit = conn->flags & CONN_ORPHAN ? TCP_ORPHAN_RETRIES : TCP_RETRIES2;
+    if (conn->backoff >= limit || user_timed_out(conn, now)) {
+        if (conn->user_timeout_ms)
+            stack->counters.tcp_user_timeout++;
+        give_up(stack, conn);
+        return false;
+    }
+    tcp_recovery_rto(stack, conn, now);
+    conn->backoff++;
+    conn->rexmit_at = now + backed_off(conn);
+    tcp_want_output(stack, conn);
+    return true;
+}
+
+/* keep_at: FIN-WAIT-2 of an orphan, 2MSL, or keep-alive. */
+static bool keep_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    if (conn->state == AMS_TCP_TIME_WAIT || (conn->state == AMS_TCP_FIN_WAIT_2 && conn->flags & CONN_ORPHAN)) {
+        tcp_drop(stack, conn, 0);
+        return false;
+    }
+    uint64_t idle_since = conn->last_rcv_at;
+    uint64_t due = idle_since + conn->keepidle * AMS_NS_PER_S;
+    if (!conn->probes && now < due) {
+        conn->keep_at = due;
+        return true;
+    }
+    if (conn->snd_nxt != conn->snd_una) { /* retransmission watches over it */
+        conn->keep_at = now + conn->keepidle * AMS_NS_PER_S;
+        return true;
+    }
+    if (conn->probes >= conn->keepcnt) {
+        stack->counters.tcp_keepalive_dropped++;
+        tcp_reset(stack, conn);
+        conn->error = -AMS_ETIMEDOUT;
+        return false;
+    }
+    conn->probes++;
+    conn->flags |= CONN_PROBE_NOW;
+    conn->keep_at = now + conn->keepintvl * AMS_NS_PER_S;
+    stack->counters.tcp_keepalive++;
+    tcp_want_output(stack, conn);
+    return true;
+}
+
+void tcp_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now)
+{
+    struct tcp_conn *conn = AMS_CONTAINER_OF(timer, struct tcp_conn, timer);
+    if (conn->delack_at && conn->delack_at <= now) {
+        conn->delack_at = 0;
+        conn->flags |= CONN_ACK_NOW;
+        stack->counters.tcp_delayed_ack++;
+        tcp_want_output(stack, conn);
+    }
+    if (conn->rexmit_at && conn->rexmit_at <= now) {
+        bool alive;
+        if (conn->state == AMS_TCP_SYN_SENT || conn->state == AMS_TCP_SYN_RECEIVED)
+            alive = syn_timeout(stack, conn, now);
+        else if (conn->flags & CONN_PERSIST)
+            alive = persist_timeout(stack, conn, now);
+        else
+            alive = rexmit_timeout(stack, conn, now);
+        if (!alive)
+            return;
+    }
+    if (conn->keep_at && conn->keep_at <= now && !keep_timeout(stack, conn, now))
+        return;
+    tcp_timer_update(stack, conn);
+}
