@@ -40,7 +40,7 @@ from typing import Any
 
 from aiomultistack import _netns
 from aiomultistack._bench_server import ServerSpec, command
-from aiomultistack._ui import Steps, fail
+from aiomultistack._ui import Steps, fail, invocation
 
 FLAVOURS = ("multistack", "uvloop", "asyncio")
 BASELINE = "uvloop"
@@ -102,7 +102,7 @@ class Cell:
 
     def median(self, name: str) -> float:
         """The median of a figure of `Run` over the rounds."""
-        return statistics.median(getattr(run, name) for run in self.runs)
+        return float(statistics.median(getattr(run, name) for run in self.runs))
 
     @property
     def errors(self) -> dict[str, int]:
@@ -223,7 +223,7 @@ def check(plan: Plan) -> None:
     """Fails with a sentence if this machine or user cannot run the benchmark."""
     missing = _netns.why_not()
     if missing == "not root":
-        fail("bench http makes network namespaces and a TAP and so needs root; try: sudo $(which aiomultistack) bench http")
+        fail(f"bench http makes network namespaces and a TAP and so needs root; try: sudo {invocation()} bench http")
     if missing:
         fail(missing)
     if shutil.which("wrk") is None:
@@ -308,7 +308,8 @@ def run_wrk(server: Server, plan: Plan, script: str, mode: str, size: int, secon
         arguments += ["-H", "Connection: close"]
     before = server.tally()
     result = subprocess.run(
-        [*arguments, f"http://{server.spec.host}/{size}"], capture_output=True, text=True, timeout=seconds + 60
+        [*arguments, f"http://{server.spec.host}/{size}"], capture_output=True, text=True, timeout=seconds + 60,
+        check=False,
     )
     after = server.tally()
     report = parse_wrk(result.stdout)
@@ -316,7 +317,10 @@ def run_wrk(server: Server, plan: Plan, script: str, mode: str, size: int, secon
         fail(f"wrk failed on the {server.spec.flavour} server: {(result.stderr or result.stdout).strip()}")
     done = {name: after[name] - before[name] for name in before}
     if done["requests"] <= 0 or report["requests"] == 0:
-        fail(f"the {server.spec.flavour} server answered no request ({mode}, {size} bytes); it says:\n{server.complaints()}")
+        fail(
+            f"the {server.spec.flavour} server answered no request ({mode}, {size} bytes); it says:\n"
+            f"{server.complaints()}"
+        )
     return Run(
         requests_per_s=report["requests"] / report["duration_us"] * 1e6,
         cpu_us=done["cpu_us"] / done["requests"],

@@ -108,7 +108,7 @@ def load_config(config: str | None = None, settings: Sequence[str] = (), **field
             raise click.BadParameter(f"{setting!r} is not FIELD=VALUE.", param_hint="--set")
         os.environ[f"AIOMULTISTACK_{name.strip().upper().replace('-', '_')}"] = value.strip()
     try:
-        return Config.from_env()
+        return Config.load().require()
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
 
@@ -151,7 +151,7 @@ def ss(
     selection = _ss.Selection(tcp or not udp, udp or not tcp, listening, everything)
     loops = []
     for address, endpoints in _ask("endpoints", pid):
-        chosen = sorted((each for each in endpoints if each in selection), key=_ss.order)
+        chosen = sorted(filter(selection.__contains__, map(_ss.normal, endpoints)), key=_ss.order)
         loops.append((address, chosen))
     if as_json:
         emit_json(
@@ -225,54 +225,58 @@ def bench() -> None:
     """Measure this machine, side by side with the kernel's stack."""
 
 
-class _Choices(click.ParamType):
-    """A comma-separated list of words out of a few."""
+def _words(*choices: str) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
+    """Parses a comma-separated list of words out of `choices`."""
 
-    name = "list"
-
-    def __init__(self, choices: Sequence[str]) -> None:
-        self.choices = choices
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
-        """Splits and checks."""
-        if not isinstance(value, str):
-            return value
+    def convert(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
         words = tuple(dict.fromkeys(word.strip() for word in value.split(",") if word.strip()))
         for word in words:
-            if word not in self.choices:
-                self.fail(f"{word!r} is none of {', '.join(self.choices)}.", param, context)
-        return words or self.fail("the list is empty.", param, context)
+            if word not in choices:
+                raise click.BadParameter(f"{word!r} is none of {', '.join(choices)}.", context, parameter)
+        if not words:
+            raise click.BadParameter(f"name at least one of {', '.join(choices)}.", context, parameter)
+        return words
+
+    return convert
 
 
-class _Sizes(click.ParamType):
-    """A comma-separated list of sizes in KB."""
-
-    name = "list"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
-        """Splits and checks."""
-        if not isinstance(value, str):
-            return value
-        try:
-            sizes = tuple(dict.fromkeys(int(word) for word in value.split(",")))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of whole numbers such as 1,4,32.", param, context)
-        if not all(0 < size <= 1 << 16 for size in sizes):
-            self.fail("sizes are from 1 to 65536 KB.", param, context)
-        return sizes
+def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """Parses a comma-separated list of sizes in KB."""
+    try:
+        sizes = tuple(dict.fromkeys(int(word) for word in value.split(",")))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 1,4,32.", context, parameter) from None
+    if not all(0 < size <= 1 << 16 for size in sizes):
+        raise click.BadParameter("sizes are from 1 to 65536 KB.", context, parameter)
+    return sizes
 
 
 @bench.command()
-@click.option("--sizes", type=_Sizes(), default="1,4,8,16,24,32", show_default=True, help="Response bodies, KB.")
-@click.option("--modes", type=_Choices(("keep-alive", "close")), default="keep-alive,close", show_default=True,
-              help="Persistent connections, or one for each transaction.")
-@click.option("--flavours", type=_Choices(("multistack", "uvloop", "asyncio")), default="multistack,uvloop,asyncio",
-              show_default=True, help="Servers to measure.")
+@click.option("--sizes", callback=_sizes, default="1,4,8,16,24,32", show_default=True, help="Response bodies, KB.")
+@click.option(
+    "--modes",
+    callback=_words("keep-alive", "close"),
+    default="keep-alive,close",
+    show_default=True,
+    help="Persistent connections; one connection for each transaction.",
+)
+@click.option(
+    "--flavours",
+    callback=_words("multistack", "uvloop", "asyncio"),
+    default="multistack,uvloop,asyncio",
+    show_default=True,
+    help="Servers to measure.",
+)
 @click.option("--seconds", type=click.IntRange(1), default=2, show_default=True, help="Length of a run.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each cell; the median counts.")
-@click.option("--connections", type=click.IntRange(1, 10000), default=64, show_default=True, help="Connections at a time.")
-@click.option("--app", type=click.Choice(("protocol", "aiohttp")), default="protocol", show_default=True,
-              help="A minimal asyncio.Protocol, or an aiohttp application.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each; the median counts.")
+@click.option("--connections", type=click.IntRange(1, 10000), default=64, show_default=True, help="How many at a time.")
+@click.option(
+    "--app",
+    type=click.Choice(("protocol", "aiohttp")),
+    default="protocol",
+    show_default=True,
+    help="A minimal asyncio.Protocol, or an aiohttp application.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every run as JSON.")
 def http(as_json: bool, **options: Any) -> None:
     """HTTP servers on user-space TCP and on the kernel's, loaded by wrk.
@@ -297,6 +301,30 @@ def http(as_json: bool, **options: Any) -> None:
         out.print()
     for note in _bench_report.notes(result):
         out.print(note, soft_wrap=True)
+
+
+@bench.command()
+@click.option(
+    "--connections", type=click.IntRange(1, 60000), default=10000, show_default=True, help="How many to open."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def idle(connections: int, as_json: bool) -> None:
+    """Memory that idle keep-alive connections take.
+
+    Client and server are two loops of this process, so that neither root nor a device is needed.
+    """
+    from aiomultistack import _bench_idle
+    from aiomultistack._ui import emit_json, out, size, steps
+
+    with steps("opening connections", connections + 64) as progress:
+        result = _bench_idle.measure(connections, progress)
+    if as_json:
+        emit_json(result.as_dict())
+        return
+    out.print(f"{result.connections:,} idle keep-alive connections, opened in {result.seconds:.1f} s.  Each takes")
+    out.print(f"  {size(result.engine_server):>8}  of C in the engine, at the server's end")
+    out.print(f"  {size(result.engine_client):>8}  of C in the engine, at the client's end")
+    out.print(f"  {size(result.resident):>8}  of resident memory in all: both ends, Python's and asyncio's objects too")
 
 
 def main() -> None:

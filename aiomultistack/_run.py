@@ -51,10 +51,13 @@ def _install_for_uvloop(new_event_loop: Callable[[], asyncio.AbstractEventLoop])
                 return runner.run(main)
         return asyncio.run(main, debug=debug)
 
-    setattr(uvloop, "new_event_loop", new_event_loop)
-    setattr(uvloop, "run", run)
-    setattr(uvloop, "install", lambda: None)
-    setattr(uvloop, "EventLoopPolicy", lambda: asyncio.get_event_loop_policy())
+    def install() -> None:
+        """Has been done."""
+
+    def policy() -> Any:
+        return asyncio.get_event_loop_policy()
+
+    vars(uvloop).update(new_event_loop=new_event_loop, run=run, install=install, EventLoopPolicy=policy)
 
 
 def run_script(path: str, arguments: Sequence[str]) -> None:

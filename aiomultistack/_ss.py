@@ -140,6 +140,16 @@ def order(endpoint: Endpoint) -> tuple[Any, ...]:
     )
 
 
+def normal(endpoint: Endpoint) -> dict[str, Any]:
+    """An endpoint as loops report it, with addresses and state spelt out."""
+    spelt: dict[str, Any] = dict(endpoint)
+    for name in ("local", "remote"):
+        address = endpoint[name]
+        spelt[name] = None if address is None else {"host": address[0], "port": address[1]}
+    spelt["state_name"] = state_text(spelt)
+    return spelt
+
+
 HEADINGS = ("Netid", "State", "Recv-Q", "Send-Q", "Local Address:Port", "Peer Address:Port", "Process")
 
 
@@ -156,10 +166,15 @@ def row(endpoint: Endpoint, process: str, pid: int) -> tuple[str, ...]:
     )
 
 
-def layout(rows: Sequence[tuple[str, ...]], notes: Sequence[str] | None = None) -> list[str]:
-    """The table as lines, headings first; `notes`, where not empty, are indented below their rows."""
-    widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
-    lines = [_line(HEADINGS, widths)]
+def layout(rows: Sequence[tuple[str, ...]], notes: Sequence[str] = ()) -> list[str]:
+    """The table as lines, headings first.
+
+    rows: cells under HEADINGS, or under the first few of them.
+    notes: one for each row; where not empty, it is indented below its row.
+    """
+    headings = HEADINGS[: len(rows[0])] if rows else HEADINGS
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = [_line(headings, widths)]
     for number, cells in enumerate(rows):
         lines.append(_line(cells, widths))
         if notes and notes[number]:
@@ -170,6 +185,6 @@ def layout(rows: Sequence[tuple[str, ...]], notes: Sequence[str] | None = None) 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     padded = [
         cell.rjust(width) if name in ("Recv-Q", "Send-Q") else cell.ljust(width)
-        for cell, width, name in zip(cells, widths, HEADINGS, strict=True)
+        for cell, width, name in zip(cells, widths, HEADINGS, strict=False)
     ]
     return "  ".join(padded).rstrip()

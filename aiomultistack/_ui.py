@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,13 @@ class Failure(click.ClickException):
 def fail(message: str) -> NoReturn:
     """Ends the command; `message` says what is wrong and what to do about it."""
     raise Failure(message)
+
+
+def invocation() -> str:
+    """How this command was called, for hints that can be pasted."""
+    if os.path.basename(sys.argv[0]) == "__main__.py":
+        return f"{sys.executable} -m aiomultistack"
+    return os.path.abspath(sys.argv[0])
 
 
 def emit_json(value: object) -> None:
