@@ -179,6 +179,7 @@ struct ams_stack_config {
     uint16_t ephemeral_low;             /* 0: 32768 */
     uint16_t ephemeral_high;            /* 0: 60999 */
     uint32_t flags;                     /* AMS_STACK_* */
+    uint64_t now;                       /* when the node is made, for virtual time; AMS_NOW: the clock's */
 };
 
 #define AMS_STACK_NO_DAD 1 /* addresses are usable at once (RFC 4862 5.4) */

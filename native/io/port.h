@@ -5,29 +5,42 @@
  * Each driver is one file that fills a struct port_ops.  A port is used by
  * one thread at a time.  Drivers never wait.
  *
+ *   open   makes a port from what stands behind the scheme and the colon.
  *   rx     up to n received frames, each contiguous, from the Ethernet
  *          header on; ownership passes to the caller.  FRAME_CSUM_OK and
- *          FRAME_GSO are set from what the link says.  < 0: broken for good.
+ *          FRAME_GSO are set from what the link says.  Fewer than n: there
+ *          may be more, and then fd is readable.  < 0: broken for good.
  *   room   how many frames tx would take now: a promise, until tx is called.
  *   tx     sends frames; takes all of them if n <= room().  What the kernel
  *          refuses after that is kept by the driver, or dropped and counted
  *          when it is not a matter of waiting.
  *   flush  pushes what the driver still holds; called once per batch.
  *   deadline  when rx or flush should be called even if fd stays silent.
+ *   refresh   brings info up to date; may be NULL.
  */
 #ifndef AMS_IO_PORT_H
 #define AMS_IO_PORT_H
 
 #include "aiomultistack.h"
+#include "core/base.h"
 #include "core/frame.h"
+
+/* Where an open that fails says why. */
+struct port_error {
+    char *text;
+    size_t size;
+};
 
 struct port_ops {
     const char *scheme;
+    int (*open)(struct ams_port **port, const char *name, const struct ams_port_config *config,
+                struct frame_pool *pool, struct port_error *error);
     int (*rx)(struct ams_port *port, struct ams_frame **frames, int n, uint64_t now);
     int (*room)(struct ams_port *port);
     int (*tx)(struct ams_port *port, const struct ams_tx *tx, int n, uint64_t now);
     void (*flush)(struct ams_port *port, uint64_t now);
     uint64_t (*deadline)(struct ams_port *port);
+    void (*refresh)(struct ams_port *port);
     void (*close)(struct ams_port *port);
 };
 
@@ -35,7 +48,47 @@ struct port_ops {
 struct ams_port {
     const struct port_ops *ops;
     struct frame_pool *pool;  /* where rx takes frames from, unless the driver has its own */
+    struct frame_pool *own;   /* set by ams_port_open(): the port's to free */
     struct ams_port_info info;
 };
+
+extern const struct port_ops tap_ops;
+extern const struct port_ops mem_ops;
+
+#define PORT_BURST 64         /* frames that the users of a port move at a time */
+#define PORT_POOL_FRAMES 65536u
+#define PORT_MTU_MIN 68u      /* RFC 791 section 3.2 */
+#define PORT_MTU_MAX 65535u
+#define PORT_FRAME_MAX 65549u /* Ethernet header and the longest IP packet */
+
+/* Opens a port whose frames come from a pool of the caller's.
+ * @pool: outlives the port
+ * Return: 0 or a status, with *error saying what to do about it. */
+int port_open(struct ams_port **port, const struct ams_port_config *config, struct frame_pool *pool,
+              struct port_error *error);
+
+/* Writes a sentence into error, printf-like.
+ * Return: status, so that a caller may return it on. */
+int port_fail(const struct port_error *error, int status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* The status for an errno; -AMS_EIO for those without one of their own. */
+int port_status(int number);
+
+/* now itself, or the clock's reading for AMS_NOW. */
+static inline uint64_t port_now(uint64_t now)
+{
+    return now != AMS_NOW ? now : ams_clock_now();
+}
+
+/* The class of the smallest frame that holds `length` bytes. */
+static inline enum frame_class port_frame_class(uint32_t length)
+{
+    return length <= FRAME_SMALL - FRAME_HEADROOM ? FRAME_CLASS_SMALL : FRAME_CLASS_LARGE;
+}
+
+/* Finishes the partial checksum of a TX_CSUM frame in its head, for links
+ * that don't. */
+void port_finish_csum(const struct ams_tx *tx);
 
 #endif

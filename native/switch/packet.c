@@ -15,12 +15,6 @@
 #define OPTION_LSRR 131
 #define OPTION_SSRR 137
 
-/* IPv6 extension headers (RFC 8200 section 4) */
-#define EXT_HOP_BY_HOP 0
-#define EXT_ROUTING 43
-#define EXT_FRAGMENT 44
-#define EXT_DESTINATION 60
-
 /* What the walk through one packet carries along. */
 struct walk {
     const uint8_t *data;
@@ -48,13 +42,13 @@ static enum packet_status parse_l4(const struct walk *walk, struct packet *packe
 
     if (packet->flags & PACKET_FRAG_LATER) {
         /* RFC 1858 section 3.2.2, RFC 3128: a fragment that would overwrite the TCP flags */
-        return packet->protocol == PACKET_PROTO_TCP && packet->frag_offset == 1 ? PACKET_FRAG_TINY : PACKET_OK;
+        return packet->protocol == PROTO_TCP && packet->frag_offset == 1 ? PACKET_FRAG_TINY : PACKET_OK;
     }
     switch (packet->protocol) {
-    case PACKET_PROTO_TCP: need = walk->quoted ? 4 : PACKET_TCP_HEADER; break;
-    case PACKET_PROTO_UDP: need = walk->quoted ? 4 : PACKET_UDP_HEADER; break;
-    case PACKET_PROTO_ICMP:
-    case PACKET_PROTO_ICMPV6: need = walk->quoted ? 2 : PACKET_ICMP_HEADER; break;
+    case PROTO_TCP: need = walk->quoted ? 4 : PACKET_TCP_HEADER; break;
+    case PROTO_UDP: need = walk->quoted ? 4 : UDP_HEADER; break;
+    case PROTO_ICMP:
+    case PROTO_ICMPV6: need = walk->quoted ? 2 : ICMP_HEADER; break;
     default: return PACKET_OK;
     }
     enum packet_status status = walk_need(walk, packet->l4, need, end);
@@ -62,7 +56,7 @@ static enum packet_status parse_l4(const struct walk *walk, struct packet *packe
         return status == PACKET_TRUNCATED && first ? PACKET_FRAG_TINY : status;
     const uint8_t *l4 = walk->data + packet->l4;
     packet->l4_hlen = (uint8_t)need;
-    if (packet->protocol == PACKET_PROTO_ICMP || packet->protocol == PACKET_PROTO_ICMPV6) {
+    if (packet->protocol == PROTO_ICMP || packet->protocol == PROTO_ICMPV6) {
         packet->icmp_type = l4[0];
         packet->icmp_code = l4[1];
         return PACKET_OK;
@@ -72,9 +66,9 @@ static enum packet_status parse_l4(const struct walk *walk, struct packet *packe
     packet->flags |= PACKET_PORTS;
     if (walk->quoted)
         return PACKET_OK;
-    if (packet->protocol == PACKET_PROTO_UDP) {
+    if (packet->protocol == PROTO_UDP) {
         uint32_t length = load_be16(l4 + 4);
-        if (length < PACKET_UDP_HEADER || (!first && length > end - packet->l4))
+        if (length < UDP_HEADER || (!first && length > end - packet->l4))
             return PACKET_BAD_LENGTH;
         return PACKET_OK;
     }
@@ -127,12 +121,12 @@ static enum packet_status parse_ip4_options(const uint8_t *options, uint32_t len
 /* @limit: where the bytes that hold the packet end (of a quoted one: unused) */
 static enum packet_status parse_ip4(const struct walk *walk, uint32_t offset, uint32_t limit, struct packet *packet)
 {
-    enum packet_status status = walk_need(walk, offset, PACKET_IP4_HEADER, limit);
+    enum packet_status status = walk_need(walk, offset, IP4_HEADER, limit);
     if (status)
         return status;
     const uint8_t *ip = walk->data + offset;
     uint32_t hlen = (uint32_t)(ip[0] & 15) * 4, length = load_be16(ip + 2);
-    if (ip[0] >> 4 != 4 || hlen < PACKET_IP4_HEADER)
+    if (ip[0] >> 4 != 4 || hlen < IP4_HEADER)
         return PACKET_BAD_HEADER;
     if (length < hlen || (!walk->quoted && length > limit - offset))
         return PACKET_BAD_LENGTH;
@@ -148,9 +142,9 @@ static enum packet_status parse_ip4(const struct walk *walk, uint32_t offset, ui
     packet->frag_id = load_be16(ip + 4);
     ip_map4(packet->src, ip + 12);
     ip_map4(packet->dst, ip + 16);
-    if (hlen > PACKET_IP4_HEADER) {
+    if (hlen > IP4_HEADER) {
         packet->flags |= PACKET_OPTIONS;
-        status = parse_ip4_options(ip + PACKET_IP4_HEADER, hlen - PACKET_IP4_HEADER);
+        status = parse_ip4_options(ip + IP4_HEADER, hlen - IP4_HEADER);
         if (status && !walk->quoted)
             return status;
     }
@@ -160,7 +154,7 @@ static enum packet_status parse_ip4(const struct walk *walk, uint32_t offset, ui
 }
 
 /* Reads a fragment header at packet->l4 and steps over it.
- * @next: in: EXT_FRAGMENT, out: the header that follows */
+ * @next: in: PROTO_FRAGMENT, out: the header that follows */
 static enum packet_status parse_ip6_fragment(const struct walk *walk, struct packet *packet, uint8_t *next)
 {
     enum packet_status status = walk_need(walk, packet->l4, 8, packet->l3_end);
@@ -184,13 +178,13 @@ static enum packet_status parse_ip6_chain(const struct walk *walk, struct packet
     for (int i = 0; i <= PACKET_EXTENSIONS_MAX; i++) {
         packet->protocol = next;
         switch (next) {
-        case EXT_HOP_BY_HOP:
+        case PROTO_HOPOPTS:
             if (i) /* RFC 8200 section 4.1: only directly after the IPv6 header */
                 return PACKET_BAD_EXTENSION;
             break;
-        case EXT_ROUTING:
-        case EXT_DESTINATION: break;
-        case EXT_FRAGMENT:
+        case PROTO_ROUTING:
+        case PROTO_DSTOPTS: break;
+        case PROTO_FRAGMENT:
             if (fragment_seen)
                 return PACKET_BAD_EXTENSION;
             fragment_seen = true;
@@ -211,7 +205,7 @@ static enum packet_status parse_ip6_chain(const struct walk *walk, struct packet
             return status == PACKET_TRUNCATED && first ? PACKET_FRAG_TINY : status;
         const uint8_t *header = walk->data + packet->l4;
         uint32_t length = (header[1] + 1u) * 8;
-        if (next == EXT_ROUTING) {
+        if (next == PROTO_ROUTING) {
             packet->flags |= PACKET_ROUTING;
             if (header[2] == 0 && header[3] != 0 && !walk->quoted) /* RFC 5095 */
                 return PACKET_SOURCE_ROUTE;
@@ -226,19 +220,19 @@ static enum packet_status parse_ip6_chain(const struct walk *walk, struct packet
 
 static enum packet_status parse_ip6(const struct walk *walk, uint32_t offset, uint32_t limit, struct packet *packet)
 {
-    enum packet_status status = walk_need(walk, offset, PACKET_IP6_HEADER, limit);
+    enum packet_status status = walk_need(walk, offset, IP6_HEADER, limit);
     if (status)
         return status;
     const uint8_t *ip = walk->data + offset;
     uint32_t length = load_be16(ip + 4);
     if (ip[0] >> 4 != 6)
         return PACKET_BAD_HEADER;
-    if (!walk->quoted && length > limit - offset - PACKET_IP6_HEADER)
+    if (!walk->quoted && length > limit - offset - IP6_HEADER)
         return PACKET_BAD_LENGTH;
     packet->family = AMS_IPV6;
     packet->hop_limit = ip[7];
     packet->l3 = offset;
-    packet->l4 = offset + PACKET_IP6_HEADER;
+    packet->l4 = offset + IP6_HEADER;
     packet->l3_end = packet->l4 + length;
     memcpy(packet->src, ip + 8, 16);
     memcpy(packet->dst, ip + 24, 16);
@@ -254,16 +248,16 @@ enum packet_status packet_parse(const uint8_t *data, uint32_t avail, uint32_t to
     struct walk walk = {data, avail, false};
 
     memset(packet, 0, sizeof(*packet));
-    if (total < PACKET_ETH_HEADER)
+    if (total < ETH_HEADER)
         return PACKET_RUNT;
-    if (avail < PACKET_ETH_HEADER)
+    if (avail < ETH_HEADER)
         return PACKET_SHORT;
-    packet->l3 = PACKET_ETH_HEADER;
+    packet->l3 = ETH_HEADER;
     packet->ethertype = load_be16(data + 12);
     switch (packet->ethertype) {
-    case PACKET_TYPE_IP4: return parse_ip4(&walk, PACKET_ETH_HEADER, total, packet);
-    case PACKET_TYPE_IP6: return parse_ip6(&walk, PACKET_ETH_HEADER, total, packet);
-    case PACKET_TYPE_ARP: return walk_need(&walk, PACKET_ETH_HEADER, 28, total);
+    case ETHERTYPE_IPV4: return parse_ip4(&walk, ETH_HEADER, total, packet);
+    case ETHERTYPE_IPV6: return parse_ip6(&walk, ETH_HEADER, total, packet);
+    case ETHERTYPE_ARP: return walk_need(&walk, ETH_HEADER, 28, total);
     case TYPE_VLAN:
     case TYPE_QINQ:
     case TYPE_QINQ_OLD: return PACKET_VLAN;
@@ -284,22 +278,22 @@ enum packet_status packet_parse_quoted(const uint8_t *data, uint32_t avail, uint
 
 bool packet_fast(const uint8_t *data, uint32_t avail, uint32_t total, struct packet *packet)
 {
-    const uint8_t *ip = data + PACKET_ETH_HEADER, *l4;
+    const uint8_t *ip = data + ETH_HEADER, *l4;
     uint32_t end, l4_offset;
 
-    if (AMS_UNLIKELY(avail < PACKET_ETH_HEADER + PACKET_IP4_HEADER + PACKET_UDP_HEADER))
+    if (AMS_UNLIKELY(avail < ETH_HEADER + IP4_HEADER + UDP_HEADER))
         return false;
     uint32_t type = load_be16(data + 12);
-    if (AMS_LIKELY(type == PACKET_TYPE_IP4)) {
+    if (AMS_LIKELY(type == ETHERTYPE_IPV4)) {
         if (ip[0] != 0x45 || load_be16(ip + 6) & 0x3fff)
             return false;
         packet->family = AMS_IPV4;
         packet->protocol = ip[9];
-        l4_offset = PACKET_ETH_HEADER + PACKET_IP4_HEADER;
-        end = PACKET_ETH_HEADER + load_be16(ip + 2);
-    } else if (type == PACKET_TYPE_IP6) {
-        l4_offset = PACKET_ETH_HEADER + PACKET_IP6_HEADER;
-        if (ip[0] >> 4 != 6 || avail < l4_offset + PACKET_UDP_HEADER || ip_is4(ip + 8) || ip_is4(ip + 24))
+        l4_offset = ETH_HEADER + IP4_HEADER;
+        end = ETH_HEADER + load_be16(ip + 2);
+    } else if (type == ETHERTYPE_IPV6) {
+        l4_offset = ETH_HEADER + IP6_HEADER;
+        if (ip[0] >> 4 != 6 || avail < l4_offset + UDP_HEADER || ip_is4(ip + 8) || ip_is4(ip + 24))
             return false;
         packet->family = AMS_IPV6;
         packet->protocol = ip[6];
@@ -310,7 +304,7 @@ bool packet_fast(const uint8_t *data, uint32_t avail, uint32_t total, struct pac
     if (AMS_UNLIKELY(end > total))
         return false;
     l4 = data + l4_offset;
-    if (AMS_LIKELY(packet->protocol == PACKET_PROTO_TCP)) {
+    if (AMS_LIKELY(packet->protocol == PROTO_TCP)) {
         if (avail < l4_offset + PACKET_TCP_HEADER)
             return false;
         uint32_t hlen = (uint32_t)(l4[12] >> 4) * 4;
@@ -318,17 +312,17 @@ bool packet_fast(const uint8_t *data, uint32_t avail, uint32_t total, struct pac
             return false;
         packet->l4_hlen = (uint8_t)hlen;
         packet->tcp_flags = l4[13];
-    } else if (packet->protocol == PACKET_PROTO_UDP) {
+    } else if (packet->protocol == PROTO_UDP) {
         uint32_t length = load_be16(l4 + 4);
-        if (length < PACKET_UDP_HEADER || l4_offset + length > end)
+        if (length < UDP_HEADER || l4_offset + length > end)
             return false;
-        packet->l4_hlen = PACKET_UDP_HEADER;
+        packet->l4_hlen = UDP_HEADER;
         packet->tcp_flags = 0;
     } else {
         return false;
     }
     packet->flags = PACKET_PORTS;
-    packet->l3 = PACKET_ETH_HEADER;
+    packet->l3 = ETH_HEADER;
     packet->l3_end = end;
     packet->l4 = l4_offset;
     packet->sport = load_be16(l4);

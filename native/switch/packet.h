@@ -19,26 +19,13 @@
 
 #include "aiomultistack.h"
 #include "core/base.h"
+#include "wire/proto.h"
 
-#define PACKET_ETH_HEADER 14u
 #define PACKET_ETH_MIN 60u        /* shorter payloads may be padded to this */
-#define PACKET_IP4_HEADER 20u
-#define PACKET_IP6_HEADER 40u
 #define PACKET_TCP_HEADER 20u
-#define PACKET_UDP_HEADER 8u
-#define PACKET_ICMP_HEADER 8u
 #define PACKET_EXTENSIONS_MAX 8   /* IPv6 extension headers walked */
 
-#define PACKET_TYPE_IP4 0x0800u
-#define PACKET_TYPE_ARP 0x0806u
-#define PACKET_TYPE_IP6 0x86ddu
-
-#define PACKET_PROTO_ICMP 1
-#define PACKET_PROTO_IGMP 2
-#define PACKET_PROTO_TCP 6
-#define PACKET_PROTO_UDP 17
-#define PACKET_PROTO_ICMPV6 58
-
+#define PACKET_IGMP 2 /* protocol number (RFC 3376 section 4) */
 #define PACKET_TCP_RST 0x04u
 
 enum packet_status {
@@ -123,7 +110,7 @@ static inline uint32_t packet_dst_offset(const struct packet *packet)
  * quote it (RFC 792, RFC 4443 section 2.1); a redirect is none. */
 static inline bool packet_is_icmp_error(const struct packet *packet)
 {
-    if (packet->protocol == PACKET_PROTO_ICMPV6)
+    if (packet->protocol == PROTO_ICMPV6)
         return packet->icmp_type < 128;
     return packet->icmp_type == 3 || packet->icmp_type == 11 || packet->icmp_type == 12;
 }

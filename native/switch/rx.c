@@ -58,7 +58,7 @@ static int32_t rx_icmp_error(struct ams_switch *sw, const struct ams_frame *fram
     struct switch_tuple tuple;
     uint32_t reach = ams_min_u32(frame->len, outer->l3_end);
 
-    if (packet_parse_quoted(frame->data, reach, outer->l4 + PACKET_ICMP_HEADER, outer->family, &quoted) ||
+    if (packet_parse_quoted(frame->data, reach, outer->l4 + ICMP_HEADER, outer->family, &quoted) ||
         switch_address_kind(sw, quoted.src, quoted.family) != SWITCH_ADDRESS_UNICAST)
         return rx_host_or_drop(sw, SWITCH_RX_ICMP_QUOTE);
     if (!(quoted.flags & PACKET_PORTS)) /* about a ping, or about a later fragment */
@@ -82,12 +82,12 @@ static int32_t rx_whole(struct ams_switch *sw, const struct ams_frame *frame, co
         return owner != TUPLE_NOBODY ? owner : rx_unclaimed(sw);
     }
     switch (packet->protocol) {
-    case PACKET_PROTO_ICMP:
-    case PACKET_PROTO_ICMPV6:
-        if ((packet->protocol == PACKET_PROTO_ICMP) != (packet->family == AMS_IPV4))
+    case PROTO_ICMP:
+    case PROTO_ICMPV6:
+        if ((packet->protocol == PROTO_ICMP) != (packet->family == AMS_IPV4))
             return rx_unclaimed(sw);
         return packet_is_icmp_error(packet) ? rx_icmp_error(sw, frame, packet) : SWITCH_TO_CONTROL;
-    case PACKET_PROTO_IGMP: return SWITCH_TO_CONTROL;
+    case PACKET_IGMP: return SWITCH_TO_CONTROL;
     default: return rx_unclaimed(sw);
     }
 }
@@ -118,7 +118,7 @@ static int32_t rx_ip(struct ams_switch *sw, const struct ams_frame *frame, const
  * (IEEE 802.1Q section 6.9). */
 static void rx_untag(struct ams_switch *sw, struct ams_frame *frame)
 {
-    if (frame->len < PACKET_ETH_HEADER + TAG_BYTES || load_be16(frame->data + 12) != 0x8100 ||
+    if (frame->len < ETH_HEADER + TAG_BYTES || load_be16(frame->data + 12) != 0x8100 ||
         load_be16(frame->data + 14) & 0x0fff)
         return;
     memmove(frame->data + TAG_BYTES, frame->data, 12);
@@ -147,7 +147,7 @@ static int32_t rx_frame(struct ams_switch *sw, struct ams_frame *frame, uint64_t
         return rx_host_or_drop(sw, rx_reasons[status]);
     if (status)
         return rx_drop(sw, rx_reasons[status]);
-    if (packet.ethertype == PACKET_TYPE_ARP)
+    if (packet.ethertype == ETHERTYPE_ARP)
         return SWITCH_TO_CONTROL;
     return rx_ip(sw, frame, &packet, now);
 }

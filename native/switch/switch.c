@@ -128,7 +128,7 @@ enum switch_address switch_address_kind(const struct ams_switch *sw, const uint8
 /* Checks the arguments of a claim and makes the key. */
 static int switch_claim_key(struct switch_tuple *key, uint8_t protocol, const struct ams_endpoint *local)
 {
-    if ((protocol != PACKET_PROTO_TCP && protocol != PACKET_PROTO_UDP) || !local->port ||
+    if ((protocol != PROTO_TCP && protocol != PROTO_UDP) || !local->port ||
         !ip_fits_family(local->ip, local->family))
         return -AMS_EINVAL;
     switch_tuple_set(key, local->ip, local->port, protocol, (uint8_t)local->family);

@@ -75,9 +75,9 @@ static inline bool tx_csum_ok(const struct ams_tx *tx, const struct packet *pack
     uint32_t offset;
 
     switch (packet->protocol) {
-    case PACKET_PROTO_TCP: offset = 16; break;
-    case PACKET_PROTO_UDP: offset = 6; break;
-    case PACKET_PROTO_ICMPV6: offset = 2; break;
+    case PROTO_TCP: offset = 16; break;
+    case PROTO_UDP: offset = 6; break;
+    case PROTO_ICMPV6: offset = 2; break;
     default: return false;
     }
     return tx->csum_start == packet->l4 && tx->csum_offset == offset && packet->l4 + offset + 2 <= tx->head_len &&
@@ -98,14 +98,14 @@ static inline enum switch_counter tx_offload(const struct ams_switch *sw, const 
     if (!tx->gso_size) {
         if (flags & (TX_GSO4 | TX_GSO6))
             return SWITCH_TX_OFFLOAD;
-        return tx->total <= sw->mtu + PACKET_ETH_HEADER ? SWITCH_PASSED : SWITCH_TX_TOO_LONG;
+        return tx->total <= sw->mtu + ETH_HEADER ? SWITCH_PASSED : SWITCH_TX_TOO_LONG;
     }
     uint32_t header = packet->l4 + packet->l4_hlen;
     uint32_t expected = TX_CSUM | (packet->family == AMS_IPV4 ? TX_GSO4 : TX_GSO6);
-    if (flags != expected || packet->protocol != PACKET_PROTO_TCP || tx->gso_hdr_len != header ||
+    if (flags != expected || packet->protocol != PROTO_TCP || tx->gso_hdr_len != header ||
         header > tx->head_len || tx->total <= header)
         return SWITCH_TX_OFFLOAD;
-    if (header + tx->gso_size > sw->mtu + PACKET_ETH_HEADER)
+    if (header + tx->gso_size > sw->mtu + ETH_HEADER)
         return SWITCH_TX_TOO_LONG;
     return SWITCH_PASSED;
 }
@@ -128,7 +128,7 @@ static enum switch_counter tx_tuple(const struct ams_switch *sw, uint16_t port, 
     if (owner == port)
         return SWITCH_PASSED;
     /* RFC 9293 section 3.5.2: whoever answers for the address resets what nobody has */
-    if (owner == TUPLE_NOBODY && port == sw->control && packet->protocol == PACKET_PROTO_TCP &&
+    if (owner == TUPLE_NOBODY && port == sw->control && packet->protocol == PROTO_TCP &&
         packet->tcp_flags & PACKET_TCP_RST && !(packet->flags & PACKET_FRAG_FIRST))
         return SWITCH_PASSED;
     return SWITCH_TX_TUPLE;
@@ -141,9 +141,9 @@ static enum switch_counter tx_whole(const struct ams_switch *sw, uint16_t port, 
     if (packet->flags & PACKET_PORTS)
         return tx_tuple(sw, port, packet);
     switch (packet->protocol) {
-    case PACKET_PROTO_ICMP:
-    case PACKET_PROTO_ICMPV6: return switch_tx_icmp(sw, port, data, avail, packet);
-    case PACKET_PROTO_IGMP: return switch_tx_igmp(sw, port, packet);
+    case PROTO_ICMP:
+    case PROTO_ICMPV6: return switch_tx_icmp(sw, port, data, avail, packet);
+    case PACKET_IGMP: return switch_tx_igmp(sw, port, packet);
     default: return SWITCH_TX_PROTOCOL;
     }
 }
@@ -185,7 +185,7 @@ static enum switch_counter tx_frame(struct ams_switch *sw, uint16_t port, const 
     enum packet_status status = packet_parse(data, avail, tx->total, &packet);
     if (status == PACKET_RUNT)
         return SWITCH_TX_RUNT;
-    if (avail >= PACKET_ETH_HEADER && memcmp(data + 6, sw->mac, 6) != 0)
+    if (avail >= ETH_HEADER && memcmp(data + 6, sw->mac, 6) != 0)
         return SWITCH_TX_SOURCE_MAC;
     if (status)
         return tx_reasons[status];
@@ -194,7 +194,7 @@ static enum switch_counter tx_frame(struct ams_switch *sw, uint16_t port, const 
     enum switch_counter reason = tx_offload(sw, tx, &packet);
     if (reason)
         return reason;
-    if (packet.ethertype == PACKET_TYPE_ARP)
+    if (packet.ethertype == ETHERTYPE_ARP)
         return switch_tx_arp(sw, port, data, &packet);
     if (!tx_fills_frame(tx, &packet))
         return SWITCH_TX_BAD_LENGTH;

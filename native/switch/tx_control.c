@@ -71,7 +71,7 @@ static enum switch_counter tx_icmp_error(const struct ams_switch *sw, uint16_t p
     struct switch_tuple tuple;
     uint32_t reach = ams_min_u32(avail, outer->l3_end);
 
-    if (packet_parse_quoted(data, reach, outer->l4 + PACKET_ICMP_HEADER, outer->family, &quoted) ||
+    if (packet_parse_quoted(data, reach, outer->l4 + ICMP_HEADER, outer->family, &quoted) ||
         !ip_equal(quoted.src, outer->dst) || !control_serves(sw, quoted.dst, quoted.family))
         return SWITCH_TX_ICMP;
     if (!(quoted.flags & PACKET_PORTS))
@@ -166,7 +166,7 @@ static enum switch_counter tx_icmp6(const struct ams_switch *sw, uint16_t port, 
 enum switch_counter switch_tx_icmp(const struct ams_switch *sw, uint16_t port, const uint8_t *data, uint32_t avail,
                                    const struct packet *packet)
 {
-    if ((packet->protocol == PACKET_PROTO_ICMP) != (packet->family == AMS_IPV4))
+    if ((packet->protocol == PROTO_ICMP) != (packet->family == AMS_IPV4))
         return SWITCH_TX_PROTOCOL;
     if (packet->family == AMS_IPV6)
         return tx_icmp6(sw, port, data, avail, packet);

@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * tap.c - `tap:NAME`: a Linux TAP device.
+ *
+ * Theory of operation.  Each frame is one readv() or writev() of a virtio-net
+ * header and the frame (IFF_VNET_HDR).  The header lets checksums stay
+ * unfinished and TCP super-frames of up to 64 KB pass in both directions, so
+ * that the kernel's segmentation and its GRO never run: fewer, larger frames
+ * are what makes a TAP fast.
+ *
+ * Receive: the length is known only afterwards.  readv() scatters into a
+ * small frame and, from where that ends, into a large one at the same
+ * distance from its start; a frame that fits is taken as it is, for a longer
+ * one the first part is copied in front of the rest.  Frames that a call
+ * didn't need go back to the pool before it returns, so that what is in use
+ * is what the stack holds.
+ *
+ * The read that only finds the queue empty costs as much as one that brings
+ * something.  After LONE_STREAK calls that each found exactly one frame the
+ * driver stops after the first one (the fd is level-triggered: if there is
+ * more, the loop comes back at once), and looks again every LONE_PROBE calls.
+ *
+ * Transmit: the virtio-net header is written in front of tx->head, so that a
+ * frame without frags is one write(), and payload is never copied.  A TAP
+ * rarely refuses to take a frame; when it does (EAGAIN), the rest of the
+ * batch is copied to a queue, and room() is 0 until that is empty.
+ *
+ * Without vnet headers (refused by the kernel, or AMS_PORT_NO_OFFLOAD) the
+ * port's caps are 0 and checksums are finished here if somebody asks.
+ *
+ * A device that is deleted gives EBADFD on read: the port is broken for good.
+ * One that is down takes nothing (EIO): frames are dropped and counted.
+ */
+#define _GNU_SOURCE /* struct ifreq, O_CLOEXEC under -std=c11 */
+
+#include "io/port.h"
+
+#include "core/status.h"
+
+#ifdef __linux__
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <linux/virtio_net.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "wire/proto.h"
+
+#define TAP_DEVICE "/dev/net/tun"
+#define SMALL_ROOM (FRAME_SMALL - FRAME_HEADROOM)
+#define LONE_STREAK 16u
+#define LONE_PROBE 16u
+#define RETRY_DELAY AMS_NS_PER_MS /* no event tells when a full TAP has room again */
+
+struct tap_port {
+    struct ams_port port;
+    int fd;
+    uint32_t header;          /* bytes of virtio-net header before each frame: 0 without */
+    uint32_t lone;            /* calls in a row that found exactly one frame */
+    bool gone;                /* the device was deleted */
+    struct ams_frame *queue_head; /* what the kernel didn't take, header included */
+    struct ams_frame *queue_tail;
+    uint64_t retry_at;        /* when to try the queue again; AMS_NEVER while it is empty */
+};
+
+static struct tap_port *tap_from(struct ams_port *port)
+{
+    return AMS_CONTAINER_OF(port, struct tap_port, port);
+}
+
+/* ---- receive ------------------------------------------------------------------ */
+
+/* Sets a frame's flags from its virtio-net header. */
+static void tap_describe(struct ams_frame *frame, const struct virtio_net_hdr *header)
+{
+    if (header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
+        frame->flags |= FRAME_CSUM_OK | FRAME_CSUM_PARTIAL;
+    else if (header->flags & VIRTIO_NET_HDR_F_DATA_VALID)
+        frame->flags |= FRAME_CSUM_OK;
+    if ((header->gso_type & ~VIRTIO_NET_HDR_GSO_ECN) != VIRTIO_NET_HDR_GSO_NONE) {
+        frame->flags |= FRAME_GSO;
+        frame->gso_size = header->gso_size;
+    }
+}
+
+/* Takes a frame out of the kernel's queue and drops it: the pool is dry. */
+static ssize_t tap_discard(struct tap_port *tap)
+{
+    uint8_t scratch[64];
+    ssize_t length = read(tap->fd, scratch, sizeof(scratch));
+    if (length >= 0)
+        tap->port.info.rx_dropped++;
+    return length;
+}
+
+/* Reads one frame.
+ * @small, @large: spare frames; the one that was used up becomes NULL
+ * @out: the frame; NULL if it was dropped
+ * Return: bytes read, or -1 with errno. */
+static ssize_t tap_read(struct tap_port *tap, struct ams_frame **small, struct ams_frame **large,
+                        struct ams_frame **out)
+{
+    *out = NULL;
+    if (!*small)
+        *small = frame_new(tap->port.pool, FRAME_CLASS_SMALL);
+    if (!*large)
+        *large = frame_new(tap->port.pool, FRAME_CLASS_LARGE);
+    if (!*small || !*large)
+        return tap_discard(tap);
+    struct iovec parts[2] = {
+        {(*small)->data - tap->header, SMALL_ROOM + tap->header},
+        {(*large)->data + SMALL_ROOM, FRAME_LARGE - FRAME_HEADROOM - SMALL_ROOM},
+    };
+    ssize_t got = readv(tap->fd, parts, 2);
+    if (got < 0)
+        return got;
+    if ((size_t)got < tap->header + ETH_HEADER) {
+        tap->port.info.rx_dropped++;
+        return got;
+    }
+    struct virtio_net_hdr header;
+    memcpy(&header, (*small)->data - tap->header, tap->header);
+    uint32_t length = (uint32_t)got - tap->header;
+    if (length <= SMALL_ROOM) {
+        *out = *small;
+        *small = NULL;
+    } else {
+        memcpy((*large)->data, (*small)->data, SMALL_ROOM);
+        *out = *large;
+        *large = NULL;
+    }
+    (*out)->len = length;
+    if (tap->header)
+        tap_describe(*out, &header);
+    tap->port.info.rx_frames++;
+    tap->port.info.rx_bytes += length;
+    return got;
+}
+
+/* What a failed read means.  Return: 0 (nothing there), or a status. */
+static int tap_rx_error(struct tap_port *tap, int number)
+{
+    if (number == EAGAIN || number == EINTR)
+        return 0;
+    tap->gone = true;
+    return number == EBADFD || number == EFAULT ? -AMS_ENODEV : port_status(number);
+}
+
+static int tap_rx(struct ams_port *port, struct ams_frame **frames, int n, uint64_t now)
+{
+    struct tap_port *tap = tap_from(port);
+    struct ams_frame *small = NULL, *large = NULL, *frame;
+    bool stop_early = tap->lone >= LONE_STREAK && tap->lone % LONE_PROBE != 0;
+    int taken = 0, reads = 0, status = 0;
+
+    (void)now;
+    if (tap->gone)
+        return -AMS_ENODEV;
+    while (reads < n) {
+        if (tap_read(tap, &small, &large, &frame) < 0) {
+            status = tap_rx_error(tap, errno);
+            break;
+        }
+        reads++;
+        if (frame)
+            frames[taken++] = frame;
+        if (stop_early)
+            break;
+    }
+    if (reads > 1)
+        tap->lone = 0;
+    else if (reads == 1 && n > 1)
+        tap->lone++;
+    frame_free(small);
+    frame_free(large);
+    return taken ? taken : status;
+}
+
+/* ---- transmit ----------------------------------------------------------------- */
+
+/* Writes the virtio-net header of a frame in front of its head. */
+static void tap_put_header(const struct ams_tx *tx)
+{
+    struct virtio_net_hdr header = {0};
+
+    if (tx->flags & TX_CSUM) {
+        header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+        header.csum_start = tx->csum_start;
+        header.csum_offset = tx->csum_offset;
+    }
+    if (tx->gso_size) {
+        header.gso_type = tx->flags & TX_GSO4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
+        header.gso_size = tx->gso_size;
+        header.hdr_len = tx->gso_hdr_len;
+    }
+    memcpy(tx->head - sizeof(header), &header, sizeof(header));
+}
+
+/* Counts what became of a frame that was written.
+ * @result: of the write
+ * Return: false if it must be tried again later. */
+static bool tap_written(struct tap_port *tap, ssize_t result, uint32_t length)
+{
+    if (result >= 0) {
+        tap->port.info.tx_frames++;
+        tap->port.info.tx_bytes += length;
+        return true;
+    }
+    if (errno == EAGAIN)
+        return false;
+    tap->port.info.tx_dropped++;
+    return true;
+}
+
+/* Writes one frame.  Return: false if the kernel has no room now. */
+static bool tap_write(struct tap_port *tap, const struct ams_tx *tx)
+{
+    struct iovec parts[TX_FRAGS + 1];
+    ssize_t result;
+
+    if (tap->header)
+        tap_put_header(tx);
+    else if (tx->flags & TX_CSUM)
+        port_finish_csum(tx);
+    parts[0] = (struct iovec){tx->head - tap->header, tx->head_len + tap->header};
+    for (uint32_t i = 0; i < tx->n_frags; i++)
+        parts[i + 1] = (struct iovec){(void *)(uintptr_t)tx->frags[i].data, tx->frags[i].len};
+    do {
+        result = tx->n_frags ? writev(tap->fd, parts, tx->n_frags + 1) : write(tap->fd, parts[0].iov_base,
+                                                                               parts[0].iov_len);
+    } while (result < 0 && errno == EINTR);
+    return tap_written(tap, result, tx->total);
+}
+
+/* Copies a frame, with its virtio-net header, to the queue.  (tap_write has
+ * been called for it: header and checksum are in place.) */
+static void tap_enqueue(struct tap_port *tap, const struct ams_tx *tx)
+{
+    struct ams_frame *frame = NULL;
+
+    if (tap->header + tx->total <= FRAME_LARGE - FRAME_HEADROOM)
+        frame = frame_new(tap->port.pool, port_frame_class(tap->header + tx->total));
+    if (!frame) {
+        tap->port.info.tx_dropped++;
+        return;
+    }
+    memcpy(frame->data, tx->head - tap->header, tap->header);
+    frame->len = tap->header + tx_gather(tx, frame->data + tap->header);
+    if (tap->queue_tail)
+        tap->queue_tail->next = frame;
+    else
+        tap->queue_head = frame;
+    tap->queue_tail = frame;
+}
+
+static int tap_room(struct ams_port *port)
+{
+    return tap_from(port)->queue_head ? 0 : PORT_BURST;
+}
+
+static int tap_tx(struct ams_port *port, const struct ams_tx *tx, int n, uint64_t now)
+{
+    struct tap_port *tap = tap_from(port);
+    int i = 0;
+
+    while (i < n && tap_write(tap, &tx[i]))
+        i++;
+    if (i == n)
+        return n;
+    tap->retry_at = now + RETRY_DELAY;
+    tap_enqueue(tap, &tx[i++]);
+    for (; i < n; i++) {
+        if (tap->header)
+            tap_put_header(&tx[i]);
+        else if (tx[i].flags & TX_CSUM)
+            port_finish_csum(&tx[i]);
+        tap_enqueue(tap, &tx[i]);
+    }
+    return n;
+}
+
+static void tap_flush(struct ams_port *port, uint64_t now)
+{
+    struct tap_port *tap = tap_from(port);
+
+    if (AMS_LIKELY(!tap->queue_head))
+        return;
+    while (tap->queue_head) {
+        struct ams_frame *frame = tap->queue_head;
+        ssize_t result = write(tap->fd, frame->data, frame->len);
+        if (!tap_written(tap, result, frame->len - tap->header)) {
+            tap->retry_at = now + RETRY_DELAY;
+            return;
+        }
+        tap->queue_head = frame->next;
+        frame_free(frame);
+    }
+    tap->queue_tail = NULL;
+    tap->retry_at = AMS_NEVER;
+}
+
+static uint64_t tap_deadline(struct ams_port *port)
+{
+    return tap_from(port)->retry_at;
+}
+
+/* ---- open and close ----------------------------------------------------------- */
+
+static void tap_close(struct ams_port *port)
+{
+    struct tap_port *tap = tap_from(port);
+
+    while (tap->queue_head) {
+        struct ams_frame *next = tap->queue_head->next;
+        frame_free(tap->queue_head);
+        tap->queue_head = next;
+    }
+    if (tap->fd >= 0)
+        close(tap->fd);
+    mem_free(tap);
+}
+
+/* Checks what the kernel would refuse, or worse, expand. */
+static int tap_check_name(const char *name, const struct port_error *error)
+{
+    size_t length = strlen(name);
+
+    if (!length)
+        return port_fail(error, -AMS_EINVAL, "a TAP port needs a device name, as in tap:ams0");
+    if (length >= IFNAMSIZ)
+        return port_fail(error, -AMS_EINVAL, "device name '%.40s' is too long: at most %d characters", name,
+                         IFNAMSIZ - 1);
+    if (strpbrk(name, "/%: \t\n") || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return port_fail(error, -AMS_EINVAL, "'%s' is not a device name: use letters, digits, '-', '_' and '.'", name);
+    return 0;
+}
+
+/* Explains why a TAP could not be had.  Return: the status for number. */
+static int tap_refused(const char *name, int number, const struct port_error *error)
+{
+    int status = port_status(number);
+
+    switch (number) {
+    case EPERM:
+    case EACCES:
+        return port_fail(error, status,
+                         "no permission for TAP device %s: run as root, or have root make it for you: "
+                         "ip tuntap add dev %s mode tap user $USER (and let you open " TAP_DEVICE ")", name, name);
+    case EBUSY:
+        return port_fail(error, status, "TAP device %s is used by another process", name);
+    case ENOENT:
+    case ENODEV:
+        return port_fail(error, status, TAP_DEVICE " is missing: load the tun module (modprobe tun), or give the "
+                         "container this device");
+    case EINVAL:
+        return port_fail(error, status, "%s exists, but is no TAP device (a TUN, or another kind of interface)", name);
+    default:
+        return port_fail(error, status, "cannot open TAP device %s: %s", name, strerror(number));
+    }
+}
+
+/* Attaches fd to the device, with the most features that the kernel grants.
+ * Return: 0, or an errno. */
+static int tap_attach(struct tap_port *tap, const char *name, bool offload)
+{
+    static const short features[] = {IFF_VNET_HDR, IFF_VNET_HDR | IFF_MULTI_QUEUE, 0, IFF_MULTI_QUEUE};
+    struct ifreq request;
+    int number = EINVAL;
+
+    for (size_t i = offload ? 0 : 2; i < AMS_ARRAY_SIZE(features); i++) {
+        memset(&request, 0, sizeof(request));
+        memcpy(request.ifr_name, name, strlen(name));
+        request.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | features[i]);
+        if (ioctl(tap->fd, TUNSETIFF, &request) == 0) {
+            tap->header = features[i] & IFF_VNET_HDR ? sizeof(struct virtio_net_hdr) : 0;
+            return 0;
+        }
+        number = errno;
+        if (number != EINVAL) /* EINVAL: other features than the device has */
+            break;
+    }
+    return number;
+}
+
+/* Asks for checksum and segmentation offload; sets what was granted. */
+static void tap_set_offload(struct tap_port *tap)
+{
+    int size = (int)tap->header;
+    uint32_t *caps = &tap->port.info.caps;
+
+    if (!tap->header) {
+        ioctl(tap->fd, TUNSETOFFLOAD, 0ul); /* a device that somebody else used may still have it on */
+        return;
+    }
+    ioctl(tap->fd, TUNSETVNETHDRSZ, &size);
+    /* What we may send needs no agreement; what the kernel may send does. */
+    *caps = AMS_CAP_CSUM_TX | AMS_CAP_TSO4 | AMS_CAP_TSO6;
+    if (ioctl(tap->fd, TUNSETOFFLOAD, (unsigned long)(TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6)) == 0)
+        *caps |= AMS_CAP_CSUM_RX | AMS_CAP_LRO;
+    else if (ioctl(tap->fd, TUNSETOFFLOAD, (unsigned long)TUN_F_CSUM) == 0)
+        *caps |= AMS_CAP_CSUM_RX;
+}
+
+/* Reads the device's MTU and MAC.  Return: 0, or an errno. */
+static int tap_read_link(struct tap_port *tap, const char *name)
+{
+    struct ifreq request;
+    int number = 0, fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return errno;
+    memset(&request, 0, sizeof(request));
+    memcpy(request.ifr_name, name, strlen(name));
+    if (ioctl(fd, SIOCGIFMTU, &request) == 0)
+        tap->port.info.mtu = (uint32_t)request.ifr_mtu;
+    else
+        number = errno;
+    if (ioctl(fd, SIOCGIFHWADDR, &request) == 0)
+        memcpy(tap->port.info.mac, request.ifr_hwaddr.sa_data, 6);
+    else
+        number = errno;
+    close(fd);
+    return number;
+}
+
+static int tap_open(struct ams_port **port, const char *name, const struct ams_port_config *config,
+                    struct frame_pool *pool, struct port_error *error)
+{
+    int status = tap_check_name(name, error);
+    if (status)
+        return status;
+    struct tap_port *tap = mem_zalloc(1, sizeof(*tap));
+    if (!tap)
+        return port_fail(error, -AMS_ENOMEM, "out of memory");
+    tap->port.ops = &tap_ops;
+    tap->port.pool = pool;
+    tap->retry_at = AMS_NEVER;
+    tap->fd = open(TAP_DEVICE, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    int number = tap->fd < 0 ? errno : tap_attach(tap, name, !(config->flags & AMS_PORT_NO_OFFLOAD));
+    if (!number) {
+        tap_set_offload(tap);
+        number = tap_read_link(tap, name);
+    }
+    if (number) {
+        tap_close(&tap->port);
+        return tap_refused(name, number, error);
+    }
+    if (config->mtu)
+        tap->port.info.mtu = config->mtu;
+    tap->port.info.fd = tap->fd;
+    *port = &tap->port;
+    return 0;
+}
+
+const struct port_ops tap_ops = {
+    .scheme = "tap",
+    .open = tap_open,
+    .rx = tap_rx,
+    .room = tap_room,
+    .tx = tap_tx,
+    .flush = tap_flush,
+    .deadline = tap_deadline,
+    .close = tap_close,
+};
+
+#else
+
+static int tap_open(struct ams_port **port, const char *name, const struct ams_port_config *config,
+                    struct frame_pool *pool, struct port_error *error)
+{
+    (void)port, (void)name, (void)config, (void)pool;
+    return port_fail(error, -AMS_EOPNOTSUPP, "tap: ports are not supported on this system; mem: ports are");
+}
+
+const struct port_ops tap_ops = {.scheme = "tap", .open = tap_open};
+
+#endif
