@@ -1,0 +1,83 @@
+"""Socket addresses as Python has them, and as the engine has them (`struct ams_endpoint`)."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from typing import Any, Union
+
+__all__ = ["ENDPOINT_SIZE", "FAMILIES", "SockAddr", "describe", "is_loopback", "is_wildcard", "numeric", "pack", "unpack"]
+
+#: ("10.9.0.2", 80) or ("fd09::2", 80, 0, 0).
+SockAddr = Union[tuple[str, int], tuple[str, int, int, int]]
+
+_ENDPOINT = struct.Struct("=16sHHI")  # ip, port, family, scope_id: struct ams_endpoint
+ENDPOINT_SIZE = _ENDPOINT.size
+_MAPPED = b"\0" * 10 + b"\xff\xff"  # RFC 4291 section 2.5.5.2
+
+#: The engine's families and the system's.
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+def pack(address: tuple[Any, ...]) -> bytes:
+    """A `struct ams_endpoint` of a numeric socket address.
+
+    Raises OSError, as inet_pton does, if the host is not a numeric address.
+    """
+    host, port = address[:2]
+    if ":" not in host:
+        return _ENDPOINT.pack(_MAPPED + socket.inet_pton(socket.AF_INET, host), port, 4, 0)
+    host, _, _ = host.partition("%")
+    raw = socket.inet_pton(socket.AF_INET6, host)
+    if raw.startswith(_MAPPED):
+        return _ENDPOINT.pack(raw, port, 4, 0)
+    scope = address[3] if len(address) > 3 else 0
+    return _ENDPOINT.pack(raw, port, 6, scope)
+
+
+def unpack(raw: bytes) -> SockAddr | None:
+    """The socket address of a `struct ams_endpoint`; None if it holds none."""
+    ip, port, family, scope = _ENDPOINT.unpack(raw)
+    if family == 4:
+        return socket.inet_ntop(socket.AF_INET, ip[12:]), port
+    if family == 6:
+        return socket.inet_ntop(socket.AF_INET6, ip), port, 0, scope
+    return None
+
+
+def describe(address: tuple[Any, ...]) -> str:
+    """ "10.9.0.2:80" or "[fd09::2]:80", for messages."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def numeric(host: object, port: object, family: int = 0) -> tuple[int, SockAddr] | None:
+    """Family and socket address, if host and port are numbers already; None if a resolver has to be asked."""
+    if isinstance(host, bytes):
+        host = host.decode("ascii", "replace")
+    if not isinstance(host, str) or "%" in host:
+        return None
+    try:
+        number = int(port) if port not in (None, "", b"") else 0  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        return None
+    if not 0 <= number <= 65535:
+        raise OverflowError("port must be 0-65535.")
+    for candidate in (socket.AF_INET, socket.AF_INET6) if family == 0 else (family,):
+        try:
+            socket.inet_pton(candidate, host)
+        except OSError:
+            continue
+        return (candidate, (host, number)) if candidate == socket.AF_INET else (candidate, (host, number, 0, 0))
+    return None
+
+
+def is_wildcard(host: str) -> bool:
+    """True for 0.0.0.0 and ::."""
+    return host in ("0.0.0.0", "::") or ipaddress.ip_address(host.partition("%")[0]).is_unspecified
+
+
+def is_loopback(host: str) -> bool:
+    """True for 127.0.0.0/8 and ::1."""
+    return host.startswith("127.") or host == "::1"

@@ -1,0 +1,383 @@
+"""Configuration: one frozen dataclass, filled in by code, the environment or a TOML file.
+
+Where a field comes from, the earlier wins: an explicit argument, the variable ``AIOMULTISTACK_<FIELD>``, the
+file ``aiomultistack.toml`` in the current directory (or the one that ``AIOMULTISTACK_CONFIG`` names), the
+default.  `Config(...)` itself looks at none of them: `Config.load()` does.
+
+A field's metadata says how its text is read, so that a new field needs no code elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ._errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Config"]
+
+PREFIX = "AIOMULTISTACK_"
+FILE_VARIABLE = "AIOMULTISTACK_CONFIG"
+FILE_NAME = "aiomultistack.toml"
+
+_SCHEMES = ("tap", "mem", "xdp", "netmap", "switch")
+_MAC = re.compile(r"[0-9A-Fa-f]{2}([:-])[0-9A-Fa-f]{2}(\1[0-9A-Fa-f]{2}){4}\Z")
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
+_HINT = (
+    "Set a port and addresses: Config(port='tap:ams0', addresses=['10.9.0.2/24'], host_addresses=['10.9.0.1/24']), "
+    "or the variables AIOMULTISTACK_PORT and AIOMULTISTACK_ADDRESSES, or port and addresses in aiomultistack.toml"
+)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _integer(text: str) -> int:
+    return int(text.replace("_", ""), 0)
+
+
+def _boolean(text: str) -> bool:
+    word = text.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError(f"neither {', '.join(_TRUE)} nor {', '.join(_FALSE)}")
+
+
+def _field(default: Any, parse: Callable[[str], Any] = str) -> Any:
+    return field(default=default, metadata={"parse": parse})
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """The fields of `Config`, before they are checked."""
+
+    port: str = _field("")
+    addresses: tuple[str, ...] = _field((), _words)
+    gateway: tuple[str, ...] = _field((), _words)
+    host_addresses: tuple[str, ...] = _field((), _words)
+    host_stack: str = _field("no")
+    mac: str | None = _field(None)
+    mtu: int = _field(0, _integer)
+    congestion: str | None = _field(None)
+    seed: int | None = _field(None, _integer)
+    sndbuf: int = _field(0, _integer)
+    rcvbuf: int = _field(0, _integer)
+    sndbuf_max: int = _field(0, _integer)
+    rcvbuf_max: int = _field(0, _integer)
+    backlog: int = _field(0, _integer)
+    max_connections: int = _field(0, _integer)
+    time_wait: float = _field(60.0, float)
+    ephemeral_ports: tuple[int, int] = _field((32768, 60999), lambda text: tuple(map(int, text.split("-"))))
+    offload: bool = _field(True, _boolean)
+    dad: bool = _field(False, _boolean)
+    base: str = _field("auto")
+    control: bool = _field(True, _boolean)
+
+
+class Config(_Fields):
+    """What a loop's user-space stack is made of.
+
+    port: ``tap:NAME`` (a TAP device, made if missing) or ``mem:NAME`` (a hub inside the process).
+    addresses: the stack's own, each with a prefix length: ``["10.9.0.2/24", "fd09::2/64"]``.
+    gateway: default routers, at most one of each family: ``"10.9.0.1"`` or ``"10.9.0.1,fd09::1"``.
+    host_addresses: what the system's side of a TAP gets; needs root or CAP_NET_ADMIN if it lacks them.
+    host_stack: ``"no"``, or ``"also"``: wildcard binds listen on the system's own stack too.
+    mac: the stack's Ethernet address; None: made from the seed.
+    mtu: bytes; 0: the port's own.
+    congestion: name of the congestion control; None: the engine's default, ``"cubic"``.
+    seed: makes initial sequence numbers, ports and hash keys repeatable (tests only); None: random.
+    sndbuf, rcvbuf: initial socket buffers in bytes; sndbuf_max, rcvbuf_max: what auto-tuning may make of
+        them; 0: the engine's default.
+    backlog: connections that may wait in each listener, if more than the application asks for.
+    max_connections: endpoints of all kinds; 0: the engine's limit, 1,048,576.
+    time_wait: seconds that a closed connection's ports stay reserved (RFC 9293 section 3.6.1).
+    ephemeral_ports: first and last local port of outgoing connections.
+    offload: let the port do checksums and segmentation where it can.
+    dad: probe IPv6 addresses before use (RFC 4862 section 5.4); they are usable a second later then.
+    base: the loop underneath: ``"uvloop"``, ``"asyncio"``, or ``"auto"``: uvloop if it is installed.
+    control: answer ``aiomultistack ss`` on a Unix socket.
+
+    Raises ConfigError for whatever cannot be meant.  Sequences may be given as comma-separated text.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        port: str = "",
+        addresses: str | Iterable[str] = (),
+        gateway: str | Iterable[str] | None = None,
+        host_addresses: str | Iterable[str] = (),
+        *,
+        host_stack: str = "no",
+        mac: str | None = None,
+        mtu: int = 0,
+        congestion: str | None = None,
+        seed: int | None = None,
+        sndbuf: int = 0,
+        rcvbuf: int = 0,
+        sndbuf_max: int = 0,
+        rcvbuf_max: int = 0,
+        backlog: int = 0,
+        max_connections: int = 0,
+        time_wait: float = 60.0,
+        ephemeral_ports: tuple[int, int] = (32768, 60999),
+        offload: bool = True,
+        dad: bool = False,
+        base: str = "auto",
+        control: bool = True,
+    ) -> None:
+        super().__init__(
+            port=port,
+            addresses=_tuple("addresses", addresses),
+            gateway=_tuple("gateway", gateway),
+            host_addresses=_tuple("host_addresses", host_addresses),
+            host_stack=host_stack,
+            mac=mac,
+            mtu=mtu,
+            congestion=congestion,
+            seed=seed,
+            sndbuf=sndbuf,
+            rcvbuf=rcvbuf,
+            sndbuf_max=sndbuf_max,
+            rcvbuf_max=rcvbuf_max,
+            backlog=backlog,
+            max_connections=max_connections,
+            time_wait=time_wait,
+            ephemeral_ports=ephemeral_ports,
+            offload=offload,
+            dad=dad,
+            base=base,
+            control=control,
+        )
+        _check(self)
+
+    @classmethod
+    def load(cls, **explicit: Any) -> Config:
+        """The configuration from arguments, environment and file, in this order of precedence."""
+        return cls(**{**_file_values(os.environ), **_environ_values(os.environ), **explicit})
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Config:
+        """The configuration from ``AIOMULTISTACK_*`` variables alone."""
+        return cls(**_environ_values(os.environ if environ is None else environ))
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Config:
+        """The configuration from a TOML file; fields stand at its top or in a table ``[aiomultistack]``."""
+        return cls(**_read_file(Path(path)))
+
+    def replace(self, **changes: Any) -> Config:
+        """A copy with some fields changed."""
+        return type(self)(**{**dataclasses.asdict(self), **changes})
+
+    def require(self) -> Config:
+        """Returns itself if it has what a stack needs; raises ConfigError if not."""
+        if not self.port and not self.addresses:
+            raise ConfigError(f"aiomultistack is not configured. {_HINT}")
+        if not self.port:
+            raise ConfigError(f"no port is configured. {_HINT}")
+        if not self.addresses:
+            raise ConfigError(f"port {self.port!r} has no addresses. {_HINT}")
+        return self
+
+    @property
+    def scheme(self) -> str:
+        """The port's driver: ``tap``, ``mem``."""
+        return self.port.partition(":")[0]
+
+    @property
+    def port_name(self) -> str:
+        """The port without its driver: a device's or a hub's name."""
+        return self.port.partition(":")[2]
+
+
+FIELDS: dict[str, dataclasses.Field[Any]] = {item.name: item for item in dataclasses.fields(_Fields)}
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def _tuple(name: str, value: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Text with commas, or an iterable of texts, as a tuple."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return _words(value)
+    try:
+        items = tuple(str(item) for item in value)
+    except TypeError:
+        raise ConfigError(f"{name} must be a list of addresses, not {value!r}") from None
+    return items
+
+
+# ---- sources ---------------------------------------------------------------------------------------------
+
+
+def _environ_values(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The fields that the environment sets."""
+    values = {}
+    variables = {PREFIX + name.upper(): item for name, item in FIELDS.items()}
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX) or variable == FILE_VARIABLE:
+            continue
+        item = variables.get(variable)
+        if item is None:
+            near = _nearest(variable, variables)
+            if near:
+                raise ConfigError(f"the variable {variable} is not one of ours{near}")
+            continue
+        try:
+            values[item.name] = item.metadata["parse"](text)
+        except ValueError as error:
+            raise ConfigError(f"{variable}={text!r} cannot be read: {error}") from None
+    return values
+
+
+def _file_values(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of the configuration file, if there is one."""
+    named = environ.get(FILE_VARIABLE)
+    path = Path(named) if named else Path(FILE_NAME)
+    if not named and not path.is_file():
+        return {}
+    return _read_file(path)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            table = tomllib.load(stream)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    table = table.get("aiomultistack", table)
+    for name in table:
+        if name not in FIELDS:
+            raise ConfigError(f"{path}: there is no field {name!r}{_nearest(name, FIELDS)}")
+    return dict(table)
+
+
+# ---- checks ----------------------------------------------------------------------------------------------
+
+
+def _check(config: Config) -> None:
+    """Raises ConfigError for the first field that is wrong; brings the others to their normal form."""
+    _check_port(config.port)
+    _check_interfaces("addresses", config.addresses)
+    _check_interfaces("host_addresses", config.host_addresses)
+    _check_gateways(config)
+    _check_choice("host_stack", config.host_stack, ("no", "also"))
+    _check_choice("base", config.base, ("auto", "uvloop", "asyncio"))
+    for name in ("offload", "dad", "control"):
+        if not isinstance(getattr(config, name), bool):
+            raise ConfigError(f"{name} must be true or false, not {getattr(config, name)!r}")
+    for name in ("sndbuf", "rcvbuf", "sndbuf_max", "rcvbuf_max", "backlog", "max_connections"):
+        _check_range(name, getattr(config, name), 0, 1 << 30)
+    _check_range("mtu", config.mtu, 0, 65535)
+    if 0 < config.mtu < (1280 if any(":" in address for address in config.addresses) else 576):
+        raise ConfigError(f"mtu {config.mtu} is too small: IPv6 needs 1280 bytes (RFC 8200 section 5), IPv4 576")
+    if config.seed is not None:
+        _check_range("seed", config.seed, 0, (1 << 128) - 1)
+    if config.mac is not None:
+        _check_mac(config.mac)
+    if config.host_addresses and config.scheme != "tap":
+        raise ConfigError(f"host_addresses are for tap: ports; {config.port!r} has no system side")
+    _check_timing(config)
+
+
+def _check_port(port: str) -> None:
+    if not isinstance(port, str):
+        raise ConfigError(f"port must be text such as 'tap:ams0', not {port!r}")
+    if not port:
+        return
+    scheme, colon, name = port.partition(":")
+    if not colon or not name or scheme not in _SCHEMES:
+        raise ConfigError(
+            f"port {port!r} is not one of tap:NAME, mem:NAME"
+            + (f"; for a TAP device write 'tap:{port}'" if not colon else "")
+        )
+
+
+def _check_interfaces(name: str, addresses: tuple[str, ...]) -> None:
+    for address in addresses:
+        if "/" not in address:
+            raise ConfigError(f"{name}: {address!r} needs a prefix length, such as {address}/{_usual_prefix(address)}")
+        try:
+            interface = ipaddress.ip_interface(address)
+        except ValueError as error:
+            raise ConfigError(f"{name}: {address!r} is not an address with a prefix length: {error}") from None
+        if interface.ip.is_multicast or interface.ip.is_unspecified or interface.ip.is_loopback:
+            raise ConfigError(f"{name}: {address} cannot be an interface's own address; choose a unicast address")
+    if len({ipaddress.ip_interface(address).ip for address in addresses}) != len(addresses):
+        raise ConfigError(f"{name}: an address is listed twice in {', '.join(addresses)}")
+
+
+def _usual_prefix(address: str) -> int:
+    return 64 if ":" in address else 24
+
+
+def _check_gateways(config: Config) -> None:
+    networks = [ipaddress.ip_interface(address).network for address in config.addresses]
+    families = set()
+    for text in config.gateway:
+        try:
+            gateway = ipaddress.ip_address(text)
+        except ValueError:
+            raise ConfigError(f"gateway: {text!r} is not an IP address") from None
+        if gateway.version in families:
+            raise ConfigError(f"gateway: only one IPv{gateway.version} gateway is possible")
+        families.add(gateway.version)
+        reachable = any(network.version == gateway.version and gateway in network for network in networks)
+        if networks and not reachable and not (gateway.version == 6 and gateway.is_link_local):
+            raise ConfigError(f"gateway {gateway} is in no network of addresses ({', '.join(config.addresses)})")
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
+
+
+def _check_range(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ConfigError(f"{name} must be a number from {low} to {high}, not {value!r}")
+
+
+def _check_mac(mac: object) -> None:
+    if not isinstance(mac, str) or not _MAC.match(mac):
+        raise ConfigError(f"mac must look like '02:00:00:00:00:01', not {mac!r}")
+    if int(mac[:2], 16) & 1:
+        raise ConfigError(f"mac {mac} is a group address: its first byte must be even")
+
+
+def _check_timing(config: Config) -> None:
+    if not isinstance(config.time_wait, (int, float)) or not 0 <= config.time_wait <= 3600:
+        raise ConfigError(f"time_wait must be seconds from 0 to 3600, not {config.time_wait!r}")
+    ports = config.ephemeral_ports
+    try:
+        low, high = ports
+        valid = 1 <= low <= high <= 65535
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ConfigError(f"ephemeral_ports must be first and last port, such as (32768, 60999), not {ports!r}")
+    object.__setattr__(config, "ephemeral_ports", (low, high))

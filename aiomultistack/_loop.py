@@ -1,0 +1,483 @@
+"""The event loop: what is the user-space stack's goes there, the rest goes to the loop underneath.
+
+`Loop` is a mixin over uvloop's loop or asyncio's selector loop.  It overrides the methods that take network
+addresses, decides for each address whose it is, and calls super() for all that isn't the stack's:
+
+- a bind on an address that a node owns is the node's; a wildcard bind is every node's, and with
+  ``host_stack="also"`` the system's too;
+- a connect to an address that a node routes is the node's; 127.0.0.0/8 and ::1 are always the system's, as is
+  whatever a local address of the system's is asked for;
+- a kernel socket that a library made itself and passes to `sock_connect` or `create_server(sock=)` is treated by
+  its address in the same way.
+
+A loop may drive several nodes (`loop.multistack.attach()`); a connection to an address that one of them owns
+leaves through another one, if that has a route.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ipaddress
+import socket
+import weakref
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from . import _control, _tls
+from ._addresses import SockAddr, is_loopback, is_wildcard, numeric
+from ._conduit import Conduit
+from ._config import Config
+from ._connect import AddressInfo, TLSOptions, connect_any, open_transport
+from ._datagram import DatagramTransport
+from ._node import EndpointInfo, Node
+from ._pump import Pump
+from ._sendfile import sendfile
+from ._server import Server, ServerOptions, listen_on
+
+if TYPE_CHECKING:
+    import ssl as ssl_module
+
+__all__ = ["Loop", "Multistack"]
+
+_INET = (socket.AF_INET, socket.AF_INET6)
+
+
+class Multistack:
+    """What a loop tells about its user-space stack: ``loop.multistack``."""
+
+    def __init__(self, loop: Loop, config: Config) -> None:
+        self._loop = loop
+        #: The configuration of the loop's first node.
+        self.config = config
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The loop's nodes, one for each port."""
+        return tuple(pump.node for pump in self._loop._pumps)
+
+    def attach(self, config: Config) -> Node:
+        """Opens another port and stack, driven by the same loop."""
+        from ._factory import open_node
+
+        node = open_node(config, self.nodes[0].clock)
+        self._loop._pumps.append(Pump(self._loop, node))
+        return node
+
+    def counters(self) -> dict[str, int]:
+        """Every counter of port, switch and stack by name, added up over the nodes."""
+        total: dict[str, int] = {}
+        for node in self.nodes:
+            for name, value in node.counters().items():
+                total[name] = total.get(name, 0) + value
+        return total
+
+    def endpoints(self) -> list[EndpointInfo]:
+        """Every endpoint: listeners, connections, TIME-WAIT, UDP."""
+        return [info for node in self.nodes for info in node.endpoints()]
+
+    def connections(self) -> list[EndpointInfo]:
+        """The TCP connections."""
+        infos = self.endpoints()
+        return [info for info in infos if info.protocol == socket.IPPROTO_TCP and info.state_name != "LISTEN"]
+
+    @property
+    def frames(self) -> int:
+        """Frames that the nodes hold; 0 when they are idle."""
+        return sum(node.frames for node in self.nodes)
+
+
+class Loop(asyncio.AbstractEventLoop):
+    """The part of our event loops that doesn't depend on the loop underneath."""
+
+    #: The user-space stack: counters, connections, configuration.
+    multistack: Multistack
+
+    def __init__(self, node: Node, *args: Any) -> None:
+        super().__init__(*args)
+        self.multistack = Multistack(self, node.config)
+        self._pumps: list[Pump] = [Pump(self, node)]
+        self._conduits: weakref.WeakKeyDictionary[socket.socket, Conduit] = weakref.WeakKeyDictionary()
+        self._control = _control.start(self, self.multistack) if node.config.control else None
+
+    @property
+    def multistack_config(self) -> Config:
+        """The configuration, for the control socket."""
+        return self.multistack.config
+
+    def close(self) -> None:
+        """Closes the loop; connections of the user-space stack that are still open are reset."""
+        if not self.is_running() and not self.is_closed():
+            _control.stop(self._control)
+            for pump in self._pumps:
+                pump.close()
+            self._conduits.clear()
+        super().close()
+
+    # ---- whose address is it ------------------------------------------------------------------------------
+
+    def _pump_to(self, remote: tuple[Any, ...], local: tuple[Any, ...] | None = None) -> Pump | None:
+        """The node that connects to a numeric address, None if the system does."""
+        host = remote[0]
+        if "%" in host or (len(remote) > 3 and remote[3]):
+            return None  # a zone of the system's
+        pumps = self._pumps
+        if local is not None and not is_wildcard(local[0]):
+            pumps = [pump for pump in pumps if pump.node.owns((local[0], 0))]
+        routing = [pump for pump in pumps if pump.node.routes(remote)]
+        others = [pump for pump in routing if not pump.node.owns(remote)]
+        if is_loopback(host) or ipaddress.ip_address(host).is_unspecified:
+            return None
+        return next(iter(others or routing), None)
+
+    def _pumps_at(self, address: tuple[Any, ...]) -> list[Pump]:
+        """The nodes on which a bind on a numeric address takes place; empty: the system's."""
+        if len(address) > 3 and address[3]:
+            return []
+        return [pump for pump in self._pumps if pump.node.owns(address)]
+
+    async def _resolve(self, address: tuple[Any, ...], kind: int, family: int, proto: int, flags: int) -> list[Any]:
+        """Rows of getaddrinfo(), without asking it for what is a number already."""
+        host, port = address[:2]
+        found = numeric(host, port, family) if len(address) == 2 else None
+        if found is not None:
+            protocol = socket.IPPROTO_TCP if kind == socket.SOCK_STREAM else socket.IPPROTO_UDP
+            return [(found[0], kind, protocol, "", found[1])]
+        infos = await self.getaddrinfo(host, port, family=family, type=kind, proto=proto, flags=flags)
+        if not infos:
+            raise OSError(f"getaddrinfo({host!r}) returned empty list")
+        return list(infos)
+
+    # ---- create_connection --------------------------------------------------------------------------------
+
+    async def create_connection(  # type: ignore[override]  # one signature for all versions of Python
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        host: str | None = None,
+        port: int | str | None = None,
+        *,
+        ssl: ssl_module.SSLContext | bool | None = None,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        sock: socket.socket | None = None,
+        local_addr: tuple[str, int] | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        happy_eyeballs_delay: float | None = None,
+        interleave: int | None = None,
+        all_errors: bool = False,
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        """`loop.create_connection()`: to the user-space stack if it routes the address."""
+        tls = TLSOptions(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        base: Any = super().create_connection
+        if sock is not None:
+            conduit = self._conduits.pop(sock, None) if host is None and port is None else None
+            if conduit is None:
+                return await base(protocol_factory, host, port, sock=sock, **tls.arguments())  # type: ignore[no-any-return]
+            try:
+                _check_tls(tls, None)
+            except ValueError:
+                conduit.abort()
+                raise
+            sock.close()
+            return await open_transport(self, conduit, protocol_factory, tls)
+        infos: list[AddressInfo] = []
+        if host is not None or port is not None:
+            infos = await self._resolve((host, port), socket.SOCK_STREAM, family, proto, flags)
+        locals_: list[AddressInfo] | None = None
+        if local_addr is not None:
+            locals_ = await self._resolve(local_addr, socket.SOCK_STREAM, family, proto, flags)
+        if not any(self._pump_to(row[4], _same_family(locals_, row)) for row in infos):
+            options = _given(
+                family=family, proto=proto, flags=flags, local_addr=local_addr, interleave=interleave,
+                happy_eyeballs_delay=happy_eyeballs_delay, all_errors=all_errors,
+            )  # fmt: skip
+            return await base(protocol_factory, host, port, **options, **tls.arguments())  # type: ignore[no-any-return]
+        tls = _check_tls(tls, host)
+        if happy_eyeballs_delay is not None and interleave is None:
+            interleave = 1
+        winner = await connect_any(self, infos, locals_, happy_eyeballs_delay, interleave, all_errors)
+        if isinstance(winner, Conduit):
+            return await open_transport(self, winner, protocol_factory, tls)
+        return await base(protocol_factory, sock=winner, **tls.arguments())  # type: ignore[no-any-return]
+
+    async def start_tls(  # type: ignore[override]  # one signature for all versions of Python
+        self,
+        transport: Any,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl_module.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport | None:
+        """`loop.start_tls()`."""
+        if _tls.is_ours(transport):
+            return await _tls.start_tls(
+                self, transport, protocol, sslcontext, server_side=server_side, server_hostname=server_hostname,
+                handshake_timeout=ssl_handshake_timeout, shutdown_timeout=ssl_shutdown_timeout,
+            )  # fmt: skip
+        options = _given(ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout)
+        return await super().start_tls(
+            transport, protocol, sslcontext, server_side=server_side, server_hostname=server_hostname, **options
+        )
+
+    async def sendfile(
+        self, transport: Any, file: Any, offset: int = 0, count: int | None = None, *, fallback: bool = True
+    ) -> int:
+        """`loop.sendfile()`."""
+        if _tls.is_ours(transport):
+            return await sendfile(self, transport, file, offset, count, fallback)
+        return await super().sendfile(transport, file, offset, count, fallback=fallback)
+
+    # ---- create_server ------------------------------------------------------------------------------------
+
+    async def create_server(  # type: ignore[override]  # one signature for all versions of Python
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        host: str | Iterable[str] | None = None,
+        port: int | None = None,
+        *,
+        family: int = socket.AF_UNSPEC,
+        flags: int = socket.AI_PASSIVE,
+        sock: socket.socket | None = None,
+        backlog: int = 100,
+        ssl: ssl_module.SSLContext | None = None,
+        reuse_address: bool | None = None,
+        reuse_port: bool | None = None,
+        keep_alive: bool | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+    ) -> asyncio.Server | Server:
+        """`loop.create_server()`: on the user-space stack where the addresses are its own."""
+        if isinstance(ssl, bool):
+            raise TypeError("ssl argument must be an SSLContext or None")
+        for name, value in (("handshake", ssl_handshake_timeout), ("shutdown", ssl_shutdown_timeout)):
+            if value is not None and ssl is None:
+                raise ValueError(f"ssl_{name}_timeout is only meaningful with ssl")
+        options = ServerOptions(
+            protocol_factory, backlog, ssl, ssl_handshake_timeout, ssl_shutdown_timeout, reuse_address is not False,
+            bool(keep_alive),
+        )  # fmt: skip
+        base = functools.partial(
+            super().create_server, protocol_factory, backlog=backlog, start_serving=start_serving,
+            **_given(ssl=ssl, reuse_address=reuse_address, reuse_port=reuse_port, keep_alive=keep_alive,
+                     ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout),
+        )  # fmt: skip
+        if sock is not None and host is None and port is None:
+            addresses = _socket_addresses(sock)
+        elif sock is None and (host is not None or port is not None):
+            addresses = await self._server_addresses(host, port, family, flags)
+        else:
+            return await base(host, port, sock=sock)  # for its exception
+        stack = [address for address in addresses if self._pumps_at(address)]
+        if not stack:
+            if sock is not None:
+                return await base(sock=sock)
+            return await base(host, port, family=family, flags=flags)
+        server = Server(self, options)
+        try:
+            self._listen(server, stack)
+            await self._listen_on_host(server, base, addresses, stack, sock)
+        except BaseException:
+            server.close()
+            raise
+        if start_serving:
+            server._start()
+            await asyncio.sleep(0)
+        return server
+
+    async def _server_addresses(self, host: Any, port: Any, family: int, flags: int) -> list[SockAddr]:
+        """The addresses that create_server()'s host and port stand for, each once."""
+        hosts = [None] if host == "" else [host] if isinstance(host, str) or host is None else list(host)
+        rows = await asyncio.gather(
+            *(self._resolve((item, port), socket.SOCK_STREAM, family, 0, flags) for item in hosts)
+        )
+        return list(dict.fromkeys(row[4] for infos in rows for row in infos))
+
+    def _listen(self, server: Server, addresses: list[SockAddr]) -> None:
+        """Listens on addresses of the user-space stack."""
+        done = [listen_on(server, self._pumps_at(address), address) for address in addresses]
+        if not any(done):
+            raise OSError(f"could not bind on any address out of {addresses!r}")
+
+    async def _listen_on_host(
+        self,
+        server: Server,
+        base: Callable[..., Any],
+        addresses: list[SockAddr],
+        stack: list[SockAddr],
+        sock: socket.socket | None,
+    ) -> None:
+        """Listens where the system's stack has a part in it, and takes care of the kernel's socket."""
+        also = self.multistack.config.host_stack == "also"
+        if sock is not None:
+            if also:
+                server._parts.append(await base(sock=sock))
+            elif server._listeners:
+                server._listeners[0].kernel_socket = sock
+            return
+        wanted = [address for address in addresses if address not in stack or (also and is_wildcard(address[0]))]
+        for address in wanted:
+            name = f"{address[0]}%{address[3]}" if len(address) == 4 and address[3] else address[0]
+            server._parts.append(await base(name, address[1]))
+
+    # ---- kernel sockets that libraries make themselves ----------------------------------------------------
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """`loop.sock_connect()`: a TCP socket's connection is opened on the user-space stack if that routes it."""
+        if sock.type == socket.SOCK_STREAM and sock.family in _INET:
+            local = sock.getsockname()
+            rows = await self._resolve(address[:2], sock.type, sock.family, sock.proto, 0) if address[2:] == () else []
+            remote = rows[0][4] if rows else address
+            pump = self._pump_to(remote, local)
+            if pump is not None:
+                await self._stack_connect(sock, pump, remote, local)
+                return
+        await super().sock_connect(sock, address)
+
+    async def _base_sock_connect(self, sock: socket.socket, address: Any) -> None:
+        await super().sock_connect(sock, address)
+
+    async def _stack_connect(self, sock: socket.socket, pump: Pump, remote: SockAddr, local: SockAddr) -> None:
+        """Opens the connection that a kernel socket was to have, and remembers whose it is."""
+        conduit = await Conduit.connect(pump, remote, local if local[1] else None)
+        self._conduits[sock] = conduit
+        weakref.finalize(sock, _abandon, conduit).atexit = False
+
+    def _conduit_of(self, sock: Any) -> Conduit | None:
+        return self._conduits.get(sock) if self._conduits else None
+
+    async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
+        """`loop.sock_recv()`."""
+        conduit = self._conduit_of(sock)
+        if conduit is None:
+            return await super().sock_recv(sock, nbytes)
+        return await conduit.recv(nbytes)
+
+    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
+        """`loop.sock_recv_into()`."""
+        conduit = self._conduit_of(sock)
+        if conduit is None:
+            return await super().sock_recv_into(sock, buf)
+        with memoryview(buf).cast("B") as view:
+            data = await conduit.recv(len(view))
+            view[: len(data)] = data
+        return len(data)
+
+    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
+        """`loop.sock_sendall()`."""
+        conduit = self._conduit_of(sock)
+        if conduit is None:
+            await super().sock_sendall(sock, data)
+        else:
+            await conduit.sendall(data)
+
+    # ---- datagrams ----------------------------------------------------------------------------------------
+
+    async def create_datagram_endpoint(  # type: ignore[override]  # one signature for all versions of Python
+        self,
+        protocol_factory: Callable[[], asyncio.DatagramProtocol],
+        local_addr: Any = None,
+        remote_addr: Any = None,
+        *,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        reuse_port: bool | None = None,
+        allow_broadcast: bool | None = None,
+        sock: socket.socket | None = None,
+    ) -> tuple[asyncio.DatagramTransport, asyncio.DatagramProtocol]:
+        """`loop.create_datagram_endpoint()`."""
+        pairs: list[tuple[Pump, SockAddr | None, SockAddr | None]] = []
+        if sock is None and (local_addr or remote_addr) and family in (0, *_INET):
+            pairs = await self._datagram_pairs(local_addr, remote_addr, family, proto, flags)
+        if not pairs:
+            options = _given(
+                family=family, proto=proto, flags=flags, reuse_port=reuse_port, allow_broadcast=allow_broadcast,
+                sock=sock,
+            )  # fmt: skip
+            return await super().create_datagram_endpoint(  # type: ignore[return-value]
+                protocol_factory, local_addr, remote_addr, **options
+            )
+        error: OSError | None = None
+        for pump, local, remote in pairs:
+            try:
+                transport = DatagramTransport(pump, protocol_factory(), local, remote)
+            except OSError as exc:
+                error = error or exc
+                continue
+            waiter = self.create_future()
+            transport._open(waiter)
+            try:
+                await waiter
+            except BaseException:
+                transport.close()
+                raise
+            return transport, transport.get_protocol()
+        assert error is not None
+        raise error
+
+    async def _datagram_pairs(
+        self, local_addr: Any, remote_addr: Any, family: int, proto: int, flags: int
+    ) -> list[tuple[Pump, SockAddr | None, SockAddr | None]]:
+        """The ways to make a datagram endpoint on the user-space stack; none: it is the system's."""
+        for address in (local_addr, remote_addr):
+            if address is not None and not (isinstance(address, tuple) and len(address) == 2):
+                raise TypeError("2-tuple is expected")
+        rows: list[list[Any]] = [
+            await self._resolve(address, socket.SOCK_DGRAM, family, proto, flags) if address else [(0, 0, 0, "", None)]
+            for address in (local_addr, remote_addr)
+        ]
+        pairs = []
+        for local in rows[0]:
+            for remote in rows[1]:
+                if local[4] and remote[4] and local[0] != remote[0]:
+                    continue
+                pump = self._pump_to(remote[4], local[4]) if remote[4] else next(iter(self._pumps_at(local[4])), None)
+                if pump is not None:
+                    pairs.append((pump, local[4], remote[4]))
+        return pairs
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that differ from their defaults: older Pythons and uvloop don't know all of them."""
+    return {name: value for name, value in options.items() if value or (value is not None and value is not False)}
+
+
+def _check_tls(tls: TLSOptions, host: str | None) -> TLSOptions:
+    """Checks create_connection()'s TLS arguments as asyncio does; host is the default of server_hostname."""
+    if tls.server_hostname is not None and not tls.context:
+        raise ValueError("server_hostname is only meaningful with ssl")
+    if tls.server_hostname is None and tls.context:
+        if not host:
+            raise ValueError("You must set server_hostname when using ssl without a host")
+        tls = TLSOptions(tls.context, host, tls.handshake_timeout, tls.shutdown_timeout)
+    for name, value in (("handshake", tls.handshake_timeout), ("shutdown", tls.shutdown_timeout)):
+        if value is not None and not tls.context:
+            raise ValueError(f"ssl_{name}_timeout is only meaningful with ssl")
+    return tls
+
+
+def _same_family(infos: list[AddressInfo] | None, row: AddressInfo) -> tuple[Any, ...] | None:
+    """The first local address of a candidate's family."""
+    return next((info[4] for info in infos or () if info[0] == row[0]), None)
+
+
+def _socket_addresses(sock: socket.socket) -> list[SockAddr]:
+    """A bound TCP socket's address as a list; empty if it is none that the stack could have."""
+    if sock.type != socket.SOCK_STREAM or sock.family not in _INET:
+        return []
+    address: SockAddr = sock.getsockname()
+    return [address] if address[1] else []
+
+
+def _abandon(conduit: Conduit) -> None:
+    """A kernel socket went away without its connection having been adopted."""
+    loop = conduit.pump.loop
+    if conduit.usable and not loop.is_closed():
+        loop.call_soon_threadsafe(conduit.close)

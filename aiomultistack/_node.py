@@ -1,0 +1,322 @@
+"""The one module that imports the native extension.
+
+It gives the handles Python types, turns status codes into exceptions, and owns the life of a node.  Other
+modules get `lib` and `ffi` from here; the hot path (`_pump`, `_transport`) calls `lib` directly.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import ipaddress
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ._native import ffi as _ffi
+from ._native import lib as _lib
+from ._addresses import SockAddr, pack, unpack
+from ._errors import ConfigError, port_error
+
+if TYPE_CHECKING:
+    from ._config import Config
+    from ._hub import Hub
+
+__all__ = ["EndpointInfo", "Node", "check_status", "endpoint", "ffi", "lib", "status_error"]
+
+ffi: Any = _ffi
+lib: Any = _lib
+
+_ERROR_SIZE = 512
+
+
+def _status_numbers() -> dict[str, int]:
+    """Names of the engine's status codes, such as "ECONNRESET", and their (negative) numbers."""
+    numbers: dict[str, int] = {}
+    while (name := lib.ams_status_name(-len(numbers) - 1)) != ffi.NULL:
+        numbers[ffi.string(name).decode()] = -len(numbers) - 1
+    return numbers
+
+
+STATUS: dict[str, int] = _status_numbers()
+EAGAIN: int = STATUS["EAGAIN"]
+
+
+def status_error(status: int, message: str | None = None) -> OSError:
+    """The exception for a negative status: the subclass of OSError that fits its errno."""
+    number = lib.ams_status_errno(status)
+    return OSError(number, message or os.strerror(number))
+
+
+def check_status(status: int) -> int:
+    """Returns a status that is no error, raises the exception for one that is."""
+    if status < 0:
+        raise status_error(status)
+    return status
+
+
+def endpoint(address: tuple[Any, ...] | None) -> Any:
+    """A `struct ams_endpoint *` of a numeric socket address; NULL of None."""
+    if address is None:
+        return ffi.NULL
+    pointer = ffi.new("struct ams_endpoint *")
+    ffi.buffer(pointer)[:] = pack(address)
+    return pointer
+
+
+def sockaddr(pointer: Any) -> SockAddr | None:
+    """The socket address in a `struct ams_endpoint *`."""
+    return unpack(ffi.buffer(pointer)[:])
+
+
+@dataclass(frozen=True)
+class EndpointInfo:
+    """What ``ss`` shows of an endpoint; the fields are those of `struct ams_tcp_info`.
+
+    Times are in nanoseconds, sizes in bytes.  local and remote are socket addresses, None if not set.
+    """
+
+    id: int
+    protocol: int
+    state: int
+    ca_state: int
+    options: int
+    snd_wscale: int
+    rcv_wscale: int
+    backoff: int
+    probes: int
+    local: SockAddr | None
+    remote: SockAddr | None
+    recv_queue: int
+    send_queue: int
+    snd_mss: int
+    rcv_mss: int
+    snd_cwnd: int
+    snd_ssthresh: int
+    snd_wnd: int
+    rcv_wnd: int
+    unacked: int
+    pmtu: int
+    rto: int
+    srtt: int
+    rttvar: int
+    min_rtt: int
+    bytes_sent: int
+    bytes_acked: int
+    bytes_received: int
+    bytes_retrans: int
+    segs_out: int
+    segs_in: int
+    dsack_dups: int
+    created: int
+    congestion: str
+
+    @property
+    def state_name(self) -> str:
+        """The state as ``ss`` names it: "ESTAB", "LISTEN", ..."""
+        return STATE_NAMES.get(self.state, str(self.state))
+
+
+#: TCP's states by number, named as ``ss`` names them.
+STATE_NAMES = {
+    1: "ESTAB", 2: "SYN-SENT", 3: "SYN-RECV", 4: "FIN-WAIT-1", 5: "FIN-WAIT-2", 6: "TIME-WAIT",
+    7: "UNCONN", 8: "CLOSE-WAIT", 9: "LAST-ACK", 10: "LISTEN", 11: "CLOSING",
+}  # fmt: skip
+
+_PLAIN_FIELDS = tuple(
+    name for name in EndpointInfo.__dataclass_fields__ if name not in ("local", "remote", "congestion")
+)
+
+
+def _endpoint_info(info: Any) -> EndpointInfo:
+    """The dataclass of a `struct ams_tcp_info`."""
+    return EndpointInfo(
+        local=unpack(ffi.buffer(ffi.addressof(info, "local"))[:]),
+        remote=unpack(ffi.buffer(ffi.addressof(info, "remote"))[:]),
+        congestion=ffi.string(info.congestion).decode(),
+        **{name: getattr(info, name) for name in _PLAIN_FIELDS},
+    )
+
+
+class Node:
+    """One port with its switch and its stack: a handle to the engine.
+
+    Opening raises PortError (PortPermissionError) if the port cannot be opened, ConfigError if the engine
+    refuses the configuration.  After `close()`, counters and endpoints are empty and nothing is owned.
+
+    clock: nanoseconds for the engine; None lets it read the system's monotonic clock.
+    """
+
+    def __init__(self, config: Config, hub: Hub | None = None, clock: Callable[[], int] | None = None) -> None:
+        config.require()
+        self.config = config
+        self.hub = hub
+        self.clock = clock
+        keep: list[Any] = []
+        port = _port_config(config, hub, keep)
+        stack = _stack_config(config, keep)
+        out = ffi.new("struct ams_node **")
+        error = ffi.new("char[]", _ERROR_SIZE)
+        status = lib.ams_node_new(out, port, stack, error, _ERROR_SIZE)
+        if status < 0:
+            raise _open_error(config, status, ffi.string(error).decode("utf-8", "replace"))
+        self.pointer: Any = ffi.gc(out[0], lib.ams_node_free)
+        self.stack: Any = lib.ams_node_stack(self.pointer)
+        self._counter_names = _counter_names()
+
+    @property
+    def closed(self) -> bool:
+        """True after `close()`."""
+        return self.pointer is None
+
+    def close(self) -> None:
+        """Aborts what is open, sends the resets, closes the port; idempotent."""
+        pointer, self.pointer, self.stack = self.pointer, None, None
+        if pointer is not None:
+            ffi.release(pointer)
+
+    def now(self) -> int:
+        """The `now` argument of the engine's functions."""
+        return int(lib.AMS_NOW) if self.clock is None else self.clock()
+
+    def fileno(self) -> int:
+        """The port's descriptor, readable when frames wait; -1 if it has none."""
+        return int(self._port_info().fd)
+
+    @property
+    def mtu(self) -> int:
+        """The port's MTU in bytes."""
+        return int(self._port_info().mtu)
+
+    @property
+    def mac(self) -> str:
+        """The port's own Ethernet address, all zero if it has none."""
+        return ":".join(f"{byte:02x}" for byte in self._port_info().mac)
+
+    def _port_info(self) -> Any:
+        info = ffi.new("struct ams_port_info *")
+        lib.ams_port_info(lib.ams_node_port(self.pointer), info)
+        return info
+
+    def owns(self, address: tuple[Any, ...]) -> bool:
+        """True if the numeric socket address is one of the stack's own, or a wildcard."""
+        return self.pointer is not None and lib.ams_stack_owns(self.stack, endpoint(address)) == 1
+
+    def routes(self, address: tuple[Any, ...]) -> bool:
+        """True if the stack has a route to the numeric socket address."""
+        return self.pointer is not None and lib.ams_stack_routes(self.stack, endpoint(address)) == 1
+
+    def counters(self) -> dict[str, int]:
+        """Every counter of port, switch and stack, by name."""
+        if self.pointer is None:
+            return {}
+        size = len(self._counter_names)
+        values = ffi.new("uint64_t[]", max(size, 1))
+        count = min(lib.ams_node_counters(self.pointer, values, size), size)
+        return dict(zip(self._counter_names, ffi.unpack(values, count), strict=False))
+
+    def endpoints(self) -> list[EndpointInfo]:
+        """Every TCP and UDP endpoint, listeners and TIME-WAIT included."""
+        if self.pointer is None:
+            return []
+        size = lib.ams_stack_list(self.stack, ffi.NULL, 0, self.now())
+        infos = ffi.new("struct ams_tcp_info[]", max(size, 1))
+        count = min(lib.ams_stack_list(self.stack, infos, size, self.now()), size)
+        return [_endpoint_info(infos[index]) for index in range(count)]
+
+    def endpoint_info(self, number: int) -> EndpointInfo:
+        """One endpoint by its id; raises OSError if it is gone."""
+        info = ffi.new("struct ams_tcp_info *")
+        check_status(lib.ams_tcp_get_info(self.stack, number, info, self.now()))
+        return _endpoint_info(info[0])
+
+    @property
+    def frames(self) -> int:
+        """Frames that the stack holds; 0 when it is idle and nothing leaks."""
+        return 0 if self.pointer is None else int(lib.ams_stack_frames(self.stack))
+
+    @property
+    def endpoint_count(self) -> int:
+        """Endpoints in use."""
+        return 0 if self.pointer is None else int(lib.ams_stack_endpoints(self.stack))
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the stack's tables and connections take."""
+        return 0 if self.pointer is None else int(lib.ams_stack_memory(self.stack))
+
+
+# ---- from Config to the engine's structs ------------------------------------------------------------------
+
+
+def _port_config(config: Config, hub: Hub | None, keep: list[Any]) -> Any:
+    """A `struct ams_port_config *`; `keep` must live as long as it."""
+    port = ffi.new("struct ams_port_config *")
+    port.spec = ffi.new("char[]", config.port.encode())
+    keep.append(port.spec)
+    port.hub = ffi.NULL if hub is None else hub.pointer
+    port.mtu = config.mtu
+    port.flags = 0 if config.offload else lib.AMS_PORT_NO_OFFLOAD
+    return port
+
+
+def _stack_config(config: Config, keep: list[Any]) -> Any:
+    """A `struct ams_stack_config *`; `keep` must live as long as it."""
+    stack = ffi.new("struct ams_stack_config *")
+    if config.mac is not None:
+        stack.mac = bytes.fromhex(config.mac.replace(":", "").replace("-", ""))
+    stack.seed = _seed(config)
+    addresses = ffi.new("struct ams_ifaddr[]", len(config.addresses))
+    for row, text in zip(addresses, config.addresses, strict=True):
+        interface = ipaddress.ip_interface(text)
+        row.address = endpoint((str(interface.ip), 0))[0]
+        row.prefix_len = interface.network.prefixlen
+    keep.append(addresses)
+    stack.addresses, stack.n_addresses = addresses, len(config.addresses)
+    for text in config.gateway:
+        gateway = endpoint((text, 0))[0]
+        if gateway.family == lib.AMS_IPV4:
+            stack.gateway4 = gateway
+        else:
+            stack.gateway6 = gateway
+    if config.congestion is not None:
+        stack.congestion = ffi.new("char[]", config.congestion.encode())
+        keep.append(stack.congestion)
+    stack.mtu = config.mtu
+    stack.max_endpoints = config.max_connections
+    stack.sndbuf, stack.rcvbuf = config.sndbuf, config.rcvbuf
+    stack.sndbuf_max, stack.rcvbuf_max = config.sndbuf_max, config.rcvbuf_max
+    stack.time_wait_ms = max(1, round(config.time_wait * 1000))
+    stack.ephemeral_low, stack.ephemeral_high = config.ephemeral_ports
+    stack.flags = 0 if config.dad else lib.AMS_STACK_NO_DAD
+    return stack
+
+
+def _seed(config: Config) -> list[int]:
+    """Two words of seed: random, or made from the configured one and the addresses (two nodes with the same
+    seed must not have the same MAC)."""
+    if config.seed is None:
+        raw = os.urandom(16)
+    else:
+        text = f"{config.seed}|{config.port}|{','.join(config.addresses)}"
+        raw = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return [int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:], "little")]
+
+
+def _counter_names() -> list[str]:
+    names: list[str] = []
+    while (name := lib.ams_counter_name(len(names))) != ffi.NULL:
+        names.append(ffi.string(name).decode())
+    return names
+
+
+def _open_error(config: Config, status: int, text: str) -> Exception:
+    """The exception for a node that could not be made."""
+    number = lib.ams_status_errno(status)
+    reason = text or ffi.string(lib.ams_status_text(status)).decode()
+    if number == errno.EINVAL:
+        return ConfigError(f"{config.port}: {reason}")
+    if number == errno.ENOMEM:
+        return MemoryError(reason)
+    return port_error(number, f"{config.port}: {reason}")

@@ -1,0 +1,290 @@
+"""The pump: moves frames and events between one node and one loop.
+
+Theory of operation
+-------------------
+The node's descriptor is watched with the loop's `add_reader`.  When it is readable, or the engine's deadline
+has come, `dispatch` takes a batch: one `ams_node_poll` receives frames, runs timers and writes events, four
+integers each, and the data of short reads back to back into a blob.  Events go straight to the endpoints'
+methods, in order; there is no object per event, and a plain data event costs a list look-up, one slice and the
+call of the protocol's method in its context.
+
+`endpoints` maps the engine's ids to objects with this interface (`Endpoint`):
+
+    _run(callable, *args)  runs in the endpoint's context
+    _on_data(data)         what a data event calls; a transport points it at its protocol's data_received, at a
+                           queue while it is paused, and at nothing once it is closed
+    _event(bits, aux, data)  every other event
+    _fatal_error(exc, message)  a callback raised
+    _detach()              the node is going away: don't touch the engine again
+
+An id without an endpoint maps to `NOBODY`, which ignores whatever comes.
+
+Frames that the engine wants to send wait for `ams_node_flush`.  It is called once per batch at most: a method
+that gave the engine something to send calls `touch()`.  During a dispatch that only sets a flag, and the flush
+comes at the batch's end; otherwise `flush` is the loop's next callback.  A batch in which nobody wrote is
+flushed by a callback too: tasks that the batch has woken run before it, so that acknowledgements ride on their
+answers.
+
+There is one timer.  It is armed anew only if the engine's deadline is earlier than the one armed; a timer that
+comes too early finds nothing due, and is armed for what is next then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ._errors import PortError
+from ._node import Node, ffi, lib, status_error
+
+__all__ = ["NOBODY", "Endpoint", "Pump"]
+
+EVENTS = 512  # events taken at once
+BLOB = 1 << 20  # bytes of short reads taken at once
+ROUNDS = 8  # batches in one dispatch before the loop's other callbacks get their turn
+SCRATCH = 1 << 18  # bytes of one long read: asyncio's own max_size
+
+ACCEPTED: int = lib.AMS_EV_ACCEPTED
+CONNECTED: int = lib.AMS_EV_CONNECTED
+DATA: int = lib.AMS_EV_DATA
+READABLE: int = lib.AMS_EV_READABLE
+EOF: int = lib.AMS_EV_EOF
+DRAINED: int = lib.AMS_EV_DRAINED
+REFS: int = lib.AMS_EV_REFS
+CLOSED: int = lib.AMS_EV_CLOSED
+RELEASED: int = lib.AMS_EV_RELEASED
+
+NEVER: int = lib.AMS_NEVER
+
+
+class Endpoint(Protocol):
+    """What the pump needs of an endpoint."""
+
+    @property
+    def _run(self) -> Callable[..., Any]: ...
+    @property
+    def _on_data(self) -> Callable[[bytes], Any]: ...
+    def _event(self, bits: int, aux: int, data: bytes) -> None: ...
+    def _fatal_error(self, exc: BaseException, message: str) -> None: ...
+    def _detach(self) -> None: ...
+
+
+class _Nobody:
+    """The endpoint of an id that nobody has."""
+
+    def _run(self, *_: Any) -> None:
+        pass
+
+    def _on_data(self, data: bytes) -> None:
+        pass
+
+    def _event(self, bits: int, aux: int, data: bytes) -> None:
+        pass
+
+    def _fatal_error(self, exc: BaseException, message: str) -> None:
+        pass
+
+    def _detach(self) -> None:
+        pass
+
+
+NOBODY: Endpoint = _Nobody()
+
+
+class Pump:
+    """Drives one node from one loop."""
+
+    __slots__ = (
+        "_armed", "_backlog", "_blob", "_blob_view", "_clock", "_dirty", "_dispatching", "_events", "_fd",
+        "_handle", "_pointer", "_timer", "broken", "endpoints", "loop", "node", "scratch", "scratch_view", "stack",
+    )  # fmt: skip
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, node: Node) -> None:
+        self.loop = loop
+        self.node = node
+        self.stack = node.stack
+        self.endpoints: list[Endpoint] = [NOBODY] * 64
+        self.broken: OSError | None = None
+        self.scratch = ffi.new("char[]", SCRATCH)
+        self.scratch_view = ffi.buffer(self.scratch)
+        self._pointer = node.pointer
+        self._clock = node.clock
+        self._events = ffi.new("int32_t[]", EVENTS * lib.AMS_EVENT_WORDS)
+        self._blob = ffi.new("char[]", BLOB)
+        self._blob_view = ffi.buffer(self._blob)
+        self._backlog: list[tuple[int, int, int, bytes]] = []
+        self._dirty = False
+        self._dispatching = False
+        self._armed = NEVER
+        self._timer: asyncio.TimerHandle | None = None
+        self._handle: asyncio.Handle | None = None
+        self._fd = node.fileno()
+        if self._fd >= 0:
+            loop.add_reader(self._fd, self.dispatch)
+        self.kick()
+
+    # ---- endpoints ----------------------------------------------------------------------------------------
+
+    def attach(self, number: int, endpoint: Endpoint) -> None:
+        """Gives an id its endpoint."""
+        endpoints = self.endpoints
+        if number >= len(endpoints):
+            endpoints.extend([NOBODY] * (number + 1 - len(endpoints) + len(endpoints) // 2))
+        endpoints[number] = endpoint
+
+    # ---- the batch ----------------------------------------------------------------------------------------
+
+    def dispatch(self) -> None:
+        """Takes what has arrived or is due, calls the endpoints, and sends what they wrote."""
+        if self._dispatching or self._pointer is None:
+            return
+        self._dispatching = True
+        try:
+            if self._backlog:
+                self._replay()
+            self._batches()
+        finally:
+            self._dispatching = False
+        if self._dirty:
+            self.flush()
+        else:
+            self.touch()
+
+    def _batches(self) -> None:
+        """The hot path: polls and delivers until nothing is left, or the loop's others have waited enough."""
+        endpoints, events, view = self.endpoints, self._events, self._blob_view
+        now = 0 if self._clock is None else self._clock()
+        for _ in range(ROUNDS):
+            count = lib.ams_node_poll(self._pointer, now, events, EVENTS, self._blob, BLOB)
+            if count <= 0:
+                if count < 0:
+                    self._break(count)
+                return
+            words = iter(ffi.unpack(events, count * 4))
+            offset = 0
+            number = bits = aux = 0
+            data = b""
+            try:
+                for number, bits, aux, length in zip(words, words, words, words):  # noqa: B905 -- always in fours
+                    if bits == DATA:
+                        end = offset + length
+                        data = view[offset:end]
+                        offset = end
+                        endpoint = endpoints[number]
+                        try:
+                            endpoint._run(endpoint._on_data, data)
+                        except (SystemExit, KeyboardInterrupt):
+                            raise
+                        except BaseException as exc:
+                            endpoint._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+                    else:
+                        end = offset + length
+                        data = view[offset:end]
+                        offset = end
+                        self._deliver(number, bits, aux, data)
+            except BaseException:
+                self._keep(words, offset)
+                raise
+            if self._pointer is None or (count < EVENTS and offset < BLOB // 2):
+                return
+        self.kick()
+
+    def _deliver(self, number: int, bits: int, aux: int, data: bytes) -> None:
+        """Any event but the plain data event."""
+        if bits & ACCEPTED:
+            self.attach(number, NOBODY)
+            listener = self.endpoints[aux]
+            if listener is NOBODY:  # closed by a callback of this batch
+                lib.ams_tcp_abort(self.stack, number)
+                self._dirty = True
+            else:
+                listener._accept(number)  # type: ignore[attr-defined]
+        self.endpoints[number]._event(bits, aux, data)
+
+    def _keep(self, words: Any, offset: int) -> None:
+        """Somebody interrupts the loop (KeyboardInterrupt): saves the rest of the batch for its next run."""
+        for number, bits, aux, length in zip(words, words, words, words):  # noqa: B905 -- always in fours
+            self._backlog.append((number, bits, aux, self._blob_view[offset : offset + length]))
+            offset += length
+        if not self.loop.is_closed():
+            self.kick()
+
+    def _replay(self) -> None:
+        """Delivers what `_keep` saved."""
+        backlog = self._backlog
+        while backlog:
+            self._deliver(*backlog.pop(0))
+
+    def kick(self) -> None:
+        """Asks for a dispatch in the next iteration, because the engine has something to say."""
+        if self._handle is None:
+            self._handle = self.loop.call_soon(self._kicked)
+
+    def _kicked(self) -> None:
+        self._handle = None
+        self.dispatch()
+
+    # ---- sending and time ---------------------------------------------------------------------------------
+
+    def touch(self) -> None:
+        """The engine has something to send: at the end of this batch, or soon."""
+        if not self._dirty:
+            self._dirty = True
+            if not self._dispatching:
+                self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Sends what may be sent, and arms the timer for what is next."""
+        if not self._dirty or self._dispatching:
+            return
+        self._dirty = False
+        if self._pointer is None:
+            return
+        deadline = lib.ams_node_flush(self._pointer, 0 if self._clock is None else self._clock())
+        if deadline < self._armed:
+            self._arm(deadline)
+
+    def _arm(self, deadline: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        now = time.monotonic_ns() if self._clock is None else self._clock()
+        self._armed = deadline
+        self._timer = self.loop.call_later(max(0, deadline - now) / 1e9, self._expired)
+
+    def _expired(self) -> None:
+        self._timer = None
+        self._armed = NEVER
+        self.dispatch()
+
+    # ---- the end ------------------------------------------------------------------------------------------
+
+    def _break(self, status: int) -> None:
+        """The port is broken for good: every endpoint loses its connection, and the port isn't polled again."""
+        self.broken = error = PortError(lib.ams_status_errno(status), f"{self.node.config.port}: the port is gone")
+        self._unwatch()
+        self.loop.call_exception_handler({"message": "The port of the user-space stack is gone", "exception": error})
+        for endpoint in [item for item in self.endpoints if item is not NOBODY]:
+            endpoint._fatal_error(status_error(status), "The port is gone")
+
+    def _unwatch(self) -> None:
+        if self._fd >= 0:
+            self.loop.remove_reader(self._fd)
+            self._fd = -1
+
+    def close(self) -> None:
+        """Detaches every endpoint and closes the node; the loop must still be open.  Idempotent."""
+        if self._pointer is None:
+            return
+        self._unwatch()
+        for handle in (self._timer, self._handle):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._handle = None
+        for endpoint in [item for item in self.endpoints if item is not NOBODY]:
+            endpoint._detach()
+        self.endpoints.clear()
+        self._backlog.clear()
+        self._pointer = self.stack = None
+        self.node.close()

@@ -1,0 +1,88 @@
+"""A loop in virtual time: for tests, simulations, and anything that must come out the same each time.
+
+The selector never waits: when no descriptor is ready it moves the clock to the loop's next timer.  The engine gets
+the same clock, so that a ``mem:`` hub with delays and losses runs as fast as the machine can, and with a seed it
+runs the same way each time.  Work in other threads (executors, name resolution) doesn't hold the clock.
+"""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ._config import Config
+from ._factory import SelectorLoop, open_node
+from ._node import Node
+
+__all__ = ["VirtualLoop", "VirtualSelector", "new_virtual_loop"]
+
+_START = 1_000_000_000  # nanoseconds; not 0, which asks the engine to read the system's clock
+
+
+class VirtualSelector(selectors.BaseSelector):
+    """A selector whose waiting is counted, not done."""
+
+    def __init__(self) -> None:
+        self._real = selectors.DefaultSelector()
+        self.now_ns = _START
+
+    def now(self) -> int:
+        """Virtual time in nanoseconds."""
+        return self.now_ns
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """What is ready now; if nothing is, `timeout` seconds pass at once.  Without a timeout it waits truly."""
+        ready = self._real.select(0)
+        if ready or (timeout is not None and timeout <= 0):
+            return ready
+        if timeout is None:
+            return self._real.select(None)
+        self.now_ns += max(1, round(timeout * 1e9))
+        return []
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """As `selectors.BaseSelector`."""
+        return self._real.register(fileobj, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        """As `selectors.BaseSelector`."""
+        return self._real.unregister(fileobj)
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """As `selectors.BaseSelector`."""
+        return self._real.modify(fileobj, events, data)
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        """As `selectors.BaseSelector`."""
+        return self._real.get_map()
+
+    def close(self) -> None:
+        """As `selectors.BaseSelector`."""
+        self._real.close()
+
+
+class VirtualLoop(SelectorLoop):
+    """Our loop in virtual time."""
+
+    def __init__(self, node: Node, selector: VirtualSelector) -> None:
+        self._virtual = selector
+        super().__init__(node, selector)
+        self._clock_resolution = 1e-9
+
+    def time(self) -> float:
+        """Virtual seconds."""
+        return self._virtual.now_ns / 1e9
+
+
+def new_virtual_loop(config: Config) -> VirtualLoop:
+    """A loop in virtual time over a ``mem:`` port; `loop.multistack.attach()` adds further hosts to its hub."""
+    selector = VirtualSelector()
+    clock: Callable[[], int] = selector.now
+    node = open_node(config.replace(control=False), clock)
+    try:
+        return VirtualLoop(node, selector)
+    except BaseException:
+        node.close()
+        selector.close()
+        raise
