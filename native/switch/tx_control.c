@@ -11,23 +11,13 @@
 #include <string.h>
 
 #include "switch/switch.h"
-#include "wire/bytes.h"
+#include "wire/arp.h"
+#include "wire/icmp.h"
 
-#define ARP_REQUEST 1
-#define ARP_REPLY 2
-
-#define ICMP_ECHO_REPLY 0
-#define ICMP_ECHO 8
-
-#define ICMPV6_PACKET_TOO_BIG 2
-#define ICMPV6_ECHO 128
-#define ICMPV6_ECHO_REPLY 129
-#define ICMPV6_MLD_REPORT 131
-#define ICMPV6_MLD_DONE 132
-#define ICMPV6_ROUTER_SOLICIT 133
-#define ICMPV6_NEIGHBOR_SOLICIT 135
-#define ICMPV6_NEIGHBOR_ADVERT 136
-#define ICMPV6_MLD2_REPORT 143
+/* MLD (RFC 2710, RFC 3810) */
+#define ICMP6_MLD_REPORT 131
+#define ICMP6_MLD_DONE 132
+#define ICMP6_MLD2_REPORT 143
 
 #define NDP_OPTION_SOURCE_MAC 1
 #define NDP_OPTION_TARGET_MAC 2
@@ -40,25 +30,23 @@ static bool control_serves(const struct ams_switch *sw, const uint8_t ip[16], ui
 
 static bool control_unspecified(const uint8_t ip[16])
 {
-    static const uint8_t any6[16];
-    return ip_equal(ip, any6);
+    static const uint8_t unspecified[16];
+    return ip_equal(ip, unspecified);
 }
 
 enum switch_counter switch_tx_arp(const struct ams_switch *sw, uint16_t port, const uint8_t *data,
                                   const struct packet *packet)
 {
-    static const uint8_t fixed[6] = {0, 1, 8, 0, 6, 4}; /* Ethernet, IPv4 (RFC 826) */
     static const uint8_t zero[4];
-    const uint8_t *arp = data + packet->l3;
-    uint32_t operation = load_be16(arp + 6);
+    struct arp_repr arp;
     uint8_t sender[16], target[16];
 
-    if (port != sw->control || memcmp(arp, fixed, 6) != 0 || memcmp(arp + 8, sw->mac, 6) != 0 ||
-        (operation != ARP_REQUEST && operation != ARP_REPLY))
+    if (port != sw->control || arp_parse(data + packet->l3, ARP_LENGTH, &arp) != WIRE_OK ||
+        !eth_equal(arp.sender_mac, sw->mac))
         return SWITCH_TX_ARP;
-    ip_map4(sender, arp + 14);
-    ip_map4(target, arp + 24);
-    if (operation == ARP_REQUEST && memcmp(arp + 14, zero, 4) == 0) /* RFC 5227 section 2.1.1: a probe */
+    ip_map4(sender, arp.sender_ip);
+    ip_map4(target, arp.target_ip);
+    if (arp.operation == ARP_REQUEST && memcmp(arp.sender_ip, zero, 4) == 0) /* RFC 5227 section 2.1.1: a probe */
         return control_serves(sw, target, AMS_IPV4) ? SWITCH_PASSED : SWITCH_TX_ARP;
     return control_serves(sw, sender, AMS_IPV4) ? SWITCH_PASSED : SWITCH_TX_ARP;
 }
@@ -112,8 +100,8 @@ static int ndp_options(const struct ams_switch *sw, const uint8_t *data, uint32_
 static enum switch_counter tx_ndp(const struct ams_switch *sw, const uint8_t *data, uint32_t avail,
                                   const struct packet *packet)
 {
-    bool router = packet->icmp_type == ICMPV6_ROUTER_SOLICIT;
-    bool advert = packet->icmp_type == ICMPV6_NEIGHBOR_ADVERT;
+    bool router = packet->icmp_type == ICMP6_ROUTER_SOLICIT;
+    bool advert = packet->icmp_type == ICMP6_NEIGHBOR_ADVERT;
     uint32_t fixed = router ? 8 : 24; /* RFC 4861 sections 4.1, 4.3, 4.4 */
     uint32_t reach = ams_min_u32(avail, packet->l3_end);
 
@@ -143,22 +131,22 @@ static enum switch_counter tx_icmp6(const struct ams_switch *sw, uint16_t port, 
     bool served = control_serves(sw, packet->src, AMS_IPV6);
 
     if (packet_is_icmp_error(packet)) {
-        if (packet->icmp_type == ICMPV6_PACKET_TOO_BIG || !packet->icmp_type || packet->icmp_type > 4)
+        if (packet->icmp_type == ICMP6_TOO_BIG || !packet->icmp_type || packet->icmp_type > 4)
             return SWITCH_TX_ICMP; /* a router's word */
         return served ? tx_icmp_error(sw, port, data, avail, packet) : SWITCH_TX_SOURCE_ADDRESS;
     }
     if (port != sw->control)
         return SWITCH_TX_ICMP;
     switch (packet->icmp_type) {
-    case ICMPV6_ROUTER_SOLICIT:
-    case ICMPV6_NEIGHBOR_SOLICIT:
-    case ICMPV6_NEIGHBOR_ADVERT: return tx_ndp(sw, data, avail, packet);
-    case ICMPV6_MLD_REPORT:
-    case ICMPV6_MLD_DONE:
-    case ICMPV6_MLD2_REPORT: /* RFC 3810 section 5.2.13 */
+    case ICMP6_ROUTER_SOLICIT:
+    case ICMP6_NEIGHBOR_SOLICIT:
+    case ICMP6_NEIGHBOR_ADVERT: return tx_ndp(sw, data, avail, packet);
+    case ICMP6_MLD_REPORT:
+    case ICMP6_MLD_DONE:
+    case ICMP6_MLD2_REPORT: /* RFC 3810 section 5.2.13 */
         return served || control_unspecified(packet->src) ? SWITCH_PASSED : SWITCH_TX_SOURCE_ADDRESS;
-    case ICMPV6_ECHO:
-    case ICMPV6_ECHO_REPLY: return served ? SWITCH_PASSED : SWITCH_TX_SOURCE_ADDRESS;
+    case ICMP6_ECHO_REQUEST:
+    case ICMP6_ECHO_REPLY: return served ? SWITCH_PASSED : SWITCH_TX_SOURCE_ADDRESS;
     default: return SWITCH_TX_ICMP;
     }
 }
@@ -174,7 +162,7 @@ enum switch_counter switch_tx_icmp(const struct ams_switch *sw, uint16_t port, c
         return SWITCH_TX_SOURCE_ADDRESS;
     if (packet_is_icmp_error(packet))
         return tx_icmp_error(sw, port, data, avail, packet);
-    if (port == sw->control && (packet->icmp_type == ICMP_ECHO || packet->icmp_type == ICMP_ECHO_REPLY))
+    if (port == sw->control && (packet->icmp_type == ICMP4_ECHO_REQUEST || packet->icmp_type == ICMP4_ECHO_REPLY))
         return SWITCH_PASSED;
     return SWITCH_TX_ICMP;
 }
