@@ -94,7 +94,7 @@ class _Side:
         """Bytes that the engine holds."""
 
         async def ask() -> int:
-            return int(self.loop.multistack.memory)
+            return sum(node.memory for node in self.loop.multistack.nodes)
 
         return self.call(ask())
 

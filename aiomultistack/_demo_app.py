@@ -32,7 +32,7 @@ async def who(request: web.Request) -> web.Response:
     return web.json_response(
         {
             "pid": os.getpid(),
-            "loop": f"{loop.__module__}.{loop.__qualname__}",
+            "loop": f"{loop.__module__}.{loop.__name__}",
             "server": request.transport.get_extra_info("sockname"),
             "client": request.transport.get_extra_info("peername"),
         }

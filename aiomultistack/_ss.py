@@ -101,7 +101,7 @@ def _details(it: Endpoint) -> Iterable[str]:
         yield "sack"
     yield it["congestion"] or "-"
     if it["options"] & _WSCALE:
-        yield f"wscale:{it['rcv_wscale']},{it['snd_wscale']}"
+        yield f"wscale:{it['snd_wscale']},{it['rcv_wscale']}"
     yield f"rto:{_milliseconds(it['rto'])}"
     if it["backoff"]:
         yield f"backoff:{it['backoff']}"

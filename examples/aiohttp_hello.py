@@ -25,7 +25,7 @@ async def hello(request: web.Request) -> web.Response:
     server = request.transport.get_extra_info("sockname")
     client = request.transport.get_extra_info("peername")
     loop = type(asyncio.get_running_loop())
-    return web.Response(text=f"Hello {client[0]}, this is {server[0]} on {loop.__module__}.{loop.__qualname__}\n")
+    return web.Response(text=f"Hello {client[0]}, this is {server[0]} on {loop.__module__}.{loop.__name__}\n")
 
 
 def make_app() -> web.Application:
