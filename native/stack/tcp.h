@@ -330,6 +330,8 @@ struct tcp_listener *tcp_listener_find(struct ams_stack *stack, const uint8_t lo
 int tcp_claim(struct ams_stack *stack, struct tcp_conn *conn);
 /* ISN by keyed hash and clock (RFC 6528). */
 uint32_t tcp_isn(struct ams_stack *stack, const struct tcp_flow *flow, uint64_t now);
+/* Leaves the books of the listener that it came from; NULL listener is legal. */
+void tcp_listener_forget(struct tcp_conn *conn);
 /* Picks a local port for flow's other three (RFC 6056 section 3.3.3). */
 int tcp_ephemeral_port(struct ams_stack *stack, struct tcp_flow *flow);
 
@@ -343,6 +345,15 @@ void tcp_send_reset(struct ams_stack *stack, const struct tcp_repr *seg, const s
 void tcp_send_bare(struct ams_stack *stack, const struct tcp_flow *flow, const struct tcp_repr *repr, uint64_t now);
 /* An embryonic connection became ESTABLISHED: puts it up for accept. */
 bool tcp_listener_established(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+
+/* ams_tcp_close() of a listener. */
+int tcp_listener_close(struct ams_stack *stack, int id);
+
+/* ---- tcp_user.c ------------------------------------------------------------------------ */
+/* ISS, timestamp offset, what we offer. */
+void tcp_conn_start(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+/* Takes a connection away from its listener or application and resets it. */
+void tcp_orphan_reset(struct ams_stack *stack, struct tcp_conn *conn);
 
 /* ---- tcp_input.c --------------------------------------------------------------------- */
 /* Sets what the SYN's options agreed on. */
@@ -437,6 +448,15 @@ void tcp_tw_free(struct ams_stack *stack, struct tcp_tw *tw);
 
 /* ---- tcp_send.c: the send queue ------------------------------------------------------------------- */
 uint32_t tcp_excess(const struct tcp_conn *conn);
+/* Bytes queued and not acknowledged, and not yet sent; a FIN is not counted. */
+static inline uint32_t tcp_unacked(const struct tcp_conn *conn)
+{
+    return seq_gt(conn->snd_end, conn->snd_una) ? conn->snd_end - conn->snd_una : 0;
+}
+static inline uint32_t tcp_unsent(const struct tcp_conn *conn)
+{
+    return conn->flags & CONN_FIN_SENT ? 0 : conn->snd_end - conn->snd_nxt;
+}
 /* Drops bytes up to snd_una from the send queue; tells the application. */
 void tcp_send_acked(struct ams_stack *stack, struct tcp_conn *conn, uint32_t una);
 void tcp_send_fini(struct ams_stack *stack, struct tcp_conn *conn);

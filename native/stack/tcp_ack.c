@@ -103,9 +103,11 @@ bool tcp_process_ack(struct ams_stack *stack, struct tcp_conn *conn, const struc
     if (fresh || duplicate || delivery.sacked)
         tcp_recovery_step(stack, conn, &delivery, duplicate, now);
     ack_grow(conn, &delivery, now);
+    if (window_changed && conn->flags & CONN_PERSIST)
+        conn->backoff = 0;
     if (fresh || (window_changed && conn->flags & CONN_PERSIST))
         tcp_rexmit_restart(stack, conn, now);
-    if (conn->lost_bytes != conn->retrans_bytes || conn->snd_end != conn->snd_nxt ||
+    if (conn->lost_bytes != conn->retrans_bytes || tcp_unsent(conn) ||
         (conn->flags & (CONN_FIN_QUEUED | CONN_FIN_SENT)) == CONN_FIN_QUEUED)
         tcp_want_output(stack, conn);
     return true;

@@ -295,7 +295,7 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
 {
     if (conn->flags & CONN_FIN_SENT)
         return EMIT_NONE;
-    uint32_t avail = conn->snd_end - conn->snd_nxt;
+    uint32_t avail = tcp_unsent(conn);
     bool fin_pending = conn->flags & CONN_FIN_QUEUED;
     if (!avail && !fin_pending)
         return EMIT_NONE;

@@ -285,7 +285,8 @@ static void ack_policy(struct ams_stack *stack, struct tcp_conn *conn, uint32_t 
 {
     if (segment > conn->rcv_mss)
         conn->rcv_mss = segment;
-    if (conn->rcv_nxt - conn->last_ack_sent >= 2 * conn->rcv_mss || conn->flags & (CONN_QUICKACK | CONN_FIN_RECEIVED) ||
+    if (conn->rcv_nxt - conn->last_ack_sent >= 2 * ams_max_u32(conn->rcv_mss, TCP_MSS_DEFAULT4) ||
+         conn->flags & (CONN_QUICKACK | CONN_FIN_RECEIVED) ||
         conn->n_runs) {
         conn->flags |= CONN_ACK_NOW;
     } else if (!conn->delack_at) {

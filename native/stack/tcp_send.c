@@ -15,7 +15,7 @@
 
 uint32_t tcp_excess(const struct tcp_conn *conn)
 {
-    uint32_t queued = conn->snd_end - conn->snd_una;
+    uint32_t queued = tcp_unacked(conn);
     return queued > conn->sndbuf ? queued - conn->sndbuf : 0;
 }
 
@@ -53,7 +53,7 @@ static int send_check(const struct tcp_conn *conn, size_t length)
     if (conn->flags & (CONN_FIN_QUEUED | CONN_ORPHAN))
         return -AMS_EPIPE;
     /* sequence numbers must stay comparable: at most 2^30 bytes queued */
-    if (length > (1u << 30) - (conn->snd_end - conn->snd_una))
+    if (length > (1u << 30) - tcp_unacked(conn))
         return -AMS_ENOBUFS;
     return 0;
 }

@@ -131,8 +131,7 @@ struct tcp_conn *tcp_conn_new(struct ams_stack *stack, uint64_t now)
     return conn;
 }
 
-/* Leaves the listener's books. */
-static void listener_forget(struct tcp_conn *conn)
+void tcp_listener_forget(struct tcp_conn *conn)
 {
     struct tcp_listener *listener = conn->listener;
     if (!listener)
@@ -153,7 +152,7 @@ static void listener_forget(struct tcp_conn *conn)
 void tcp_conn_free(struct ams_stack *stack, struct tcp_conn *conn)
 {
     struct tcp_host *tcp = stack->tcp;
-    listener_forget(conn);
+    tcp_listener_forget(conn);
     tcp_unlink_output(stack, conn);
     timer_cancel(&stack->wheel, &conn->timer);
     tcp_flow_remove(stack, &conn->flow);

@@ -39,7 +39,7 @@ void tcp_rexmit_restart(struct ams_stack *stack, struct tcp_conn *conn, uint64_t
     if (conn->snd_nxt != conn->snd_una) {
         conn->rexmit_at = now + backed_off(conn);
         conn->flags &= ~CONN_PERSIST;
-    } else if (conn->snd_end != conn->snd_nxt && !(conn->flags & CONN_FIN_SENT)) {
+    } else if (tcp_unsent(conn)) {
         if (!(conn->flags & CONN_PERSIST) || !conn->rexmit_at) {
             conn->flags |= CONN_PERSIST; /* RFC 9293 section 3.8.6.1 */
             conn->rexmit_at = now + backed_off(conn);
@@ -142,9 +142,10 @@ static bool keep_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_
     }
     if (conn->probes >= conn->keepcnt) {
         stack->counters.tcp_keepalive_dropped++;
-        tcp_reset(stack, conn);
         conn->error = -AMS_ETIMEDOUT;
-        return false;
+        conn->keep_at = 0;
+        tcp_reset(stack, conn);
+        return true;
     }
     conn->probes++;
     conn->flags |= CONN_PROBE_NOW;

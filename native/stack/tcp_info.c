@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * tcp_info.c - options and statistics of connections and listeners.
+ */
+#include <string.h>
+
+#include "stack/tcp.h"
+
+static void endpoint_fill(struct ams_endpoint *out, const uint8_t ip[16], uint16_t port, uint8_t family)
+{
+    memset(out, 0, sizeof(*out));
+    memcpy(out->ip, ip, 16);
+    out->port = port;
+    out->family = family;
+}
+
+int ams_tcp_local(struct ams_stack *stack, int id, struct ams_endpoint *out)
+{
+    struct tcp_conn *conn = (struct tcp_conn *)sock_find(stack, id, SOCK_TCP);
+    if (conn) {
+        endpoint_fill(out, conn->flow.local_ip, conn->flow.local_port, conn->flow.family);
+        return 0;
+    }
+    struct tcp_listener *listener = (struct tcp_listener *)sock_find(stack, id, SOCK_LISTENER);
+    if (!listener)
+        return -AMS_EBADF;
+    *out = listener->local;
+    return 0;
+}
+
+int ams_tcp_remote(struct ams_stack *stack, int id, struct ams_endpoint *out)
+{
+    struct tcp_conn *conn = (struct tcp_conn *)sock_find(stack, id, SOCK_TCP);
+    if (!conn)
+        return sock_find(stack, id, SOCK_LISTENER) ? -AMS_ENOTCONN : -AMS_EBADF;
+    endpoint_fill(out, conn->flow.remote_ip, conn->flow.remote_port, conn->flow.family);
+    return 0;
+}
+
+/* ---- options -------------------------------------------------------------------- */
+
+/* The option values that connections and listeners keep alike. */
+struct options {
+    uint32_t *flags;
+    uint16_t *keepidle, *keepintvl;
+    uint8_t *keepcnt;
+    int16_t *linger;
+    uint32_t *user_timeout_ms;
+    uint32_t *maxseg;
+};
+
+/* Finds where id keeps its options.  Return: 0 or -AMS_EBADF. */
+static int options_of(struct ams_stack *stack, int id, struct options *out, struct tcp_conn **conn,
+                      struct tcp_listener **listener)
+{
+    *conn = (struct tcp_conn *)sock_find(stack, id, SOCK_TCP);
+    *listener = (struct tcp_listener *)sock_find(stack, id, SOCK_LISTENER);
+    if (*conn) {
+        struct tcp_conn *c = *conn;
+        *out = (struct options){&c->flags, &c->keepidle, &c->keepintvl, &c->keepcnt, &c->linger,
+                                &c->user_timeout_ms, &c->maxseg};
+    } else if (*listener) {
+        struct tcp_listener *l = *listener;
+        *out = (struct options){&l->conn_flags, &l->keepidle, &l->keepintvl, &l->keepcnt, &l->linger,
+                                &l->user_timeout_ms, &l->maxseg};
+    } else {
+        return -AMS_EBADF;
+    }
+    return 0;
+}
+
+static uint32_t flag_of(int option)
+{
+    switch (option) {
+    case AMS_OPT_NODELAY:
+        return CONN_NODELAY;
+    case AMS_OPT_CORK:
+        return CONN_CORK;
+    case AMS_OPT_KEEPALIVE:
+        return CONN_KEEPALIVE;
+    case AMS_OPT_QUICKACK:
+        return CONN_QUICKACK;
+    default:
+        return 0;
+    }
+}
+
+/* What must happen at once when an option of a live connection changes. */
+static void option_changed(struct ams_stack *stack, struct tcp_conn *conn, int option)
+{
+    if (option == AMS_OPT_KEEPALIVE || option == AMS_OPT_KEEPIDLE) {
+        if (conn->state == AMS_TCP_ESTABLISHED || conn->state == AMS_TCP_CLOSE_WAIT)
+            tcp_keepalive_restart(stack, conn, stack->now);
+    } else if (option == AMS_OPT_MAXSEG) {
+        tcp_update_mss(stack, conn);
+    }
+    tcp_want_output(stack, conn);
+}
+
+/* Buffer sizes: fixed from here on, within the stack's limits. */
+static int set_buffer(struct ams_stack *stack, struct tcp_conn *conn, struct tcp_listener *listener, int option,
+                      int value)
+{
+    bool send = option == AMS_OPT_SNDBUF;
+    uint32_t limit = send ? stack->config.sndbuf_max : stack->config.rcvbuf_max;
+    uint32_t size = ams_min_u32(ams_max_u32((uint32_t)value, 4096), limit);
+    if (listener) {
+        *(send ? &listener->sndbuf : &listener->rcvbuf) = size;
+        return 0;
+    }
+    *(send ? &conn->sndbuf : &conn->rcvbuf) = size;
+    conn->flags |= send ? CONN_SNDBUF_FIXED : CONN_RCVBUF_FIXED;
+    return 0;
+}
+
+/* Options that are numbers.  Return: 0, -AMS_EINVAL, -AMS_ENOPROTOOPT. */
+static int set_number(const struct options *options, int option, int value)
+{
+    switch (option) {
+    case AMS_OPT_KEEPIDLE:
+    case AMS_OPT_KEEPINTVL:
+        if (value < 1 || value > 32767)
+            return -AMS_EINVAL;
+        *(option == AMS_OPT_KEEPIDLE ? options->keepidle : options->keepintvl) = (uint16_t)value;
+        return 0;
+    case AMS_OPT_KEEPCNT:
+        if (value < 1 || value > 127)
+            return -AMS_EINVAL;
+        *options->keepcnt = (uint8_t)value;
+        return 0;
+    case AMS_OPT_LINGER:
+        *options->linger = (int16_t)(value < 0 ? -1 : value > INT16_MAX ? INT16_MAX : value);
+        return 0;
+    case AMS_OPT_USER_TIMEOUT:
+        if (value < 0)
+            return -AMS_EINVAL;
+        *options->user_timeout_ms = (uint32_t)value;
+        return 0;
+    case AMS_OPT_MAXSEG:
+        if (value < (int)TCP_MSS_MIN || value > 32767)
+            return -AMS_EINVAL;
+        *options->maxseg = (uint32_t)value;
+        return 0;
+    default:
+        return -AMS_ENOPROTOOPT;
+    }
+}
+
+int ams_tcp_setopt(struct ams_stack *stack, int id, int option, int value)
+{
+    struct options options;
+    struct tcp_conn *conn;
+    struct tcp_listener *listener;
+    if (options_of(stack, id, &options, &conn, &listener) < 0)
+        return -AMS_EBADF;
+    int status = 0;
+    uint32_t flag = flag_of(option);
+    if (flag)
+        *options.flags = value ? *options.flags | flag : *options.flags & ~flag;
+    else if (option == AMS_OPT_SNDBUF || option == AMS_OPT_RCVBUF)
+        status = value < 0 ? -AMS_EINVAL : set_buffer(stack, conn, listener, option, value);
+    else
+        status = set_number(&options, option, value);
+    if (status == 0 && conn && !(conn->flags & CONN_DEAD))
+        option_changed(stack, conn, option);
+    return status;
+}
+
+static int get_number(const struct options *options, int option, int *value)
+{
+    switch (option) {
+    case AMS_OPT_KEEPIDLE:
+        *value = *options->keepidle;
+        return 0;
+    case AMS_OPT_KEEPINTVL:
+        *value = *options->keepintvl;
+        return 0;
+    case AMS_OPT_KEEPCNT:
+        *value = *options->keepcnt;
+        return 0;
+    case AMS_OPT_LINGER:
+        *value = *options->linger;
+        return 0;
+    case AMS_OPT_USER_TIMEOUT:
+        *value = (int)*options->user_timeout_ms;
+        return 0;
+    default:
+        return -AMS_ENOPROTOOPT;
+    }
+}
+
+int ams_tcp_getopt(struct ams_stack *stack, int id, int option, int *value)
+{
+    struct options options;
+    struct tcp_conn *conn;
+    struct tcp_listener *listener;
+    if (options_of(stack, id, &options, &conn, &listener) < 0)
+        return -AMS_EBADF;
+    if (flag_of(option)) {
+        *value = !!(*options.flags & flag_of(option));
+        return 0;
+    }
+    switch (option) {
+    case AMS_OPT_SNDBUF:
+        *value = (int)(conn ? conn->sndbuf : listener->sndbuf ? listener->sndbuf : stack->config.sndbuf);
+        return 0;
+    case AMS_OPT_RCVBUF:
+        *value = (int)(conn ? conn->rcvbuf : listener->rcvbuf ? listener->rcvbuf : stack->config.rcvbuf);
+        return 0;
+    case AMS_OPT_MAXSEG:
+        *value = (int)(conn ? conn->snd_mss : listener->maxseg ? listener->maxseg : TCP_MSS_DEFAULT4);
+        return 0;
+    case AMS_OPT_ERROR:
+        *value = conn ? conn->error : 0;
+        if (conn && !(conn->flags & CONN_DEAD))
+            conn->error = 0;
+        return 0;
+    default:
+        return get_number(&options, option, value);
+    }
+}
+
+int ams_tcp_set_congestion(struct ams_stack *stack, int id, const char *name)
+{
+    const struct tcp_cc_ops *cc = tcp_cc_find(name);
+    if (!cc)
+        return -AMS_EINVAL;
+    struct tcp_conn *conn = (struct tcp_conn *)sock_find(stack, id, SOCK_TCP);
+    if (conn) {
+        if (conn->cc != cc) {
+            conn->cc = cc;
+            cc->init(conn, stack->now);
+        }
+        return 0;
+    }
+    struct tcp_listener *listener = (struct tcp_listener *)sock_find(stack, id, SOCK_LISTENER);
+    if (!listener)
+        return -AMS_EBADF;
+    listener->cc = cc;
+    return 0;
+}
+
+/* ---- statistics ------------------------------------------------------------------- */
+
+static void name_copy(char out[16], const struct tcp_cc_ops *cc)
+{
+    size_t n = strlen(cc->name);
+    memcpy(out, cc->name, n < 15 ? n : 15);
+}
+
+static void conn_info(const struct tcp_conn *conn, struct ams_tcp_info *out)
+{
+    memset(out, 0, sizeof(*out));
+    out->id = conn->flags & CONN_ORPHAN ? -1 : conn->sock.id;
+    out->protocol = PROTO_TCP;
+    out->state = conn->state;
+    out->ca_state = conn->ca_state;
+    out->options = (uint8_t)((conn->flags & CONN_TS_OK ? AMS_INFO_TIMESTAMPS : 0) |
+                             (conn->flags & CONN_SACK_OK ? AMS_INFO_SACK : 0) |
+                             (conn->flags & CONN_WSCALE_OK ? AMS_INFO_WSCALE : 0));
+    out->snd_wscale = conn->snd_wscale;
+    out->rcv_wscale = conn->rcv_wscale;
+    out->backoff = conn->backoff;
+    out->probes = conn->probes;
+    endpoint_fill(&out->local, conn->flow.local_ip, conn->flow.local_port, conn->flow.family);
+    endpoint_fill(&out->remote, conn->flow.remote_ip, conn->flow.remote_port, conn->flow.family);
+    out->recv_queue = conn->rcv_queued;
+    out->send_queue = tcp_unacked(conn);
+    out->snd_mss = conn->snd_mss;
+    out->rcv_mss = conn->rcv_mss;
+    out->snd_cwnd = conn->cwnd;
+    out->snd_ssthresh = conn->ssthresh;
+    out->snd_wnd = conn->snd_wnd;
+    out->rcv_wnd = conn->rcv_adv - conn->rcv_nxt;
+    out->unacked = conn->snd_nxt - conn->snd_una;
+    out->pmtu = conn->path.mtu;
+    out->rto = conn->rto;
+    out->srtt = conn->srtt;
+    out->rttvar = conn->rttvar;
+    out->min_rtt = conn->min_rtt;
+    out->bytes_sent = conn->bytes_sent;
+    out->bytes_acked = conn->bytes_acked;
+    out->bytes_received = conn->bytes_received;
+    out->bytes_retrans = conn->bytes_retrans;
+    out->segs_out = conn->segs_out;
+    out->segs_in = conn->segs_in;
+    out->dsack_dups = conn->dsack_dups;
+    out->created = conn->created;
+    name_copy(out->congestion, conn->cc);
+}
+
+static void listener_info(const struct tcp_listener *listener, struct ams_tcp_info *out)
+{
+    memset(out, 0, sizeof(*out));
+    out->id = listener->sock.id;
+    out->protocol = PROTO_TCP;
+    out->state = AMS_TCP_LISTEN;
+    out->local = listener->local;
+    out->remote.family = listener->local.family;
+    out->recv_queue = listener->waiting;
+    out->send_queue = listener->backlog;
+}
+
+static void tw_info(const struct tcp_tw *tw, struct ams_tcp_info *out)
+{
+    memset(out, 0, sizeof(*out));
+    out->id = -1;
+    out->protocol = PROTO_TCP;
+    out->state = AMS_TCP_TIME_WAIT;
+    endpoint_fill(&out->local, tw->flow.local_ip, tw->flow.local_port, tw->flow.family);
+    endpoint_fill(&out->remote, tw->flow.remote_ip, tw->flow.remote_port, tw->flow.family);
+}
+
+int ams_tcp_get_info(struct ams_stack *stack, int id, struct ams_tcp_info *out, uint64_t now)
+{
+    struct tcp_conn *conn = (struct tcp_conn *)sock_find(stack, id, SOCK_TCP);
+    struct tcp_listener *listener = (struct tcp_listener *)sock_find(stack, id, SOCK_LISTENER);
+    if (conn)
+        conn_info(conn, out);
+    else if (listener)
+        listener_info(listener, out);
+    else
+        return -AMS_EBADF;
+    return 0;
+}
+
+int tcp_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_t now)
+{
+    struct tcp_host *tcp = stack->tcp;
+    int count = 0;
+    for (uint32_t i = 0; i < TCP_LISTENER_BUCKETS; i++)
+        for (struct tcp_listener *listener = tcp->listeners[i]; listener; listener = listener->hash_next, count++)
+            if (count < max)
+                listener_info(listener, &out[count]);
+    for (uint32_t i = 0; i < tcp->n_buckets; i++)
+        for (struct tcp_flow *flow = tcp->buckets[i]; flow; flow = flow->hash_next, count++) {
+            if (count >= max)
+                continue;
+            if (flow->is_tw)
+                tw_info((const struct tcp_tw *)flow, &out[count]);
+            else
+                conn_info((const struct tcp_conn *)flow, &out[count]);
+        }
+    return count;
+}
+
+uint64_t tcp_memory(const struct ams_stack *stack)
+{
+    return stack->tcp->memory;
+}
+
+int ams_stack_time_wait(struct ams_stack *stack)
+{
+    return (int)stack->tcp->n_tw;
+}

@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * tcp_input.c - segment arrival (RFC 9293 section 3.10.7).
+ *
+ * Theory of operation.  tcp_input() finds the flow and hands the segment to
+ * conn_input(), tcp_tw_input(), tcp_listen_input() or tcp_send_reset().
+ * conn_input() goes through the RFC's steps in order: sequence number, RST,
+ * SYN, ACK, payload, FIN; RFC 7323's timestamp check comes before the first
+ * and RFC 5961's stricter RST and SYN rules are applied.  Nothing is sent
+ * from here: the connection is put on the output list.
+ */
+#include <string.h>
+
+#include "stack/neighbor.h"
+#include "stack/tcp.h"
+
+#define PAWS_IDLE (24ull * 86400 * AMS_NS_PER_S) /* RFC 7323 section 5.5 */
+
+/* A received segment on its way through the steps. */
+struct segment {
+    const struct tcp_repr *tcp;
+    const struct ip_info *ip;
+    struct ams_frame *frame;  /* window on the payload; NULL once consumed */
+    uint32_t payload;
+    uint32_t seq_len;         /* payload and SYN and FIN */
+};
+
+/* Leaves the tables and timers; what the application holds stays until it
+ * has been told. */
+static void conn_detach(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    tcp_unlink_output(stack, conn);
+    timer_cancel(&stack->wheel, &conn->timer);
+    tcp_flow_remove(stack, &conn->flow);
+    conn->rexmit_at = conn->delack_at = conn->keep_at = 0;
+    tcp_send_fini(stack, conn);
+    conn->rec_count = 0;
+    tcp_recs_fini(stack, conn);
+    conn->sacked_bytes = conn->lost_bytes = conn->retrans_bytes = 0;
+    conn->snd_una = conn->snd_nxt = conn->snd_end;
+    conn->flags |= CONN_DEAD;
+}
+
+void tcp_drop(struct ams_stack *stack, struct tcp_conn *conn, int status)
+{
+    if (conn->sock.id < 0) {
+        tcp_conn_free(stack, conn);
+        return;
+    }
+    if (conn->flags & CONN_DEAD)
+        return;
+    conn_detach(stack, conn);
+    conn->state = AMS_TCP_CLOSED;
+    conn->error = status;
+    if (conn->flags & CONN_ORPHAN) {
+        sock_event(stack, &conn->sock, AMS_EV_RELEASED);
+    } else {
+        conn->sock.aux = status;
+        sock_event(stack, &conn->sock, AMS_EV_CLOSED);
+    }
+}
+
+void tcp_reset(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    if (conn->flags & CONN_DEAD)
+        return;
+    conn->flags |= CONN_RST_NOW;
+    conn->flags &= ~CONN_SYN_NOW;
+    tcp_want_output(stack, conn);
+}
+
+void tcp_challenge_ack(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    struct tcp_host *tcp = stack->tcp;
+    uint64_t epoch = now / AMS_NS_PER_S;
+    if (tcp->challenge_epoch != epoch) {
+        tcp->challenge_epoch = epoch;
+        /* RFC 5961 section 10: a limit that cannot be counted from outside */
+        tcp->challenge_count = TCP_CHALLENGE_ACKS / 2 + rng_below(&stack->rng, TCP_CHALLENGE_ACKS);
+    }
+    if (!tcp->challenge_count)
+        return;
+    tcp->challenge_count--;
+    stack->counters.tcp_challenge_ack++;
+    conn->flags |= CONN_ACK_NOW;
+    tcp_want_output(stack, conn);
+}
+
+void tcp_negotiate(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *syn)
+{
+    uint32_t fallback = conn->flow.family == AMS_IPV4 ? TCP_MSS_DEFAULT4 : TCP_MSS_DEFAULT6;
+    conn->mss_peer = syn->mss ? syn->mss : fallback;
+    if (!syn->has_timestamps)
+        conn->flags &= ~CONN_TS_OK;
+    if (!syn->sack_permitted)
+        conn->flags &= ~CONN_SACK_OK;
+    if (!syn->has_wscale) {
+        conn->flags &= ~CONN_WSCALE_OK;
+        conn->rcv_wscale = 0;
+        conn->snd_wscale = 0;
+        conn->rcvbuf = ams_min_u32(conn->rcvbuf, 65535);
+    } else if (conn->flags & CONN_WSCALE_OK) {
+        conn->snd_wscale = syn->wscale;
+    }
+    if (conn->flags & CONN_TS_OK) {
+        conn->ts_recent = syn->tsval;
+        conn->ts_recent_at = stack->now;
+    }
+    tcp_update_mss(stack, conn);
+}
+
+void tcp_established(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    conn->state = AMS_TCP_ESTABLISHED;
+    if (!conn->backoff && conn->last_sent_at)
+        tcp_rtt_sample(stack, conn, ams_max_u64(now - conn->last_sent_at, 1));
+    conn->backoff = 0;
+    conn->rexmit_at = 0;
+    conn->recover = conn->lost_hint = conn->rexmit_hint = conn->snd_una;
+    conn->rcv_space_at = now;
+    /* RFC 6928 section 2 */
+    conn->cwnd = ams_min_u32(10 * conn->snd_mss, ams_max_u32(2 * conn->snd_mss, 14600));
+    conn->cc->init(conn, now);
+    tcp_keepalive_restart(stack, conn, now);
+}
+
+/* ---- SYN_SENT (section 3.10.7.3) ------------------------------------------ */
+
+/* Simultaneous open: both sent a SYN. */
+static void simultaneous_open(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    conn->state = AMS_TCP_SYN_RECEIVED;
+    conn->flags |= CONN_SYN_NOW;
+    conn->rexmit_at = 0;
+    tcp_want_output(stack, conn);
+}
+
+/* The SYN-ACK came. */
+static void active_open_done(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *tcp, uint64_t now)
+{
+    conn->snd_una = tcp->ack;
+    tcp_update_window(conn, tcp);
+    tcp_established(stack, conn, now);
+    conn->flags |= CONN_ACK_NOW;
+    sock_event(stack, &conn->sock, AMS_EV_CONNECTED);
+    if (conn->flags & CONN_FIN_QUEUED)
+        conn->state = AMS_TCP_FIN_WAIT_1;
+    tcp_want_output(stack, conn);
+}
+
+/* Return: true if the segment's payload and FIN are to be processed. */
+static bool syn_sent_input(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, uint64_t now)
+{
+    const struct tcp_repr *tcp = seg->tcp;
+    bool ack = tcp->flags & TCP_ACK;
+    if (ack && (seq_leq(tcp->ack, conn->iss) || seq_gt(tcp->ack, conn->snd_nxt))) {
+        if (!(tcp->flags & TCP_RST))
+            tcp_send_reset(stack, tcp, seg->ip, seg->payload, now);
+        return false;
+    }
+    if (tcp->flags & TCP_RST) {
+        stack->counters.tcp_rst_rx++;
+        if (ack) {
+            stack->counters.tcp_conn_failed++;
+            tcp_drop(stack, conn, -AMS_ECONNREFUSED);
+        }
+        return false;
+    }
+    if (!(tcp->flags & TCP_SYN))
+        return false;
+    conn->irs = tcp->seq;
+    conn->rcv_nxt = conn->last_ack_sent = tcp->seq + 1;
+    conn->rcv_adv = conn->rcv_nxt + ams_min_u32(conn->rcvbuf, 65535);
+    tcp_negotiate(stack, conn, tcp);
+    if (!ack) {
+        simultaneous_open(stack, conn);
+        return false;
+    }
+    active_open_done(stack, conn, tcp, now);
+    return true;
+}
+
+/* ---- synchronised states (section 3.10.7.4) ---------------------------------- */
+
+/* RFC 7323 section 5.3, R1: is the timestamp too old? */
+static bool paws_rejects(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *tcp, uint64_t now)
+{
+    if (!(conn->flags & CONN_TS_OK) || !tcp->has_timestamps || tcp->flags & TCP_RST)
+        return false;
+    if (AMS_LIKELY((int32_t)(tcp->tsval - conn->ts_recent) >= 0))
+        return false;
+    return now - conn->ts_recent_at < PAWS_IDLE;
+}
+
+/* Section 3.10.7.4, first: is any of it inside the receive window? */
+static bool sequence_acceptable(const struct tcp_conn *conn, uint32_t seq, uint32_t len)
+{
+    uint32_t window = conn->rcv_adv - conn->rcv_nxt;
+    if (AMS_LIKELY(seq == conn->rcv_nxt && (len <= window || window)))
+        return true;
+    if (!len)
+        return window ? seq_leq(conn->rcv_nxt, seq) && seq_lt(seq, conn->rcv_nxt + window) : seq == conn->rcv_nxt;
+    if (!window)
+        return false;
+    uint32_t last = seq + len - 1;
+    return (seq_leq(conn->rcv_nxt, seq) && seq_lt(seq, conn->rcv_nxt + window)) ||
+           (seq_leq(conn->rcv_nxt, last) && seq_lt(last, conn->rcv_nxt + window)) ||
+           (seq_lt(seq, conn->rcv_nxt) && seq_gt(last, conn->rcv_nxt));
+}
+
+/* An unacceptable segment is answered with an ACK. */
+static void out_of_window(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, uint64_t now)
+{
+    const struct tcp_repr *tcp = seg->tcp;
+    stack->counters.tcp_out_of_window++;
+    if (tcp->flags & TCP_RST)
+        return;
+    if (conn->state == AMS_TCP_SYN_RECEIVED && tcp->flags & TCP_SYN && tcp->seq == conn->irs) {
+        conn->flags |= CONN_SYN_NOW; /* the peer did not get our SYN-ACK */
+        tcp_want_output(stack, conn);
+        return;
+    }
+    if (seg->payload && seq_leq(tcp->seq + seg->payload, conn->rcv_nxt)) {
+        stack->counters.tcp_dup_data++;
+        conn->dsack.start = tcp->seq; /* RFC 2883 section 4.1 */
+        conn->dsack.end = tcp->seq + seg->payload;
+        conn->flags |= CONN_DSACK;
+    }
+    conn->last_rcv_at = now;
+    conn->flags |= CONN_ACK_NOW;
+    tcp_want_output(stack, conn);
+}
+
+/* RFC 5961 section 3.2.  Return: true if the connection is gone. */
+static bool rst_input(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *tcp, uint64_t now)
+{
+    stack->counters.tcp_rst_rx++;
+    if (tcp->seq != conn->rcv_nxt) {
+        tcp_challenge_ack(stack, conn, now);
+        return false;
+    }
+    stack->counters.tcp_conn_reset++;
+    int status = -AMS_ECONNRESET;
+    if (conn->state == AMS_TCP_SYN_RECEIVED && !conn->listener)
+        status = -AMS_ECONNREFUSED;
+    else if (conn->state == AMS_TCP_CLOSING || conn->state == AMS_TCP_LAST_ACK || conn->state == AMS_TCP_TIME_WAIT)
+        status = 0;
+    else if (conn->state == AMS_TCP_CLOSE_WAIT)
+        status = -AMS_EPIPE;
+    tcp_drop(stack, conn, status);
+    return true;
+}
+
+/* The ACK of our SYN-ACK.  Return: false: the segment goes no further. */
+static bool syn_received_ack(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, uint64_t now)
+{
+    const struct tcp_repr *tcp = seg->tcp;
+    if (seq_leq(tcp->ack, conn->iss) || seq_gt(tcp->ack, conn->snd_nxt)) {
+        tcp_send_reset(stack, tcp, seg->ip, seg->payload, now);
+        return false;
+    }
+    if (conn->listener && !tcp_listener_established(stack, conn, now))
+        return false;
+    conn->snd_una = conn->iss + 1;
+    tcp_update_window(conn, tcp);
+    tcp_established(stack, conn, now);
+    if (!conn->listener) /* simultaneous open */
+        sock_event(stack, &conn->sock, AMS_EV_CONNECTED);
+    if (conn->flags & CONN_FIN_QUEUED)
+        conn->state = AMS_TCP_FIN_WAIT_1;
+    return true;
+}
+
+static void enter_time_wait(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    conn->state = AMS_TCP_TIME_WAIT;
+    conn->rexmit_at = 0;
+    conn->keep_at = now + stack->config.time_wait_ms * AMS_NS_PER_MS;
+    tcp_timer_update(stack, conn);
+}
+
+/* Our FIN was acknowledged.  Return: true if the connection is gone. */
+static bool fin_acked(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    switch (conn->state) {
+    case AMS_TCP_FIN_WAIT_1:
+        conn->state = AMS_TCP_FIN_WAIT_2;
+        if (conn->flags & CONN_ORPHAN) {
+            conn->keep_at = now + TCP_FIN_WAIT_2_TIMEOUT;
+            tcp_timer_update(stack, conn);
+        }
+        return false;
+    case AMS_TCP_CLOSING:
+        enter_time_wait(stack, conn, now);
+        return false;
+    case AMS_TCP_LAST_ACK:
+        tcp_drop(stack, conn, 0);
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* The peer's FIN is in order (section 3.10.7.4, eighth). */
+static void fin_input(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    sock_event(stack, &conn->sock, AMS_EV_EOF);
+    if (conn->state == AMS_TCP_ESTABLISHED)
+        conn->state = AMS_TCP_CLOSE_WAIT;
+    else if (conn->state == AMS_TCP_FIN_WAIT_1)
+        conn->state = AMS_TCP_CLOSING; /* fin_acked() was checked before */
+    else if (conn->state == AMS_TCP_FIN_WAIT_2)
+        enter_time_wait(stack, conn, now);
+}
+
+/* Payload and FIN.  Return: true if the connection is gone or going. */
+static bool text_input(struct ams_stack *stack, struct tcp_conn *conn, struct segment *seg, uint64_t now)
+{
+    const struct tcp_repr *tcp = seg->tcp;
+    bool fin = tcp->flags & TCP_FIN;
+    if (!seg->payload && !fin)
+        return false;
+    if (conn->state != AMS_TCP_ESTABLISHED && conn->state != AMS_TCP_FIN_WAIT_1 && conn->state != AMS_TCP_FIN_WAIT_2) {
+        if (seq_lt(tcp->seq, conn->rcv_nxt)) { /* again: the peer missed our ACK */
+            conn->flags |= CONN_ACK_NOW;
+            if (conn->state == AMS_TCP_TIME_WAIT && fin)
+                enter_time_wait(stack, conn, now);
+        }
+        return false;
+    }
+    if (conn->flags & CONN_RCV_SHUT && seq_gt(tcp->seq + seg->payload, conn->rcv_nxt) && seg->payload) {
+        stack->counters.tcp_abort_data++; /* RFC 1122 section 4.2.2.13 */
+        tcp_reset(stack, conn);
+        return true;
+    }
+    struct ams_frame *frame = seg->frame;
+    seg->frame = NULL;
+    uint32_t queued = conn->rcv_queued;
+    tcp_receive(stack, conn, frame, tcp->seq, fin, now);
+    if (conn->rcv_queued != queued)
+        sock_event(stack, &conn->sock, AMS_EV_DATA);
+    if (conn->flags & CONN_FIN_RECEIVED)
+        fin_input(stack, conn, now);
+    return false;
+}
+
+/* The steps before ACK processing.  Return: false: drop the segment. */
+static bool checks(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, uint64_t now)
+{
+    const struct tcp_repr *tcp = seg->tcp;
+    if (AMS_UNLIKELY(paws_rejects(stack, conn, tcp, now))) {
+        stack->counters.tcp_paws++;
+        if (seg->seq_len) {
+            conn->flags |= CONN_ACK_NOW;
+            tcp_want_output(stack, conn);
+        }
+        return false;
+    }
+    if (AMS_UNLIKELY(!sequence_acceptable(conn, tcp->seq, seg->seq_len))) {
+        out_of_window(stack, conn, seg, now);
+        /* an acceptable ACK in an otherwise unacceptable segment still counts
+         * when the window is closed (section 3.10.7.4) */
+        if (conn->rcv_adv == conn->rcv_nxt && tcp->flags & TCP_ACK && !(tcp->flags & (TCP_RST | TCP_SYN)) &&
+            conn->state != AMS_TCP_SYN_RECEIVED)
+            tcp_process_ack(stack, conn, tcp, seg->payload, now);
+        return false;
+    }
+    if (AMS_UNLIKELY(tcp->flags & TCP_RST)) {
+        rst_input(stack, conn, tcp, now);
+        return false;
+    }
+    if (AMS_UNLIKELY(tcp->flags & TCP_SYN)) {
+        if (conn->state == AMS_TCP_SYN_RECEIVED && tcp->flags & TCP_ACK && tcp->seq == conn->irs)
+            return true; /* simultaneous open: SYN-ACK of our SYN */
+        tcp_challenge_ack(stack, conn, now); /* RFC 5961 section 4.2 */
+        return false;
+    }
+    return tcp->flags & TCP_ACK;
+}
+
+static void conn_input(struct ams_stack *stack, struct tcp_conn *conn, struct segment *seg, uint64_t now)
+{
+    const struct tcp_repr *tcp = seg->tcp;
+    conn->segs_in++;
+    if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_SENT)) {
+        if (!syn_sent_input(stack, conn, seg, now))
+            return;
+    } else {
+        if (!checks(stack, conn, seg, now))
+            return;
+        if (conn->flags & CONN_TS_OK && tcp->has_timestamps && seq_leq(tcp->seq, conn->last_ack_sent) &&
+            (int32_t)(tcp->tsval - conn->ts_recent) >= 0) {
+            conn->ts_recent = tcp->tsval; /* RFC 7323 section 4.3 */
+            conn->ts_recent_at = now;
+        }
+        if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_RECEIVED) && !syn_received_ack(stack, conn, seg, now))
+            return;
+        conn->last_rcv_at = now;
+        conn->probes = 0;
+        uint32_t una = conn->snd_una;
+        if (!tcp_process_ack(stack, conn, tcp, seg->payload, now))
+            return;
+        if (conn->snd_una != una) {
+            neighbor_confirm(&conn->path, now);
+            if (conn->flags & CONN_FIN_SENT && conn->snd_una == conn->snd_nxt && fin_acked(stack, conn, now))
+                return;
+        }
+    }
+    if (text_input(stack, conn, seg, now))
+        return;
+    if (AMS_UNLIKELY(conn->state == AMS_TCP_TIME_WAIT && conn->sock.id < 0)) {
+        tcp_tw_from(stack, conn, now);
+        return;
+    }
+    if (conn->flags & CONN_ACK_NOW)
+        tcp_want_output(stack, conn);
+}
+
+void tcp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip_info *ip, uint64_t now)
+{
+    struct tcp_repr tcp;
+    stack->counters.tcp_rx++;
+    if (AMS_UNLIKELY(!ip->dst_unicast || !tcp_parse(frame->data + ip->l4_off, ip->l4_len, &tcp))) {
+        stack->counters.tcp_bad_header++;
+        frame_free(frame);
+        return;
+    }
+    if (AMS_UNLIKELY(!ip_l4_checksum_ok(frame, ip))) {
+        stack->counters.tcp_bad_checksum++;
+        frame_free(frame);
+        return;
+    }
+    struct segment seg = {.tcp = &tcp, .ip = ip, .frame = frame, .payload = ip->l4_len - tcp.header_len};
+    seg.seq_len = seg.payload + !!(tcp.flags & TCP_SYN) + !!(tcp.flags & TCP_FIN);
+    struct tcp_flow *flow = tcp_flow_find(stack, ip->dst, tcp.dst_port, ip->src, tcp.src_port, ip->family);
+    if (AMS_LIKELY(flow && !flow->is_tw)) {
+        frame_pull(frame, ip->l4_off + tcp.header_len);
+        frame_trim(frame, seg.payload);
+        conn_input(stack, (struct tcp_conn *)flow, &seg, now);
+    } else if (flow) {
+        tcp_tw_input(stack, (struct tcp_tw *)flow, &tcp, ip, seg.payload, now);
+    } else {
+        struct tcp_listener *listener = tcp_listener_find(stack, ip->dst, tcp.dst_port, ip->family);
+        if (listener)
+            tcp_listen_input(stack, listener, &tcp, ip, 0, now);
+        else
+            tcp_send_reset(stack, &tcp, ip, seg.payload, now);
+    }
+    frame_free(seg.frame);
+}
+
+/* RFC 1122 section 4.2.3.9, RFC 5927: errors about segments in flight. */
+void tcp_icmp_error(struct ams_stack *stack, const struct icmp_error *error, uint64_t now)
+{
+    struct tcp_flow *flow = tcp_flow_find(stack, error->local.ip, error->local.port, error->remote.ip,
+                                          error->remote.port, (uint8_t)error->local.family);
+    if (!flow || flow->is_tw)
+        return;
+    struct tcp_conn *conn = (struct tcp_conn *)flow;
+    if (conn->flags & CONN_DEAD || seq_lt(error->seq, conn->snd_una) || seq_geq(error->seq, conn->snd_nxt))
+        return; /* RFC 5927 section 4.1 */
+    if (error->status == -AMS_EMSGSIZE) {
+        ip_path_set_mtu(stack, conn->flow.remote_ip, error->mtu, now);
+        if (ip_path_find(stack, conn->flow.remote_ip, &conn->path) == 0)
+            tcp_mtu_reduced(stack, conn, now);
+        return;
+    }
+    if (conn->state == AMS_TCP_SYN_SENT || (conn->state == AMS_TCP_SYN_RECEIVED && conn->listener)) {
+        stack->counters.tcp_conn_failed++;
+        tcp_drop(stack, conn, error->status);
+        return;
+    }
+    conn->error = error->status; /* soft: told if the connection times out */
+}
