@@ -165,7 +165,7 @@ class Server:
     def __init__(self, spec: ServerSpec, link: str) -> None:
         self.spec = spec
         self.link = link
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (stop() closes it)
         self.process = subprocess.Popen(
             command(spec), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, bufsize=1
         )
@@ -208,7 +208,8 @@ class Server:
 
     def stop(self) -> None:
         """Ends it: politely, or not."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         with contextlib.suppress(OSError):
             self.process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):

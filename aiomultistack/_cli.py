@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from aiomultistack import __version__
 
 if TYPE_CHECKING:
     from aiomultistack import Config
@@ -29,7 +32,7 @@ _FIELDS = {
 
 
 @click.group(context_settings=_CONTEXT)
-@click.version_option(package_name="aiomultistack", message="aiomultistack %(version)s")
+@click.version_option(__version__, message="aiomultistack %(version)s")
 def cli() -> None:
     """asyncio on a TCP/IP stack in user-space.
 
@@ -96,6 +99,7 @@ def load_config(config: str | None = None, settings: Sequence[str] = (), **field
     Options become environment variables, so that processes which the program starts have them too.
     """
     from aiomultistack import Config, ConfigError
+    from aiomultistack._config import FILE_NAME
 
     if config is not None:
         os.environ["AIOMULTISTACK_CONFIG"] = config
@@ -108,9 +112,16 @@ def load_config(config: str | None = None, settings: Sequence[str] = (), **field
             raise click.BadParameter(f"{setting!r} is not FIELD=VALUE.", param_hint="--set")
         os.environ[f"AIOMULTISTACK_{name.strip().upper().replace('-', '_')}"] = value.strip()
     try:
-        return Config.load().require()
+        loaded = Config.load()
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
+    if not loaded.port or not loaded.addresses:
+        raise click.UsageError(
+            "Say where frames go and which addresses are the stack's, for instance\n\n"
+            "  --port tap:ams0 --addresses 10.9.0.2/24 --host-addresses 10.9.0.1/24\n\n"
+            f"or set AIOMULTISTACK_PORT and AIOMULTISTACK_ADDRESSES, or write {FILE_NAME}."
+        )
+    return loaded
 
 
 @cli.command()
@@ -135,7 +146,7 @@ def demo(mem: bool, requests: int, as_json: bool) -> None:
 @click.option("-l", "--listening", is_flag=True, help="Listening endpoints only.")
 @click.option("-a", "--all", "everything", is_flag=True, help="Listening and TIME-WAIT ones too.")
 @click.option("-n", "--numeric", is_flag=True, help="Accepted for habit's sake; ports are always numbers.")
-@click.option("-i", "--info", is_flag=True, help="Tell TCP's internals: congestion window, round-trip time, ...")
+@click.option("-i", "--info", is_flag=True, help="Tell TCP's internals: windows, timers, counts.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything known, as JSON.")
 @click.argument("pid", required=False, type=int)
 def ss(
@@ -175,7 +186,7 @@ def ss(
 @click.option("--json", "as_json", is_flag=True, help="Print all counters as JSON.")
 @click.argument("pid", required=False, type=int)
 def stats(everything: bool, as_json: bool, pid: int | None) -> None:
-    """Show the counters of running processes: port, switch and stack, drops by reason."""
+    """Show the counters of running processes, drops by reason."""
     from rich.table import Table
 
     from aiomultistack._ui import emit_json, out
@@ -199,6 +210,17 @@ def stats(everything: bool, as_json: bool, pid: int | None) -> None:
         out.print(table)
 
 
+@contextmanager
+def _reported(address: Any) -> Iterator[None]:
+    """Names a loop that doesn't answer on standard error, and goes on."""
+    from aiomultistack._control import ControlError
+
+    try:
+        yield
+    except ControlError as error:
+        click.echo(f"aiomultistack: process {address.pid}, loop {address.number}: {error}", err=True)
+
+
 def _ask(command: str, pid: int | None) -> list[tuple[Any, Any]]:
     """Each loop's answer to `command`; those that don't answer are named on standard error."""
     from aiomultistack import _control
@@ -209,10 +231,8 @@ def _ask(command: str, pid: int | None) -> list[tuple[Any, Any]]:
         fail(f"process {pid} has no aiomultistack loop that this user may look into")
     answers = []
     for address in addresses:
-        try:
+        with _reported(address):
             answers.append((address, _control.query(address.path, command)))
-        except _control.ControlError as error:
-            click.echo(f"aiomultistack: process {address.pid}, loop {address.number}: {error}", err=True)
     if not answers and addresses:
         sys.exit(1)
     if not addresses:
@@ -252,9 +272,10 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
 
 
 @bench.command()
-@click.option("--sizes", callback=_sizes, default="1,4,8,16,24,32", show_default=True, help="Response bodies, KB.")
+@click.option("--sizes", metavar="KB,...", callback=_sizes, default="1,4,8,16,24,32", show_default=True, help="Response bodies.")
 @click.option(
     "--modes",
+    metavar="MODE,...",
     callback=_words("keep-alive", "close"),
     default="keep-alive,close",
     show_default=True,
@@ -262,6 +283,7 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
 )
 @click.option(
     "--flavours",
+    metavar="NAME,...",
     callback=_words("multistack", "uvloop", "asyncio"),
     default="multistack,uvloop,asyncio",
     show_default=True,
@@ -269,7 +291,9 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
 )
 @click.option("--seconds", type=click.IntRange(1), default=2, show_default=True, help="Length of a run.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each; the median counts.")
-@click.option("--connections", type=click.IntRange(1, 10000), default=64, show_default=True, help="How many at a time.")
+@click.option(
+    "--connections", type=click.IntRange(1, 10000), default=64, show_default=True, help="How many at a time."
+)
 @click.option(
     "--app",
     type=click.Choice(("protocol", "aiohttp")),

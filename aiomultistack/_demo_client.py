@@ -50,7 +50,7 @@ class Target:
         return f"{scheme}://{host}:{self.tls_port if scheme == 'https' else self.port}"
 
 
-class Wrong(Exception):
+class WrongAnswerError(Exception):
     """An answer that is not what it should be."""
 
 
@@ -58,7 +58,7 @@ async def _get(session: aiohttp.ClientSession, url: str, size: int) -> int:
     async with session.get(f"{url}/bytes/{size}") as response:
         body = await response.read()
     if response.status != 200 or body != pattern(size):
-        raise Wrong(f"{url}/bytes/{size}: status {response.status}, {len(body)} bytes, not what was sent")
+        raise WrongAnswerError(f"{url}/bytes/{size}: status {response.status}, {len(body)} bytes, not what was sent")
     return len(body)
 
 
@@ -67,7 +67,7 @@ async def _post(session: aiohttp.ClientSession, url: str, size: int) -> int:
     async with session.post(f"{url}/upload", data=body) as response:
         answer = await response.text()
     if answer != hashlib.sha256(body).hexdigest():
-        raise Wrong(f"{url}/upload: status {response.status}, the server's SHA-256 differs")
+        raise WrongAnswerError(f"{url}/upload: status {response.status}, the server's SHA-256 differs")
     return size
 
 
@@ -83,7 +83,7 @@ async def _timed(route: str, what: str, jobs: list[Coroutine[Any, Any, int]], at
     seconds = time.perf_counter() - start
     errors = [result for result in results if isinstance(result, BaseException)]
     for error in errors:
-        if not isinstance(error, (aiohttp.ClientError, OSError, asyncio.TimeoutError, Wrong)):
+        if not isinstance(error, (aiohttp.ClientError, OSError, asyncio.TimeoutError, WrongAnswerError)):
             raise error
     moved = sum(result for result in results if isinstance(result, int))
     text = f"{len(errors)} failed, first {type(errors[0]).__name__}: {errors[0]}" if errors else None

@@ -96,7 +96,7 @@ class _Process:
 
     def __init__(self, command: list[str], target: Target) -> None:
         self.target = target
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (close() closes it)
         libc = ctypes.CDLL(None)
         self._process = subprocess.Popen(
             command,
@@ -115,7 +115,8 @@ class _Process:
 
     def give_link(self, name: str, address: str) -> None:
         """Once the process has left for a namespace of its own: gives it a link; `name` is our end of it."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         if not self._process.stdout.readline():
             self._fail()
         _netns.veth(name, "eth0", self.pid)
@@ -126,16 +127,20 @@ class _Process:
     def wait_until_open(self) -> None:
         """Waits until the server accepts connections; fails if it ends before."""
         deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                socket.create_connection((self.target.host, self.target.port), 1).close()
-                return
-            except OSError as error:
-                if self._process.poll() is not None:
-                    self._fail()
-                if time.monotonic() > deadline:
-                    fail(f"the server on {self.target.host} does not answer: {error}")
-                time.sleep(0.02)
+        while (error := self._try_to_connect()) is not None:
+            if self._process.poll() is not None:
+                self._fail()
+            if time.monotonic() > deadline:
+                fail(f"the server on {self.target.host} does not answer: {error}")
+            time.sleep(0.02)
+
+    def _try_to_connect(self) -> OSError | None:
+        """What keeps the server from answering; None if it accepts connections."""
+        try:
+            socket.create_connection((self.target.host, self.target.port), 1).close()
+        except OSError as error:
+            return error
+        return None
 
     def _fail(self) -> None:
         self._process.wait(5)

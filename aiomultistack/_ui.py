@@ -23,7 +23,8 @@ class Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Prints the sentence on standard error."""
-        click.secho(f"aiomultistack: {self.format_message()}", file=file or sys.stderr, fg="red" if err.is_terminal else None)
+        colour = "red" if err.is_terminal else None
+        click.secho(f"aiomultistack: {self.format_message()}", file=file or sys.stderr, fg=colour)
 
 
 def fail(message: str) -> NoReturn:

@@ -58,7 +58,8 @@ def main() -> None:
     counters = aiomultistack.run(send(), config=SENDER)
     thread.join()
     seconds = time.perf_counter() - start
-    print(f"{len(DATA) >> 20} MB in {seconds:.1f} s, {'intact' if received[0] == hashlib.sha256(DATA).hexdigest() else 'DAMAGED'}")
+    intact = received[0] == hashlib.sha256(DATA).hexdigest()
+    print(f"{len(DATA) >> 20} MB in {seconds:.1f} s, {'intact' if intact else 'DAMAGED'}")
     for name, value in counters.items():
         if value:
             print(f"  {name:32} {value:>10}")

@@ -268,7 +268,8 @@ def server(tmp_path: Path) -> Any:
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     yield process
     process.stdin.close()
@@ -280,7 +281,9 @@ def server(tmp_path: Path) -> Any:
 def test_ss_and_stats(server: subprocess.Popen[bytes]) -> None:
     pid = str(server.pid)
     header, *lines = invoke("ss", pid).stdout.splitlines()
-    assert header.split() == "Netid State Recv-Q Send-Q Local Address:Port Peer Address:Port Process".split()
+    assert header.split() == [
+        "Netid", "State", "Recv-Q", "Send-Q", "Local", "Address:Port", "Peer", "Address:Port", "Process",
+    ]  # fmt: skip
     assert len(lines) == 2
     assert {line.split()[1] for line in lines} == {"ESTAB"}
     assert all(f"pid={pid}" in line for line in lines)
@@ -292,7 +295,8 @@ def test_ss_and_stats(server: subprocess.Popen[bytes]) -> None:
 
     lines = invoke("ss", "-i", pid).stdout.splitlines()
     assert len(lines) == 5
-    assert "cwnd:" in lines[2] and "bytes_received:5" in lines[2]
+    assert "cwnd:" in lines[2]
+    assert "bytes_received:5" in lines[2]
 
     (loop,) = json.loads(invoke("ss", "-a", "--json", pid).stdout)
     assert loop["pid"] == server.pid
@@ -301,7 +305,8 @@ def test_ss_and_stats(server: subprocess.Popen[bytes]) -> None:
     assert f"{pid}, loop 0" in invoke("stats", pid).stdout
     (loop,) = json.loads(invoke("stats", "--json", pid).stdout)
     counters = loop["counters"]
-    assert counters and all(isinstance(value, int) for value in counters.values())
+    assert counters
+    assert all(isinstance(value, int) for value in counters.values())
     assert invoke("stats", "-a", pid).stdout.count("\n") >= len(counters)
     assert any(each["pid"] == server.pid for each in json.loads(invoke("ss", "--json").stdout))
 
