@@ -272,7 +272,14 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
 
 
 @bench.command()
-@click.option("--sizes", metavar="KB,...", callback=_sizes, default="1,4,8,16,24,32", show_default=True, help="Response bodies.")
+@click.option(
+    "--sizes",
+    metavar="KB,...",
+    callback=_sizes,
+    default="1,4,8,16,24,32",
+    show_default=True,
+    help="Response bodies.",
+)
 @click.option(
     "--modes",
     metavar="MODE,...",
