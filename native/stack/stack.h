@@ -255,7 +255,7 @@ struct ams_stack {
     uint32_t out_limit;        /* of out_count and loop_count */
     uint32_t icmp_tokens;      /* ICMP errors that may be sent now */
     uint64_t icmp_refilled;
-    uint16_t ip_ids[STACK_IP_IDS]; /* next IPv4 identification, by hash of the addresses */
+    uint32_t ip_ids[STACK_IP_IDS]; /* next identification of fragments, by hash of the addresses */
 };
 
 #define STACK_OUT_LIMIT 4096
