@@ -22,6 +22,14 @@ static bool ip_is_wildcard(const uint8_t ip[16], uint8_t family)
     return ip_equal(ip, ip_any(family));
 }
 
+/* Turns a tuple into the wildcard that covers it.  Its family is marked, so
+ * that no packet from or to 0.0.0.0 or :: finds it as if by an exact claim. */
+static void tuple_to_wildcard(struct switch_tuple *tuple)
+{
+    memcpy(tuple->ip, ip_any(tuple->family), 16);
+    tuple->family |= TUPLE_WILDCARD;
+}
+
 int switch_init(struct ams_switch *sw, const struct ams_switch_config *config)
 {
     struct ams_rng rng;
@@ -125,13 +133,16 @@ enum switch_address switch_address_kind(const struct ams_switch *sw, const uint8
 
 /* ---- claims ----------------------------------------------------------------- */
 
-/* Checks the arguments of a claim and makes the key. */
+/* Checks the arguments of a claim and makes the key.
+ * Return: 0 or -AMS_EINVAL. */
 static int switch_claim_key(struct switch_tuple *key, uint8_t protocol, const struct ams_endpoint *local)
 {
     if ((protocol != PROTO_TCP && protocol != PROTO_UDP) || !local->port ||
         !ip_fits_family(local->ip, local->family))
         return -AMS_EINVAL;
     switch_tuple_set(key, local->ip, local->port, protocol, (uint8_t)local->family);
+    if (ip_is_wildcard(key->ip, key->family))
+        tuple_to_wildcard(key);
     return 0;
 }
 
@@ -142,14 +153,15 @@ static bool switch_claim_conflicts(const struct ams_switch *sw, uint16_t port, c
     struct switch_tuple other = *key;
     int owner;
 
-    if (!ip_is_wildcard(key->ip, key->family)) {
-        memcpy(other.ip, ip_any(key->family), 16);
+    if (!(key->family & TUPLE_WILDCARD)) {
+        tuple_to_wildcard(&other);
         owner = tuple_owner(&sw->tuples, &other);
         return owner != TUPLE_NOBODY && owner != port;
     }
+    other.family = key->family & (uint8_t)~TUPLE_WILDCARD;
     for (uint32_t i = 0; i <= sw->addresses.mask; i++) {
         const struct tuple_slot *served = &sw->addresses.slots[i];
-        if (!served->refs || served->tuple.family != key->family)
+        if (!served->refs || served->tuple.family != other.family)
             continue;
         memcpy(other.ip, served->tuple.ip, 16);
         owner = tuple_owner(&sw->tuples, &other);
@@ -174,7 +186,7 @@ int switch_claim(struct ams_switch *sw, uint16_t port, uint8_t protocol, const s
         slot->refs++;
         return 0;
     }
-    bool wildcard = ip_is_wildcard(key.ip, key.family);
+    bool wildcard = key.family & TUPLE_WILDCARD;
     if (!wildcard && switch_address_kind(sw, key.ip, key.family) != SWITCH_ADDRESS_UNICAST)
         return -AMS_EADDRNOTAVAIL;
     if (switch_claim_conflicts(sw, port, &key))
@@ -188,7 +200,7 @@ int switch_claim(struct ams_switch *sw, uint16_t port, uint8_t protocol, const s
 /* Removes a slot, with the count of wildcards. */
 static void switch_remove(struct ams_switch *sw, struct tuple_slot *slot)
 {
-    sw->wildcards -= ip_is_wildcard(slot->tuple.ip, slot->tuple.family);
+    sw->wildcards -= !!(slot->tuple.family & TUPLE_WILDCARD);
     tuple_remove(&sw->tuples, slot);
 }
 
@@ -237,7 +249,7 @@ int switch_tuple_owner(const struct ams_switch *sw, const struct switch_tuple *t
     if (switch_address_kind(sw, tuple->ip, tuple->family) == SWITCH_ADDRESS_OTHER)
         return TUPLE_NOBODY;
     struct switch_tuple wildcard = *tuple;
-    memcpy(wildcard.ip, ip_any(tuple->family), 16);
+    tuple_to_wildcard(&wildcard);
     return tuple_owner(&sw->tuples, &wildcard);
 }
 

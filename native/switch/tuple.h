@@ -25,10 +25,10 @@
 #include "core/hash.h"
 
 struct switch_tuple {
-    uint8_t ip[16];      /* IPv4-mapped for IPv4; 0.0.0.0 or ::, any address of the node */
+    uint8_t ip[16];      /* IPv4-mapped for IPv4 */
     uint16_t port;       /* host order */
     uint8_t protocol;
-    uint8_t family;      /* AMS_IPV4, AMS_IPV6 */
+    uint8_t family;      /* AMS_IPV4, AMS_IPV6, with TUPLE_WILDCARD for any address of the node */
 };
 
 struct tuple_slot {
@@ -47,6 +47,7 @@ struct tuple_table {
 };
 
 #define TUPLE_NOBODY (-1)
+#define TUPLE_WILDCARD 0x80
 
 /* Prepares a table of at least `capacity` tuples.
  * @seed: two secret words
