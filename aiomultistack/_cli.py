@@ -85,8 +85,12 @@ def run(module: str | None, arguments: tuple[str, ...], **options: Any) -> None:
     except (SystemExit, click.ClickException):
         raise
     except MultistackError as error:
+        import warnings
+
         from aiomultistack._ui import fail
 
+        # asyncio.run(main()) had made its coroutine before a loop could be refused: not the program's fault
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         fail(str(error))
     except BaseException as error:
         _run.show_exception(error)
