@@ -41,7 +41,6 @@ struct udp_sock {
     struct sock sock;            /* first: events.c knows no other part */
     struct udp_sock *next;       /* in its bucket */
     struct ams_endpoint local;
-    struct ams_endpoint claimed; /* as it was given to the owner */
     struct ams_endpoint remote;  /* family 0: not connected */
     struct ip_path path;         /* to path_dst */
     uint8_t path_dst[16];
@@ -147,8 +146,8 @@ static struct udp_sock *table_find(const struct udp_host *host, const struct ams
 static bool table_conflicts(const struct udp_host *host, const struct ams_endpoint *local)
 {
     for (const struct udp_sock *udp = *bucket_of(host, local->port); udp; udp = udp->next) {
-        if (udp->claimed.port == local->port && udp->claimed.family == local->family &&
-            (ip_is_any(udp->claimed.ip) || ip_is_any(local->ip) || ip_equal(udp->claimed.ip, local->ip)))
+        if (udp->local.port == local->port && udp->local.family == local->family &&
+            (ip_is_any(udp->local.ip) || ip_is_any(local->ip) || ip_equal(udp->local.ip, local->ip)))
             return true;
     }
     return false;
@@ -247,7 +246,7 @@ int ams_udp_open(struct ams_stack *stack, const struct ams_endpoint *local, cons
     status = bind_local(stack, &bound);
     if (status < 0)
         goto fail;
-    udp->local = udp->claimed = bound;
+    udp->local = bound;
     udp->created = stack->now;
     status = sock_register(stack, &udp->sock, SOCK_UDP);
     if (status < 0)
@@ -274,7 +273,7 @@ static void queue_free(struct udp_sock *udp)
 static void udp_free(struct ams_stack *stack, struct udp_sock *udp)
 {
     table_remove(stack->udp, udp);
-    release(stack, &udp->claimed);
+    release(stack, &udp->local);
     sock_unregister(stack, &udp->sock);
     queue_free(udp);
     mem_free(udp);
