@@ -299,7 +299,7 @@ int stack_output(struct ams_stack *stack, struct ams_tx *tx, int n, uint64_t now
 
 void stack_output_done(struct ams_stack *stack, struct ams_tx *tx, int n)
 {
-    (void)stack;
+    tcp_output_done(stack);
     for (int i = 0; i < n; i++) {
         frame_free(tx[i].owned);
         tx[i].owned = NULL;
@@ -355,7 +355,7 @@ const uint8_t *stack_mac(const struct ams_stack *stack)
 const char *stack_counter_name(int index)
 {
     static const char *const names[] = {
-#define COUNTER_NAME(name) #name,
+#define COUNTER_NAME(name) "stack." #name,
         STACK_COUNTER_TABLE(COUNTER_NAME)
 #undef COUNTER_NAME
     };

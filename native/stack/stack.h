@@ -285,6 +285,9 @@ void route_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint6
 
 /* TCP's part of the verbs.  tcp_output fills up to n descriptors. */
 int tcp_output(struct ams_stack *stack, struct ams_tx *tx, int n, uint64_t now);
+/* What tcp_output filled in since the last call is sent: its header scratch
+ * is free again. */
+void tcp_output_done(struct ams_stack *stack);
 /* True if tcp_output has work now. */
 bool tcp_output_pending(const struct ams_stack *stack);
 /* Aborts every connection: RSTs go to `out`.  Closes listeners. */

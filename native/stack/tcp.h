@@ -3,7 +3,7 @@
  * tcp.h - TCP's inside: the transmission control block and who does what.
  *
  * Theory of operation.  A connection's TCB is struct tcp_conn; TIME-WAIT
- * without an application is the much smaller struct tcp_tw.  Both begin with
+ * without an application is the much smaller struct tcp_tw.  Both contain a
  * struct tcp_flow, the 4-tuple and hash link, and live in one hash table.
  * Listeners live in a table by port.
  *
@@ -80,7 +80,7 @@
 
 /* ---- the table ------------------------------------------------------------- */
 
-/* What a look-up needs; first member of conn and tw. */
+/* What a look-up needs; part of conn and tw. */
 struct tcp_flow {
     struct tcp_flow *hash_next;
     uint32_t hash;
@@ -145,9 +145,8 @@ enum tcp_ca_state { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, T
 struct tcp_listener;
 
 struct tcp_conn {
-    /* look-up and dispatch */
+    struct sock sock;         /* first: sock_find() gives it */
     struct tcp_flow flow;
-    struct sock sock;
     uint32_t flags;
     uint8_t state;
     uint8_t ca_state;
@@ -257,6 +256,11 @@ struct tcp_conn {
     uint32_t maxseg;          /* TCP_MAXSEG, 0: none */
 };
 
+static inline struct tcp_conn *tcp_conn_of(struct tcp_flow *flow)
+{
+    return AMS_CONTAINER_OF(flow, struct tcp_conn, flow);
+}
+
 _Static_assert(sizeof(struct tcp_conn) <= 1024, "an idle connection costs at most 1 KiB (shared requirements)");
 
 /* TIME-WAIT without an application (RFC 9293 section 3.6.1). */
@@ -293,6 +297,8 @@ struct tcp_listener {
 };
 
 #define TCP_LISTENER_BUCKETS 256u
+#define TCP_HEADS 64u            /* segments between two tcp_output_done() */
+#define TCP_HEAD_SIZE (FRAME_HEADROOM + TX_HEAD_MAX)
 
 struct tcp_host {
     struct tcp_flow **buckets;
@@ -302,6 +308,8 @@ struct tcp_host {
     struct tcp_listener *listeners[TCP_LISTENER_BUCKETS];
     uint32_t n_listeners;
     struct tcp_conn *out_head, *out_tail;
+    uint8_t *heads;           /* header scratch, TCP_HEADS times TCP_HEAD_SIZE */
+    uint32_t heads_used;
     struct tcp_conn *free_conns;
     uint32_t n_free_conns;
     struct tcp_tw *tw_oldest, *tw_newest;

@@ -339,7 +339,7 @@ int tcp_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_
             if (flow->is_tw)
                 tw_info((const struct tcp_tw *)flow, &out[count]);
             else
-                conn_info((const struct tcp_conn *)flow, &out[count]);
+                conn_info(tcp_conn_of(flow), &out[count]);
         }
     return count;
 }

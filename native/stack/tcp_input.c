@@ -436,7 +436,7 @@ void tcp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip
     if (AMS_LIKELY(flow && !flow->is_tw)) {
         frame_pull(frame, ip->l4_off + tcp.header_len);
         frame_trim(frame, seg.payload);
-        conn_input(stack, (struct tcp_conn *)flow, &seg, now);
+        conn_input(stack, tcp_conn_of(flow), &seg, now);
     } else if (flow) {
         tcp_tw_input(stack, (struct tcp_tw *)flow, &tcp, ip, seg.payload, now);
     } else {
@@ -456,7 +456,7 @@ void tcp_icmp_error(struct ams_stack *stack, const struct icmp_error *error, uin
                                           error->remote.port, (uint8_t)error->local.family);
     if (!flow || flow->is_tw)
         return;
-    struct tcp_conn *conn = (struct tcp_conn *)flow;
+    struct tcp_conn *conn = tcp_conn_of(flow);
     if (conn->flags & CONN_DEAD || seq_lt(error->seq, conn->snd_una) || seq_geq(error->seq, conn->snd_nxt))
         return; /* RFC 5927 section 4.1 */
     if (error->status == -AMS_EMSGSIZE) {

@@ -389,7 +389,7 @@ int tcp_output(struct ams_stack *stack, struct ams_tx *tx, int n, uint64_t now)
     struct tcp_host *tcp = stack->tcp;
     int count = 0, burst = 0;
     struct tcp_conn *last = NULL;
-    while (count < n && tcp->out_head) {
+    while (count < n && tcp->out_head && tcp->heads_used < TCP_HEADS) {
         struct tcp_conn *conn = tcp->out_head;
         burst = conn == last ? burst + 1 : 0;
         last = conn;
@@ -398,13 +398,21 @@ int tcp_output(struct ams_stack *stack, struct ams_tx *tx, int n, uint64_t now)
             tcp_want_output(stack, conn);
             continue;
         }
+        tx[count].head = tcp->heads + tcp->heads_used * TCP_HEAD_SIZE + FRAME_HEADROOM;
         enum emit_result result = tcp_emit_one(stack, conn, &tx[count], now);
-        if (result == EMIT_FRAME)
+        if (result == EMIT_FRAME) {
             count++;
-        else if (result == EMIT_NONE)
+            tcp->heads_used++;
+        }
+        if (result == EMIT_NONE)
             tcp_unlink_output(stack, conn);
-        else
+        if (result != EMIT_FRAME)
             last = NULL;
     }
     return count;
+}
+
+void tcp_output_done(struct ams_stack *stack)
+{
+    stack->tcp->heads_used = 0;
 }

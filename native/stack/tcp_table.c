@@ -254,8 +254,24 @@ int tcp_ephemeral_port(struct ams_stack *stack, struct tcp_flow *flow)
     return -AMS_EADDRNOTAVAIL;
 }
 
+/* Fills in the buffer sizes that the configuration left open: at least one
+ * socket buffer fits below its maximum. */
+static void buffer_defaults(struct ams_stack_config *config)
+{
+    config->sndbuf = config->sndbuf ? ams_max_u32(config->sndbuf, 4096) : TCP_SNDBUF_DEFAULT;
+    config->rcvbuf = config->rcvbuf ? ams_max_u32(config->rcvbuf, 4096) : TCP_RCVBUF_DEFAULT;
+    config->sndbuf_max = ams_max_u32(config->sndbuf_max ? config->sndbuf_max : TCP_SNDBUF_MAX, config->sndbuf);
+    config->rcvbuf_max = ams_max_u32(config->rcvbuf_max ? config->rcvbuf_max : TCP_RCVBUF_MAX, config->rcvbuf);
+    /* beyond 2^30 - 1 bytes sequence numbers could not be told apart */
+    config->sndbuf_max = ams_min_u32(config->sndbuf_max, 1u << 29);
+    config->rcvbuf_max = ams_min_u32(config->rcvbuf_max, 1u << 29);
+    config->sndbuf = ams_min_u32(config->sndbuf, config->sndbuf_max);
+    config->rcvbuf = ams_min_u32(config->rcvbuf, config->rcvbuf_max);
+}
+
 int tcp_init(struct ams_stack *stack)
 {
+    buffer_defaults(&stack->config);
     struct tcp_host *tcp = mem_zalloc(1, sizeof(*tcp));
     if (!tcp)
         return -AMS_ENOMEM;
@@ -265,7 +281,8 @@ int tcp_init(struct ams_stack *stack)
     const char *name = stack->config.congestion;
     tcp->cc_default = tcp_cc_find(name ? name : "cubic");
     int status = tcp->cc_default ? 0 : -AMS_EINVAL;
-    if (!tcp->buckets)
+    tcp->heads = mem_zalloc(TCP_HEADS, TCP_HEAD_SIZE);
+    if (!tcp->buckets || !tcp->heads)
         status = -AMS_ENOMEM;
     if (status < 0) {
         tcp_fini(stack);
@@ -289,7 +306,7 @@ static void flows_free(struct ams_stack *stack)
             if (flow->is_tw)
                 tcp_tw_free(stack, (struct tcp_tw *)flow);
             else
-                tcp_conn_free(stack, (struct tcp_conn *)flow);
+                tcp_conn_free(stack, tcp_conn_of(flow));
         }
 }
 
@@ -322,6 +339,7 @@ void tcp_fini(struct ams_stack *stack)
         mem_free(tw);
     }
     mem_free(tcp->buckets);
+    mem_free(tcp->heads);
     mem_free(tcp);
     stack->tcp = NULL;
 }

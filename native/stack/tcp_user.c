@@ -316,7 +316,7 @@ void tcp_abort_all(struct ams_stack *stack, uint64_t now)
             next = flow->hash_next;
             if (flow->is_tw)
                 continue;
-            struct tcp_conn *conn = (struct tcp_conn *)flow;
+            struct tcp_conn *conn = tcp_conn_of(flow);
             if (conn->state == AMS_TCP_SYN_SENT || conn->state == AMS_TCP_TIME_WAIT)
                 continue;
             tcp_reset(stack, conn);

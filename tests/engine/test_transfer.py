@@ -281,7 +281,8 @@ def test_many_connections_come_and_go() -> None:
                 assert connection.received == b"x" * 1000
                 connection.close()
         world.run(SECOND)
-        assert lib.ams_stack_time_wait(server.stack) == 1000
+        recycled = server.counters()["stack.tcp_tw_recycled"]  # random ports meet again now and then
+        assert lib.ams_stack_time_wait(server.stack) + recycled == 1000
         world.run(120 * SECOND)
         assert lib.ams_stack_time_wait(server.stack) == 0
         assert lib.ams_stack_frames(server.stack) == 0 == lib.ams_stack_frames(client.stack)
