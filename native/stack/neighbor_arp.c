@@ -60,26 +60,28 @@ static void arp_reply(struct ams_stack *stack, const struct arp_repr *request)
     arp_send(stack, request->sender_mac, &arp);
 }
 
-/* What the sender says about itself. */
-static void arp_learn(struct ams_stack *stack, const struct arp_repr *arp, bool to_us, bool broadcasted, uint64_t now)
+/* Takes in what the sender says about itself.
+ * Return: false if it claims an address of ours: it is not answered. */
+static bool arp_learn(struct ams_stack *stack, const struct arp_repr *arp, bool to_us, bool broadcasted, uint64_t now)
 {
     uint8_t sender[16];
     ip_map4(sender, arp->sender_ip);
     if (ip_is_any(sender)) /* a probe: it has no address yet (RFC 5227 section 2.1.1) */
-        return;
+        return true;
     struct iface_addr *conflict = iface_find(stack, sender);
     if (conflict) {
         iface_conflict(stack, conflict, now);
-        return;
+        return false;
     }
     if (iface_is_broadcast(stack, sender) || ipv4_is_multicast(arp->sender_ip))
-        return;
+        return true;
     enum neighbor_news news = NEIGHBOR_OVERHEARD;
     if (to_us && arp->operation == ARP_REQUEST && iface_on_link(stack, sender))
         news = NEIGHBOR_ASKED;
     else if (to_us && arp->operation == ARP_REPLY && !broadcasted)
         news = NEIGHBOR_ANSWERED;
     neighbor_learn(stack, sender, arp->sender_mac, news, now);
+    return true;
 }
 
 void arp_input(struct ams_stack *stack, struct ams_frame *frame, struct eth_repr *eth, uint64_t now)
@@ -98,7 +100,6 @@ void arp_input(struct ams_stack *stack, struct ams_frame *frame, struct eth_repr
         return; /* our own, reflected */
     ip_map4(target, arp.target_ip);
     bool to_us = iface_owns(stack, target);
-    arp_learn(stack, &arp, to_us, eth_is_group(eth->dst), now);
-    if (to_us && arp.operation == ARP_REQUEST)
+    if (arp_learn(stack, &arp, to_us, eth_is_group(eth->dst), now) && to_us && arp.operation == ARP_REQUEST)
         arp_reply(stack, &arp);
 }
