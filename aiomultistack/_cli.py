@@ -359,7 +359,7 @@ def idle(connections: int, as_json: bool) -> None:
     out.print(f"{result.connections:,} idle keep-alive connections, opened in {result.seconds:.1f} s.  Each takes")
     out.print(f"  {size(result.engine_server):>8}  of C in the engine, at the server's end")
     out.print(f"  {size(result.engine_client):>8}  of C in the engine, at the client's end")
-    out.print(f"  {size(result.resident):>8}  of resident memory in all: both ends, Python's and asyncio's objects too")
+    out.print(f"  {size(result.resident):>8}  of resident memory, both ends, with all objects of Python's")
 
 
 def main() -> None:

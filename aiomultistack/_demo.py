@@ -105,7 +105,9 @@ def _play(report: Report, requests: int) -> list[str]:
 
     with contextlib.ExitStack() as cleanup:
         progress = cleanup.enter_context(steps("starting the server"))
-        stage: Stage = TapStage() if report.mode == "tap" else MemStage()
+        stage: Stage = cleanup.enter_context(
+            contextlib.closing(TapStage() if report.mode == "tap" else MemStage())
+        )
         certificate, tls = cleanup.enter_context(_certificates())
         server = cleanup.enter_context(stage.user_space(certificate))
 

@@ -68,6 +68,9 @@ class Stage(Protocol):
     def client(self, main: Coroutine[Any, Any, _T], server: Running) -> _T:
         """Runs a client's coroutine on a loop that reaches `server`."""
 
+    def close(self) -> None:
+        """Clears the stage, once its servers are gone."""
+
 
 def _base_loop() -> asyncio.AbstractEventLoop:
     """A loop on the kernel's TCP: uvloop where there is one."""
@@ -212,6 +215,9 @@ class TapStage:
         """Runs a client on the kernel's TCP, whichever the server."""
         return _run_on(_base_loop(), main)
 
+    def close(self) -> None:
+        """The namespace goes with the process."""
+
 
 def _kernel_server() -> None:
     """Main function of the process that serves on the kernel's TCP: ADDRESS/LEN APP [ARGS]..."""
@@ -277,10 +283,12 @@ class MemStage:
     def __init__(self) -> None:
         self._port = f"mem:demo-{os.getpid()}"
         self.description = [
-            "An aiohttp application that knows nothing of aiomultistack serves on one event loop, on",
-            f"{self._server[0]} and {self._server[1]}; aiohttp's client is on another, on {self._client[0]} and",
-            f"{self._client[1]}.  Between the two user-space stacks is an Ethernet in memory (mem:).",
+            "An aiohttp application that knows nothing of aiomultistack serves on one event loop,",
+            f"on {self._server[0]} and {self._server[1]}; aiohttp's client is on another, on",
+            f"{self._client[0]} and {self._client[1]}.  Between their two user-space stacks is an Ethernet in",
+            "memory.",
         ]
+        self._client_loop: asyncio.AbstractEventLoop | None = None
 
     def _loop(self, addresses: tuple[str, str]) -> asyncio.AbstractEventLoop:
         config = aiomultistack.Config(port=self._port, addresses=[f"{addresses[0]}/24", f"{addresses[1]}/64"])
@@ -300,8 +308,16 @@ class MemStage:
 
     def client(self, main: Coroutine[Any, Any, _T], server: Running) -> _T:
         """Runs a client on the stack that the server is on."""
-        user_space = server.target.host == self._server[0]
-        return _run_on(self._loop(self._client) if user_space else _base_loop(), main)
+        if server.target.host != self._server[0]:
+            return _run_on(_base_loop(), main)
+        if self._client_loop is None:  # one for the whole demo: a stack of its own, as a host is
+            self._client_loop = self._loop(self._client)
+        return self._client_loop.run_until_complete(main)
+
+    def close(self) -> None:
+        """Closes the clients' loop."""
+        if self._client_loop is not None:
+            _run_on(self._client_loop, asyncio.sleep(0))
 
 
 if __name__ == "__main__":

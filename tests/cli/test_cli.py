@@ -140,11 +140,11 @@ def test_run_script_as_python_would(tmp_path: Path) -> None:
         """,
     )
     script(tmp_path, "here = 'imported'", "neighbour.py")
-    result = command("run", *MEM, "--set", "mtu=9000", path, "--port", "-x")
+    result = command("run", *MEM, "--set", "mtu=1400", path, "--port", "-x")
     assert result.stderr == ""
     assert json.loads(result.stdout) == [
         "__main__", [path, "--port", "-x"], str(tmp_path.resolve()), "imported",
-        ["aiomultistack._loop", ["10.9.0.2", 80], 9000],
+        ["aiomultistack._loop", ["10.9.0.2", 80], 1400],
     ]  # fmt: skip
 
 
