@@ -1,0 +1,176 @@
+"""Both ends of each kind of port: what the contract suite is run over."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from aiomultistack._native import ffi, lib
+
+CLONE_NEWNET = 0x40000000
+SOL_PACKET = 263
+PACKET_VNET_HDR = 15
+ETH_P_ALL = 3
+PATIENCE = 5.0  # seconds until a frame that must come is taken for lost
+
+
+class PortError(OSError):
+    """A port that couldn't be opened; ``status`` names the AMS status."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(lib.ams_status_errno(status), text)
+        self.status: str = ffi.string(lib.ams_status_name(status)).decode()
+        self.text = text
+
+
+class Port:
+    """A raw port."""
+
+    def __init__(self, spec: str, *, flags: int = 0, mtu: int = 0, hub: Any = ffi.NULL, pool_frames: int = 0) -> None:
+        name = ffi.new("char[]", spec.encode())
+        config = ffi.new("struct ams_port_config *", {"spec": name, "flags": flags, "mtu": mtu, "hub": hub,
+                                                      "pool_frames": pool_frames})
+        error = ffi.new("char[]", 256)
+        out = ffi.new("struct ams_port **")
+        status = lib.ams_port_open(out, config, error, len(error))
+        if status < 0:
+            raise PortError(status, ffi.string(error).decode())
+        self.handle = out[0]
+
+    def close(self) -> None:
+        """Closes it; twice is harmless."""
+        if self.handle:
+            lib.ams_port_close(self.handle)
+            self.handle = ffi.NULL
+
+    @property
+    def info(self) -> Any:
+        """struct ams_port_info, now."""
+        info = ffi.new("struct ams_port_info *")
+        lib.ams_port_info(self.handle, info)
+        return info
+
+    def send(self, frame: bytes) -> str:
+        """Sends a frame; "OK" or the name of the status."""
+        return str(ffi.string(lib.ams_status_name(lib.ams_port_send(self.handle, frame, len(frame), 0))).decode())
+
+    def try_recv(self, size: int = 70000) -> tuple[int, bytes] | str:
+        """The next frame's full length and its first ``size`` bytes, or the name of the status."""
+        buffer = ffi.new("char[]", size)
+        length = lib.ams_port_recv(self.handle, buffer, size, 0)
+        if length < 0:
+            return str(ffi.string(lib.ams_status_name(length)).decode())
+        return length, bytes(ffi.buffer(buffer, min(length, size)))
+
+    def readable(self, timeout: float = 0) -> bool:
+        """Whether fd becomes readable within ``timeout`` seconds."""
+        return bool(select.select([self.info.fd], [], [], timeout)[0])
+
+    def recv(self) -> bytes:
+        """The next frame, waiting for it."""
+        assert self.readable(PATIENCE), "no frame came"
+        got = self.try_recv()
+        assert isinstance(got, tuple), got
+        return got[1]
+
+
+class Segment(Protocol):
+    """A link with our port at one end and a peer at the other."""
+
+    port: Port
+
+    def peer_send(self, frame: bytes) -> None:
+        """Sends a frame towards the port."""
+
+    def peer_recv(self) -> bytes:
+        """The next test frame from the port."""
+
+
+class MemSegment:
+    """Two mem ports on one hub."""
+
+    def __init__(self, flags: int) -> None:
+        self.hub = lib.ams_hub_new(1, 0, flags)
+        self.port = Port("mem:contract", hub=self.hub)
+        self.peer = Port("mem:contract", hub=self.hub)
+
+    def peer_send(self, frame: bytes) -> None:
+        assert self.peer.send(frame) == "OK"
+
+    def peer_recv(self) -> bytes:
+        return self.peer.recv()
+
+    def close(self) -> None:
+        self.port.close()
+        self.peer.close()
+        lib.ams_hub_free(self.hub)
+
+
+class TapSegment:
+    """A TAP device and a packet socket on the kernel's side of it."""
+
+    def __init__(self, name: str, flags: int) -> None:
+        self.port = Port(f"tap:{name}", flags=flags)
+        ip("link", "set", name, "up")
+        self.peer = packet_socket(name)
+
+    def peer_send(self, frame: bytes) -> None:
+        self.peer.send(frame)
+
+    def peer_recv(self) -> bytes:
+        while True:
+            data, address = self.peer.recvfrom(70000)
+            if address[2] != socket.PACKET_OUTGOING:
+                return data
+
+    def close(self) -> None:
+        self.port.close()
+        self.peer.close()
+
+
+def packet_socket(name: str, *, vnet: bool = False) -> socket.socket:
+    """A packet socket on a device; with ``vnet`` each frame has a virtio-net header in front."""
+    peer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+    if vnet:
+        peer.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+    peer.bind((name, 0))
+    peer.settimeout(PATIENCE)
+    return peer
+
+
+def vnet_header(*, gso_type: int, header_length: int, gso_size: int, csum_start: int, csum_offset: int) -> bytes:
+    """struct virtio_net_hdr with NEEDS_CSUM."""
+    return struct.pack("=BBHHHH", 1, gso_type, header_length, gso_size, csum_start, csum_offset)
+
+
+def ip(*arguments: str) -> None:
+    """Runs ip(8) in the current network namespace."""
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+
+@contextlib.contextmanager
+def own_namespace() -> Iterator[None]:
+    """Puts this thread into a network namespace of its own, quiet and empty; nothing of it stays."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.unshare(CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+        try:
+            disable = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+            if disable.exists():
+                disable.write_text("1")  # no router solicitations among the test frames
+            yield
+        finally:
+            if libc.setns(before, CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), "setns")
+    finally:
+        os.close(before)
