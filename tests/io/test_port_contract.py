@@ -10,11 +10,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from scapy.layers.inet import IP, TCP, in4_pseudoheader
-from scapy.layers.l2 import Ether
-from scapy.packet import Raw
-from scapy.utils import checksum
-
+from aiomultistack._native import lib
 from port_segment import (
     MemSegment,
     Port,
@@ -22,11 +18,14 @@ from port_segment import (
     Segment,
     TapSegment,
     ip,
-    lib,
     own_namespace,
     packet_socket,
     vnet_header,
 )
+from scapy.layers.inet import IP, TCP, in4_pseudoheader
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+from scapy.utils import checksum
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces")
 TUNSETIFF = 0x400454CA
