@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from typing import Any, Union
+from typing import Any, TypeAlias
 
-__all__ = ["ENDPOINT_SIZE", "FAMILIES", "SockAddr", "describe", "is_loopback", "is_wildcard", "numeric", "pack", "unpack"]
+__all__ = ["ENDPOINT_SIZE", "FAMILIES", "SockAddr", "is_loopback", "is_wildcard", "numeric", "pack", "unpack"]
 
 #: ("10.9.0.2", 80) or ("fd09::2", 80, 0, 0).
-SockAddr = Union[tuple[str, int], tuple[str, int, int, int]]
+SockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
 _ENDPOINT = struct.Struct("=16sHHI")  # ip, port, family, scope_id: struct ams_endpoint
 ENDPOINT_SIZE = _ENDPOINT.size
@@ -44,12 +44,6 @@ def unpack(raw: bytes) -> SockAddr | None:
     if family == 6:
         return socket.inet_ntop(socket.AF_INET6, ip), port, 0, scope
     return None
-
-
-def describe(address: tuple[Any, ...]) -> str:
-    """ "10.9.0.2:80" or "[fd09::2]:80", for messages."""
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def numeric(host: object, port: object, family: int = 0) -> tuple[int, SockAddr] | None:

@@ -101,7 +101,7 @@ async def _attempt(
     """One candidate; its errors go to `errors`, what it opened to `opened`."""
     mine: list[OSError] = []
     errors.append(mine)
-    family, kind, proto, _, remote = info
+    family, remote = info[0], info[4]
     try:
         local = None
         if local_infos is not None:

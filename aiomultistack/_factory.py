@@ -19,7 +19,7 @@ __all__ = ["SelectorLoop", "new_event_loop", "open_node", "run"]
 _T = TypeVar("_T")
 
 
-class SelectorLoop(Loop, asyncio.SelectorEventLoop):
+class SelectorLoop(Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]  # one signature for all versions
     """Our loop over asyncio's selector loop."""
 
 
@@ -31,7 +31,7 @@ def _uvloop_class() -> type[Loop] | None:
     except ImportError:
         return None
 
-    class UvloopLoop(Loop, uvloop.Loop):
+    class UvloopLoop(Loop, uvloop.Loop):  # type: ignore[misc]  # one signature for all versions
         """Our loop over uvloop's."""
 
     return UvloopLoop
@@ -87,7 +87,8 @@ def run(main: Coroutine[Any, Any, _T], *, config: Config | None = None, debug: b
     factory = functools.partial(new_event_loop, config)
     if hasattr(asyncio, "Runner"):
         with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
-            return runner.run(main)
+            result: _T = runner.run(main)
+            return result
     return _run_310(main, factory, debug)
 
 

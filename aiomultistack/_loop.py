@@ -203,7 +203,7 @@ class Loop(asyncio.AbstractEventLoop):
             return await open_transport(self, winner, protocol_factory, tls)
         return await base(protocol_factory, sock=winner, **tls.arguments())  # type: ignore[no-any-return]
 
-    async def start_tls(  # type: ignore[override]  # one signature for all versions of Python
+    async def start_tls(  # one signature for all versions of Python
         self,
         transport: Any,
         protocol: asyncio.BaseProtocol,
@@ -401,7 +401,7 @@ class Loop(asyncio.AbstractEventLoop):
                 family=family, proto=proto, flags=flags, reuse_port=reuse_port, allow_broadcast=allow_broadcast,
                 sock=sock,
             )  # fmt: skip
-            return await super().create_datagram_endpoint(  # type: ignore[return-value]
+            return await super().create_datagram_endpoint(
                 protocol_factory, local_addr, remote_addr, **options
             )
         error: OSError | None = None

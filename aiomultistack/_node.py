@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._native import ffi as _ffi
-from ._native import lib as _lib
 from ._addresses import SockAddr, pack, unpack
 from ._errors import ConfigError, port_error
+from ._native import ffi as _ffi
+from ._native import lib as _lib
 
 if TYPE_CHECKING:
     from ._config import Config

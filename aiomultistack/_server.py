@@ -331,7 +331,7 @@ def listen_on(server: Server, pumps: Iterable[Pump], address: SockAddr) -> bool:
     port = address[1]
     done = False
     for pump in pumps:
-        if server._listen(pump, (address[0], port, *address[2:])):  # type: ignore[arg-type]
+        if server._listen(pump, (address[0], port, *address[2:])):
             done = True
             assert server._listeners is not None
             name = server._listeners[-1].sockname

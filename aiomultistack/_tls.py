@@ -31,7 +31,7 @@ def make_protocol(
     options: dict[str, Any] = {"ssl_handshake_timeout": handshake_timeout}
     if _SHUTDOWN_TIMEOUT:
         options["ssl_shutdown_timeout"] = shutdown_timeout
-    return sslproto.SSLProtocol(  # type: ignore[call-arg]
+    return sslproto.SSLProtocol(
         loop,
         protocol,
         None if isinstance(context, bool) else context,  # type: ignore[arg-type]

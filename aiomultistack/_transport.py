@@ -234,7 +234,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
             if excess >= 0:
                 if self._refs is None:
                     self._refs = deque()
-                self._refs.append(data)  # type: ignore[arg-type]
+                self._refs.append(data)
         pump = self._pump
         if not pump._dirty:
             pump.touch()

@@ -1,0 +1,188 @@
+"""One contract suite, several event loops.
+
+A test that takes the fixture `net` is a coroutine function; it runs once on each flavour:
+
+    asyncio-kernel, uvloop-kernel   the loops everybody knows, on 127.0.0.1 and ::1: what is to be expected
+    uvloop-mem, asyncio-mem         our loop with two nodes, a server's and a client's, on one hub
+
+After each test the loop must be left clean: no pending task, no exception that went to the loop's handler
+without the test having taken it, no frame, no endpoint, no descriptor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import itertools
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+import aiomultistack
+
+TIMEOUT = 30.0
+FLAVOURS = ("asyncio-kernel", "uvloop-kernel", "uvloop-mem", "asyncio-mem")
+_numbers = itertools.count()
+
+
+@dataclass
+class Net:
+    """A loop, and the addresses that a test serves on and connects to."""
+
+    flavour: str
+    loop: asyncio.AbstractEventLoop
+    host4: str
+    host6: str
+    #: What the loop's exception handler was called with; a test takes what it expects.
+    contexts: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def ours(self) -> bool:
+        """True on the user-space stack."""
+        return self.flavour.endswith("mem")
+
+    @property
+    def base(self) -> str:
+        """The loop underneath: "asyncio" or "uvloop"."""
+        return self.flavour.partition("-")[0]
+
+    @property
+    def hosts(self) -> tuple[str, str]:
+        """The server's IPv4 and IPv6 address."""
+        return self.host4, self.host6
+
+    def take_error(self) -> dict[str, Any]:
+        """The one context that the exception handler got."""
+        assert len(self.contexts) == 1, self.contexts
+        return self.contexts.pop()
+
+    @contextlib.asynccontextmanager
+    async def server(
+        self, factory: Callable[[], asyncio.BaseProtocol], host: str | None = None, **options: Any
+    ) -> AsyncIterator[tuple[str, int]]:
+        """A server on a free port; yields host and port."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(factory, host or self.host4, 0, **options)
+        try:
+            yield server.sockets[0].getsockname()[:2]
+        finally:
+            server.close()
+            await server.wait_closed()
+
+
+def make_loop(flavour: str) -> tuple[asyncio.AbstractEventLoop, str, str]:
+    """A new loop of a flavour, with its server's addresses."""
+    base, _, stack = flavour.partition("-")
+    if stack == "kernel":
+        if base == "asyncio":
+            return asyncio.SelectorEventLoop(), "127.0.0.1", "::1"
+        uvloop = pytest.importorskip("uvloop")
+        return uvloop.new_event_loop(), "127.0.0.1", "::1"
+    if base == "uvloop":
+        pytest.importorskip("uvloop")
+    hub = f"mem:contract-{next(_numbers)}"
+    server = aiomultistack.Config(
+        hub, ["10.9.0.1/24", "fd09::1/64"], base=base, control=False, time_wait=0.01, gateway="10.9.0.254"
+    )
+    client = server.replace(addresses=["10.9.0.2/24", "fd09::2/64"], gateway=())
+    loop = aiomultistack.new_event_loop(server)
+    loop.multistack.attach(client)
+    return loop, "10.9.0.1", "fd09::1"
+
+
+def descriptors() -> set[str]:
+    """What the process's descriptors refer to."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+    return found
+
+
+async def settled(net: Net) -> None:
+    """Waits until the stacks hold nothing but what is reserved for TIME-WAIT."""
+    assert isinstance(net.loop, aiomultistack.Loop)
+    for _ in range(400):
+        nodes = net.loop.multistack.nodes
+        if all(node.frames == 0 and node.endpoint_count == 0 for node in nodes):
+            return
+        await asyncio.sleep(0.005)
+    pytest.fail(f"left behind: {net.loop.multistack.endpoints()}, {net.loop.multistack.frames} frames")
+
+
+def run_on(net: Net, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs a test's coroutine and checks what it leaves."""
+
+    async def checked() -> None:
+        await asyncio.wait_for(main(), TIMEOUT)
+        await asyncio.sleep(0)
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+        assert not left, left
+        if net.ours:
+            await settled(net)
+
+    net.loop.run_until_complete(checked())
+    assert net.contexts == []
+
+
+@pytest.fixture(scope="session")
+def process_wide() -> None:
+    """Opens what libuv opens once in a process and keeps, so that it isn't taken for a leak."""
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        loop = uvloop.new_event_loop()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+
+@pytest.fixture(params=FLAVOURS)
+def net(request: pytest.FixtureRequest, process_wide: None) -> Iterator[Net]:
+    """A loop of each flavour in turn."""
+    before = descriptors()
+    loop, host4, host6 = make_loop(request.param)
+    net = Net(request.param, loop, host4, host6)
+    loop.set_exception_handler(lambda _, context: net.contexts.append(context))
+    try:
+        yield net
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+        gc.collect()
+    assert descriptors() - before == set()
+
+
+@pytest.fixture
+def ours(net: Net) -> Net:
+    """Only our flavours."""
+    if not net.ours:
+        pytest.skip("about the user-space stack only")
+    return net
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Runs coroutine functions that take `net`."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj) or "net" not in pyfuncitem.fixturenames:
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    run_on(pyfuncitem.funcargs["net"], lambda: pyfuncitem.obj(**arguments))
+    return True
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
