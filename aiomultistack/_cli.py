@@ -53,7 +53,24 @@ def _config_options(function: _F) -> _F:
     )(function)
 
 
-@cli.command(context_settings={**_CONTEXT, "allow_interspersed_args": False})
+class _RunCommand(click.Command):
+    """A command whose options end where the program's begin: with its name."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        """Puts `--` where the program's own arguments begin."""
+        position = 0
+        while position < len(arguments) and arguments[position].startswith("-") and arguments[position] != "--":
+            word = arguments[position]
+            alone = "=" in word or word in ("-h", "--help") or (word.startswith("-m") and word != "-m")
+            position += 1 if alone else 2
+            if word.startswith("-m"):
+                break
+        if arguments[position : position + 1] != ["--"]:
+            arguments = [*arguments[:position], "--", *arguments[position:]]
+        return super().parse_args(context, arguments)
+
+
+@cli.command(cls=_RunCommand)
 @_config_options
 @click.option("-m", "module", metavar="MODULE", help="Run a module or package, like python -m.")
 @click.argument("arguments", metavar="[SCRIPT] [ARGS]...", nargs=-1, type=click.UNPROCESSED)
@@ -72,6 +89,8 @@ def run(module: str | None, arguments: tuple[str, ...], **options: Any) -> None:
     if module is None and not arguments:
         raise click.UsageError("Give a script, or -m and a module.")
     config = load_config(**options)
+    if module is None and not os.path.exists(arguments[0]):
+        raise click.UsageError(f"There is no script {arguments[0]!r}.")
     from aiomultistack import MultistackError, _run
 
     _run.install(config)
@@ -79,10 +98,8 @@ def run(module: str | None, arguments: tuple[str, ...], **options: Any) -> None:
         if module is not None:
             _run.run_module(module, arguments)
         else:
-            if not os.path.exists(arguments[0]):
-                raise click.UsageError(f"There is no script {arguments[0]!r}.")
             _run.run_script(arguments[0], arguments[1:])
-    except (SystemExit, click.ClickException):
+    except SystemExit:
         raise
     except MultistackError as error:
         import warnings

@@ -59,7 +59,7 @@ async def serve(hosts: list[str], port: int, tls_port: int | None, certificate: 
     """Starts the application; the caller owns the runner that is returned."""
     app = web.Application(client_max_size=LARGEST)
     app.add_routes([web.get("/", who), web.get(r"/bytes/{size:\d+}", download), web.post("/upload", upload)])
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     for host in hosts:
         await web.TCPSite(runner, host, port, backlog=1024).start()

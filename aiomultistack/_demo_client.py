@@ -10,7 +10,7 @@ import functools
 import hashlib
 import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -71,15 +71,15 @@ async def _post(session: aiohttp.ClientSession, url: str, size: int) -> int:
     return size
 
 
-async def _timed(route: str, what: str, jobs: list[Coroutine[Any, Any, int]], at_once: bool) -> Fetch:
+async def _timed(route: str, what: str, jobs: Sequence[Callable[[], Awaitable[int]]], at_once: bool) -> Fetch:
     """Runs the jobs; each returns how many bytes it moved."""
     start = time.perf_counter()
     results: list[int | BaseException] = []
     if at_once:
-        results += await asyncio.gather(*jobs, return_exceptions=True)
+        results += await asyncio.gather(*(job() for job in jobs), return_exceptions=True)
     else:
         for job in jobs:
-            results += await asyncio.gather(job, return_exceptions=True)
+            results += await asyncio.gather(job(), return_exceptions=True)
     seconds = time.perf_counter() - start
     errors = [result for result in results if isinstance(result, BaseException)]
     for error in errors:
@@ -112,11 +112,12 @@ async def fetch_all(
                 routes.append(("HTTPS, IPv6", target.url("https", ipv6=True)))
         for name, url in routes:
             say(f"{name}: one by one")
-            jobs = [_get(session, url, size) for size in SIZES] + [_post(session, url, SIZES[-1])]
+            jobs = [functools.partial(_get, session, url, size) for size in SIZES]
+            jobs.append(functools.partial(_post, session, url, SIZES[-1]))
             fetches.append(await _timed(name, "GET 1 B to 10 MB, POST 10 MB", jobs, at_once=False))
         for name, url in routes:
             say(f"{name}: {CONCURRENT} requests at once")
-            jobs = [_get(session, url, 1000) for _ in range(CONCURRENT)]
+            jobs = [functools.partial(_get, session, url, 1000)] * CONCURRENT
             fetches.append(await _timed(name, f"{CONCURRENT} GETs at once", jobs, at_once=True))
         seen = await asyncio.get_running_loop().run_in_executor(None, meanwhile)
     return answer, fetches, seen
@@ -190,5 +191,10 @@ class Load:
         loop = asyncio.get_running_loop()
         while self.take():
             ended: asyncio.Future[None] = loop.create_future()
-            await loop.create_connection(functools.partial(_Requester, self, ended), self.target.host, self.target.port)
-            await ended
+            factory = functools.partial(_Requester, self, ended)
+            transport, _ = await loop.create_connection(factory, self.target.host, self.target.port)
+            try:
+                await ended
+            except BaseException:
+                transport.abort()
+                raise

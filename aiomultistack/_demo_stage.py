@@ -82,13 +82,28 @@ def _base_loop() -> asyncio.AbstractEventLoop:
 
 
 def _run_on(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, _T]) -> _T:
-    """Runs a coroutine and closes the loop."""
+    """Runs a coroutine to its end.
+
+    Raises KeyboardInterrupt after ^C, or SIGTERM, once the coroutine has been cancelled and has cleaned up.
+    """
+    task = loop.create_task(main)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
     try:
-        return loop.run_until_complete(main)
+        return loop.run_until_complete(task)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.default_int_handler)
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Closes a loop and what hangs on it."""
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
 
 
 # ---- processes and namespaces ---------------------------------------------------------------------------
@@ -182,6 +197,7 @@ class TapStage:
     def __init__(self) -> None:
         _netns.unshare()
         _netns.widen_ports()
+        self._loop = _base_loop()
         self.description = [
             "An aiohttp application that knows nothing of aiomultistack was started, in a network",
             "namespace of its own, by",
@@ -213,10 +229,11 @@ class TapStage:
 
     def client(self, main: Coroutine[Any, Any, _T], server: Running) -> _T:
         """Runs a client on the kernel's TCP, whichever the server."""
-        return _run_on(_base_loop(), main)
+        return _run_on(self._loop, main)
 
     def close(self) -> None:
-        """The namespace goes with the process."""
+        """Closes the clients' loop; the namespace goes with the process."""
+        _close(self._loop)
 
 
 def _kernel_server() -> None:
@@ -288,7 +305,7 @@ class MemStage:
             f"{self._client[0]} and {self._client[1]}.  Between their two user-space stacks is an Ethernet in",
             "memory.",
         ]
-        self._client_loop: asyncio.AbstractEventLoop | None = None
+        self._clients: dict[bool, asyncio.AbstractEventLoop] = {}
 
     def _loop(self, addresses: tuple[str, str]) -> asyncio.AbstractEventLoop:
         config = aiomultistack.Config(port=self._port, addresses=[f"{addresses[0]}/24", f"{addresses[1]}/64"])
@@ -308,16 +325,15 @@ class MemStage:
 
     def client(self, main: Coroutine[Any, Any, _T], server: Running) -> _T:
         """Runs a client on the stack that the server is on."""
-        if server.target.host != self._server[0]:
-            return _run_on(_base_loop(), main)
-        if self._client_loop is None:  # one for the whole demo: a stack of its own, as a host is
-            self._client_loop = self._loop(self._client)
-        return self._client_loop.run_until_complete(main)
+        user_space = server.target.host == self._server[0]
+        if user_space not in self._clients:  # one for the whole demo: a stack that lives as long as a host does
+            self._clients[user_space] = self._loop(self._client) if user_space else _base_loop()
+        return _run_on(self._clients[user_space], main)
 
     def close(self) -> None:
-        """Closes the clients' loop."""
-        if self._client_loop is not None:
-            _run_on(self._client_loop, asyncio.sleep(0))
+        """Closes the clients' loops."""
+        for loop in self._clients.values():
+            _close(loop)
 
 
 if __name__ == "__main__":
