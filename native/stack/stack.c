@@ -133,13 +133,25 @@ static void unwind(struct ams_stack *stack, size_t n)
     mem_free(stack);
 }
 
+/* The owner of a stack that is alone: it may use what it likes. */
+static int claim_freely(void *ctx, uint8_t protocol, const struct ams_endpoint *local)
+{
+    (void)ctx, (void)protocol, (void)local;
+    return 0;
+}
+
+static void release_freely(void *ctx, uint8_t protocol, const struct ams_endpoint *local)
+{
+    (void)ctx, (void)protocol, (void)local;
+}
+
 /* Sets the fields that belong to no module. */
 static int stack_setup(struct ams_stack *stack, const struct ams_stack_config *config, const struct stack_link *link,
                        uint64_t now)
 {
     stack->pool = link->pool;
     stack->caps = link->caps;
-    stack->owner = link->owner;
+    stack->owner = link->owner.claim ? link->owner : (struct ams_owner){claim_freely, release_freely, NULL};
     stack->mtu = config->mtu ? ams_min_u32(config->mtu, link->mtu) : link->mtu;
     stack->now = now;
     stack->path_generation = 1; /* a zeroed path is never valid */

@@ -42,7 +42,7 @@ struct stack_link {
     uint32_t mtu;
     uint32_t caps;            /* AMS_CAP_* */
     struct frame_pool *pool;  /* outlives the stack */
-    struct ams_owner owner;   /* registers local 3-tuples with the switch */
+    struct ams_owner owner;   /* registers local 3-tuples with the switch; zero: none is needed */
 };
 
 /* Counters: one X-macro row each; ams_counter_name() shows them as

@@ -159,13 +159,12 @@ static int claim(struct ams_stack *stack, const struct ams_endpoint *local)
 {
     if (table_conflicts(stack->udp, local))
         return -AMS_EADDRINUSE;
-    return stack->owner.claim ? stack->owner.claim(stack->owner.ctx, PROTO_UDP, local) : 0;
+    return stack->owner.claim(stack->owner.ctx, PROTO_UDP, local);
 }
 
 static void release(struct ams_stack *stack, const struct ams_endpoint *local)
 {
-    if (stack->owner.release)
-        stack->owner.release(stack->owner.ctx, PROTO_UDP, local);
+    stack->owner.release(stack->owner.ctx, PROTO_UDP, local);
 }
 
 /* Claims local, whose port is filled in if it is 0: from a random one on,
