@@ -170,14 +170,7 @@ static inline bool rx_fast(const struct ams_switch *sw, const struct ams_frame *
 
     if (!packet_fast(frame->data, frame->len, frame->len, &packet) || memcmp(frame->data, sw->mac, 6) != 0)
         return false;
-    const uint8_t *dst = frame->data + packet_dst_offset(&packet);
-    if (packet.family == AMS_IPV4)
-        ip_map4(tuple->ip, dst);
-    else
-        memcpy(tuple->ip, dst, 16);
-    tuple->port = packet.dport;
-    tuple->protocol = packet.protocol;
-    tuple->family = packet.family;
+    tuple_from_packet(tuple, frame->data + packet_dst_offset(&packet), packet.family, packet.dport, packet.protocol);
     return true;
 }
 

@@ -21,6 +21,7 @@
 
 #include <string.h>
 
+#include "aiomultistack.h"
 #include "core/base.h"
 #include "core/hash.h"
 
@@ -58,8 +59,13 @@ void tuple_table_fini(struct tuple_table *table);
 
 static inline uint32_t tuple_hash(const struct tuple_table *table, const struct switch_tuple *tuple)
 {
-    uint64_t word[3] = {0};
-    memcpy(word, tuple, sizeof(*tuple));
+    /* Loaded in the pieces in which tuples are stored: a wider load would wait for the stores. */
+    uint64_t word[3];
+    uint32_t tail;
+    memcpy(&word[0], tuple->ip, 8);
+    memcpy(&word[1], tuple->ip + 8, 8);
+    memcpy(&tail, &tuple->port, 4);
+    word[2] = tail;
 #ifdef __SIZEOF_INT128__
     __extension__ typedef unsigned __int128 wide;
     wide product = (wide)(word[0] ^ word[2] << 32 ^ table->secret[0]) * (word[1] ^ table->secret[1]);
@@ -79,7 +85,48 @@ static inline void tuple_prefetch(const struct tuple_table *table, uint32_t hash
 
 static inline bool tuple_equal(const struct switch_tuple *a, const struct switch_tuple *b)
 {
-    return memcmp(a, b, sizeof(*a)) == 0;
+    uint64_t x[2], y[2];
+    uint32_t u, v;
+    memcpy(&x[0], a->ip, 8);
+    memcpy(&x[1], a->ip + 8, 8);
+    memcpy(&u, &a->port, 4);
+    memcpy(&y[0], b->ip, 8);
+    memcpy(&y[1], b->ip + 8, 8);
+    memcpy(&v, &b->port, 4);
+    return ((x[0] ^ y[0]) | (x[1] ^ y[1]) | (u ^ v)) == 0;
+}
+
+/* Makes a tuple from an address as it is in a packet: 4 or 16 bytes.  Stores
+ * whole words, which tuple_hash() then reads back without a stall.
+ * @ip: where the address lies
+ * @port: in host order */
+static inline void tuple_from_packet(struct switch_tuple *tuple, const uint8_t *ip, uint8_t family, uint16_t port,
+                                     uint8_t protocol)
+{
+    if (AMS_LIKELY(family == AMS_IPV4)) {
+        uint64_t word = 0;
+        uint32_t v4;
+        memcpy(&v4, ip, 4);
+        memcpy(tuple->ip, &word, 8);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        word = (uint64_t)v4 << 32 | 0xffff0000u;
+#else
+        word = 0x0000ffff00000000u | v4;
+#endif
+        memcpy(tuple->ip + 8, &word, 8);
+    } else {
+        uint64_t word;
+        memcpy(&word, ip, 8);
+        memcpy(tuple->ip, &word, 8);
+        memcpy(&word, ip + 8, 8);
+        memcpy(tuple->ip + 8, &word, 8);
+    }
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    uint32_t tail = port | (uint32_t)protocol << 16 | (uint32_t)family << 24;
+#else
+    uint32_t tail = (uint32_t)port << 16 | (uint32_t)protocol << 8 | family;
+#endif
+    memcpy(&tuple->port, &tail, 4);
 }
 
 /* Finds a tuple's slot.

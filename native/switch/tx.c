@@ -213,14 +213,7 @@ static inline bool tx_fast(const struct ams_switch *sw, const struct ams_tx *tx,
     if (!packet_fast(tx->head, tx->head_len, tx->total, &packet) || memcmp(tx->head + 6, sw->mac, 6) != 0 ||
         !tx_pieces_ok(tx) || !tx_fills_frame(tx, &packet) || tx_offload(sw, tx, &packet))
         return false;
-    const uint8_t *src = tx->head + packet_src_offset(&packet);
-    if (packet.family == AMS_IPV4)
-        ip_map4(tuple->ip, src);
-    else
-        memcpy(tuple->ip, src, 16);
-    tuple->port = packet.sport;
-    tuple->protocol = packet.protocol;
-    tuple->family = packet.family;
+    tuple_from_packet(tuple, tx->head + packet_src_offset(&packet), packet.family, packet.sport, packet.protocol);
     return true;
 }
 
