@@ -255,8 +255,7 @@ static uint64_t fate(uint64_t seed, struct ams_impairment what, uint32_t *arrive
 static void test_the_seed_decides(void)
 {
     struct ams_impairment what = {.loss = 0.05, .duplicate = 0.03, .reorder = 0.05, .corrupt = 0.02, .delay_ns = 700,
-                                  .reorder_delay_ns = 3000,
-                                  .jitter_ns = 300};
+                                  .reorder_delay_ns = 3000, .jitter_ns = 300};
     uint32_t first, second, other;
     uint64_t hash = fate(7, what, &first);
 
