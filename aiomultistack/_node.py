@@ -156,6 +156,7 @@ class Node:
         keep: list[Any] = []
         port = _port_config(config, hub, keep)
         stack = _stack_config(config, keep)
+        stack.now = self.now()
         out = ffi.new("struct ams_node **")
         error = ffi.new("char[]", _ERROR_SIZE)
         status = lib.ams_node_new(out, port, stack, error, _ERROR_SIZE)
@@ -175,6 +176,7 @@ class Node:
         pointer, self.pointer, self.stack = self.pointer, None, None
         if pointer is not None:
             ffi.release(pointer)
+        self.hub = None
 
     def now(self) -> int:
         """The `now` argument of the engine's functions."""
@@ -253,8 +255,8 @@ class Node:
 def _port_config(config: Config, hub: Hub | None, keep: list[Any]) -> Any:
     """A `struct ams_port_config *`; `keep` must live as long as it."""
     port = ffi.new("struct ams_port_config *")
-    port.spec = ffi.new("char[]", config.port.encode())
-    keep.append(port.spec)
+    keep.append(ffi.new("char[]", config.port.encode()))
+    port.spec = keep[-1]
     port.hub = ffi.NULL if hub is None else hub.pointer
     port.mtu = config.mtu
     port.flags = 0 if config.offload else lib.AMS_PORT_NO_OFFLOAD
@@ -281,8 +283,8 @@ def _stack_config(config: Config, keep: list[Any]) -> Any:
         else:
             stack.gateway6 = gateway
     if config.congestion is not None:
-        stack.congestion = ffi.new("char[]", config.congestion.encode())
-        keep.append(stack.congestion)
+        keep.append(ffi.new("char[]", config.congestion.encode()))
+        stack.congestion = keep[-1]
     stack.mtu = config.mtu
     stack.max_endpoints = config.max_connections
     stack.sndbuf, stack.rcvbuf = config.sndbuf, config.rcvbuf

@@ -288,10 +288,10 @@ class Server(asyncio.AbstractServer):
             raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
         if self._listeners is None:
             raise RuntimeError(f"server {self!r} is closed")
-        await self.start_serving()
-        self._forever = self._loop.create_future()
+        self._forever = forever = self._loop.create_future()
         try:
-            await self._forever
+            await self.start_serving()
+            await forever
         except asyncio.CancelledError:
             try:
                 self.close()

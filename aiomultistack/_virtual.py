@@ -2,11 +2,12 @@
 
 The selector never waits: when no descriptor is ready it moves the clock to the loop's next timer.  The engine gets
 the same clock, so that a ``mem:`` hub with delays and losses runs as fast as the machine can, and with a seed it
-runs the same way each time.  Work in other threads (executors, name resolution) doesn't hold the clock.
+runs the same way each time.  While an executor works (name resolution does), time stands still.
 """
 
 from __future__ import annotations
 
+import asyncio
 import selectors
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,6 +27,8 @@ class VirtualSelector(selectors.BaseSelector):
     def __init__(self) -> None:
         self._real = selectors.DefaultSelector()
         self.now_ns = _START
+        #: While it isn't 0, time stands still and the selector waits truly.
+        self.held = 0
 
     def now(self) -> int:
         """Virtual time in nanoseconds."""
@@ -33,6 +36,8 @@ class VirtualSelector(selectors.BaseSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What is ready now; if nothing is, `timeout` seconds pass at once.  Without a timeout it waits truly."""
+        if self.held and (timeout is None or timeout > 0):
+            return self._real.select(None)
         ready = self._real.select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
@@ -73,6 +78,24 @@ class VirtualLoop(SelectorLoop):
     def time(self) -> float:
         """Virtual seconds."""
         return self._virtual.now_ns / 1e9
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        """`loop.run_in_executor()`; it takes no virtual time."""
+        future = super().run_in_executor(executor, func, *args)
+        self._virtual.held += 1
+        future.add_done_callback(self._release)
+        return future
+
+    async def shutdown_default_executor(self, *args: Any) -> None:
+        """`loop.shutdown_default_executor()`; it takes no virtual time."""
+        self._virtual.held += 1
+        try:
+            await super().shutdown_default_executor(*args)
+        finally:
+            self._virtual.held -= 1
+
+    def _release(self, _: asyncio.Future[Any]) -> None:
+        self._virtual.held -= 1
 
 
 def new_virtual_loop(config: Config) -> VirtualLoop:

@@ -4,6 +4,7 @@ A test that takes the fixture `net` is a coroutine function; it runs once on eac
 
     asyncio-kernel, uvloop-kernel   the loops everybody knows, on 127.0.0.1 and ::1: what is to be expected
     uvloop-mem, asyncio-mem         our loop with two nodes, a server's and a client's, on one hub
+    virtual-mem                     the same in virtual time: what takes seconds takes none
 
 After each test the loop must be left clean: no pending task, no exception that went to the loop's handler
 without the test having taken it, no frame, no endpoint, no descriptor.
@@ -25,9 +26,10 @@ from typing import Any
 import pytest
 
 import aiomultistack
+from aiomultistack._virtual import new_virtual_loop
 
-TIMEOUT = 30.0
-FLAVOURS = ("asyncio-kernel", "uvloop-kernel", "uvloop-mem", "asyncio-mem")
+TIMEOUT = 15.0
+FLAVOURS = ("asyncio-kernel", "uvloop-kernel", "uvloop-mem", "asyncio-mem", "virtual-mem")
 _numbers = itertools.count()
 
 
@@ -88,10 +90,10 @@ def make_loop(flavour: str) -> tuple[asyncio.AbstractEventLoop, str, str]:
         pytest.importorskip("uvloop")
     hub = f"mem:contract-{next(_numbers)}"
     server = aiomultistack.Config(
-        hub, ["10.9.0.1/24", "fd09::1/64"], base=base, control=False, time_wait=0.01, gateway="10.9.0.254"
+        hub, ["10.9.0.1/24", "fd09::1/64"], base="auto" if base == "virtual" else base, control=False, time_wait=0.01, gateway="10.9.0.254"
     )
     client = server.replace(addresses=["10.9.0.2/24", "fd09::2/64"], gateway=())
-    loop = aiomultistack.new_event_loop(server)
+    loop = new_virtual_loop(server) if base == "virtual" else aiomultistack.new_event_loop(server)
     loop.multistack.attach(client)
     return loop, "10.9.0.1", "fd09::1"
 
@@ -108,7 +110,7 @@ def descriptors() -> set[str]:
 async def settled(net: Net) -> None:
     """Waits until the stacks hold nothing but what is reserved for TIME-WAIT."""
     assert isinstance(net.loop, aiomultistack.Loop)
-    for _ in range(400):
+    for _ in range(1000):
         nodes = net.loop.multistack.nodes
         if all(node.frames == 0 and node.endpoint_count == 0 for node in nodes):
             return
@@ -135,6 +137,17 @@ def run_on(net: Net, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     assert net.contexts == []
 
 
+def close_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Closes a loop as `asyncio.run()` does."""
+    try:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), TIMEOUT))
+        loop.run_until_complete(asyncio.wait_for(loop.shutdown_default_executor(), TIMEOUT))
+    finally:
+        loop.close()
+
+
 @pytest.fixture(scope="session")
 def process_wide() -> None:
     """Opens what libuv opens once in a process and keeps, so that it isn't taken for a leak."""
@@ -156,9 +169,7 @@ def net(request: pytest.FixtureRequest, process_wide: None) -> Iterator[Net]:
     try:
         yield net
     finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
+        close_loop(loop)
         gc.collect()
     assert descriptors() - before == set()
 
@@ -168,6 +179,14 @@ def ours(net: Net) -> Net:
     """Only our flavours."""
     if not net.ours:
         pytest.skip("about the user-space stack only")
+    return net
+
+
+@pytest.fixture
+def virtual(net: Net) -> Net:
+    """Only virtual time."""
+    if net.base != "virtual":
+        pytest.skip("takes seconds: in virtual time only")
     return net
 
 

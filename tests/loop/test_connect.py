@@ -45,14 +45,14 @@ async def test_unreachable_network(ours: Net, net: Net) -> None:
     assert net.loop._pump_to(("203.0.113.1", 80), ("10.9.0.2", 0)) is None  # type: ignore[attr-defined]
 
 
-async def test_silent_neighbour_is_unreachable(ours: Net, net: Net) -> None:
+async def test_silent_neighbour_is_unreachable(virtual: Net, net: Net) -> None:
     with pytest.raises(OSError) as caught:
         await connect("10.9.0.77", 80)
     assert caught.value.errno == errno.EHOSTUNREACH
     assert "Connect call failed ('10.9.0.77', 80)" in str(caught.value)
 
 
-async def test_cancelled_connect_leaves_nothing(ours: Net, net: Net) -> None:
+async def test_cancelled_connect_leaves_nothing(virtual: Net, net: Net) -> None:
     task = asyncio.ensure_future(connect("10.9.0.77", 80))
     await asyncio.sleep(0.01)
     task.cancel()
@@ -61,7 +61,7 @@ async def test_cancelled_connect_leaves_nothing(ours: Net, net: Net) -> None:
     assert [info for info in net.loop.multistack.connections() if info.id >= 0] == []  # type: ignore[attr-defined]
 
 
-async def test_connect_with_a_timeout(ours: Net, net: Net) -> None:
+async def test_connect_with_a_timeout(virtual: Net, net: Net) -> None:
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(connect("10.9.0.77", 80), 0.02)
 
@@ -90,7 +90,7 @@ async def test_all_addresses_of_a_name_fail(ours: Net, net: Net, monkeypatch: py
         await connect("several.test", 80)
 
 
-async def test_happy_eyeballs(ours: Net, net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_happy_eyeballs(virtual: Net, net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first address is silent; the second wins, and nothing of the first is left."""
     async with net.server(Echo) as (host, port):
         give_names(net, monkeypatch, ("10.9.0.77", port), (host, port))
@@ -113,10 +113,11 @@ async def test_user_space_and_system_in_one_name(ours: Net, net: Net, monkeypatc
 
 
 def give_names(net: Net, monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
-    """Has the resolver answer with these addresses, whatever the name."""
+    """Has the resolver answer with these addresses for every name in .test."""
 
-    async def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+        found = addresses if host.endswith(".test") else [(host, port)]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in found]
 
     monkeypatch.setattr(type(net.loop), "getaddrinfo", staticmethod(getaddrinfo))
 
@@ -195,7 +196,7 @@ async def test_sock_connect_refused(net: Net) -> None:
         await asyncio.get_running_loop().sock_connect(sock, (net.host4, free_port()))
 
 
-async def test_sock_connect_cancelled(ours: Net, net: Net) -> None:
+async def test_sock_connect_cancelled(virtual: Net, net: Net) -> None:
     sock = kernel_socket()
     with contextlib.closing(sock):
         task = asyncio.ensure_future(net.loop.sock_connect(sock, ("10.9.0.77", 80)))
