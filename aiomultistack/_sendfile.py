@@ -1,13 +1,13 @@
 """`loop.sendfile()` for transports of the user-space stack, and for TLS over them.
 
-There is no descriptor that the kernel's sendfile could write to, so this is asyncio's fallback: blocks are read
-in the default executor and written with flow control.
+There is no descriptor that the kernel's sendfile could write to, so this is what asyncio's fallback does: blocks
+are read in the default executor and written with flow control.  Meanwhile a protocol of our own takes the place
+of the application's, which learns nothing of the pauses.
 """
 
 from __future__ import annotations
 
 import asyncio
-from asyncio import base_events
 from typing import Any
 
 from ._transport import Transport
@@ -31,13 +31,11 @@ async def sendfile(
     if not fallback:
         if isinstance(transport, Transport):
             raise asyncio.SendfileNotAvailableError("the user-space stack has no descriptor for the kernel's sendfile")
-        raise RuntimeError(
-            f"fallback is disabled and native sendfile is not supported for transport {transport!r}"
-        )
+        raise RuntimeError(f"fallback is disabled and native sendfile is not supported for transport {transport!r}")
     if offset:
         file.seek(offset)
     total = 0
-    protocol: Any = base_events._SendfileFallbackProtocol(transport)  # type: ignore[attr-defined]
+    protocol = _Diversion(loop, transport)
     try:
         while count is None or total < count:
             size = BLOCK if count is None else min(BLOCK, count - total)
@@ -45,13 +43,65 @@ async def sendfile(
             if not data:
                 break
             await protocol.drain()
+            if transport.is_closing():
+                raise ConnectionError("Connection closed by peer")
             transport.write(data)
             total += len(data)
+        await protocol.drain()
         return total
     finally:
         if total > 0 and hasattr(file, "seek"):
             file.seek(offset + total)
-        await protocol.restore()
+        protocol.restore()
+
+
+class _Diversion(asyncio.Protocol):
+    """Stands in for a transport's protocol while a file is sent."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: Any) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._protocol = transport.get_protocol()
+        self._was_reading = transport.is_reading()
+        self._was_paused = transport._protocol_paused
+        self._paused = self._was_paused
+        self._waiter: asyncio.Future[None] | None = None
+        transport.pause_reading()
+        transport.set_protocol(self)
+
+    async def drain(self) -> None:
+        """Waits until writing may go on; raises if the connection is lost before."""
+        if self._paused:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(exc or ConnectionError("Connection is closed by peer"))
+        self._protocol.connection_lost(exc)
+
+    def restore(self) -> None:
+        """Puts the application's protocol back, and tells it what has become of flow control."""
+        if self._transport.get_protocol() is not self:  # the connection is lost
+            return
+        self._transport.set_protocol(self._protocol)
+        if self._was_reading:
+            self._transport.resume_reading()
+        if self._paused and not self._was_paused:
+            self._protocol.pause_writing()
+        elif self._was_paused and not self._paused:
+            self._protocol.resume_writing()
 
 
 def _check(file: Any, offset: int, count: int | None) -> None:

@@ -120,11 +120,12 @@ async def test_start_tls(net: Net, contexts: tuple[ssl.SSLContext, ssl.SSLContex
                 self.transport.pause_reading()  # the next bytes are start_tls()'s
                 self.transport.write(b"tls!")
                 self.upgrading = asyncio.ensure_future(self.upgrade())
-            elif isinstance(self.transport.get_extra_info("sslcontext"), ssl.SSLContext):
+            elif self.upgrading.done():
                 self.transport.write(data.upper())
 
         async def upgrade(self) -> None:
             self.transport = await net.loop.start_tls(self.transport, self, contexts[0], server_side=True)
+            self.transport.write(b"ready")
 
     async with net.server(Upgrading) as address:
         transport, protocol = await net.loop.create_connection(Recorder, *address)
@@ -132,8 +133,9 @@ async def test_start_tls(net: Net, contexts: tuple[ssl.SSLContext, ssl.SSLContex
         assert await protocol.received(4) == b"tls!"
         protocol.data.clear()
         upgraded: Any = await net.loop.start_tls(transport, protocol, contexts[1], server_hostname="server.test")
+        assert await protocol.received(5) == b"ready"
         upgraded.write(b"secret")
-        assert await protocol.received(6) == b"SECRET"
+        assert await protocol.received(11) == b"readySECRET"
         upgraded.close()
         await protocol.lost
 
