@@ -66,8 +66,7 @@ struct ams_frame *ip_frame_from_tx(struct ams_stack *stack, const struct ams_tx 
 int ip_transmit(struct ams_stack *stack, struct ams_frame *frame);
 /* Queues a whole frame for ourselves.  Consumes frame.  Return: 0, -AMS_EAGAIN. */
 int ip_loop(struct ams_stack *stack, struct ams_frame *frame);
-/* Receives what ip_loop() queued before the call.  Return: true if there was
- * anything. */
-bool ip_loop_run(struct ams_stack *stack, uint64_t now);
+/* Receives what ip_loop() queued before the call. */
+void ip_loop_run(struct ams_stack *stack, uint64_t now);
 
 #endif

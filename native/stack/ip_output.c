@@ -262,11 +262,9 @@ int ip_loop(struct ams_stack *stack, struct ams_frame *frame)
     return 0;
 }
 
-bool ip_loop_run(struct ams_stack *stack, uint64_t now)
+void ip_loop_run(struct ams_stack *stack, uint64_t now)
 {
     struct ams_frame *frame = stack->loop_head;
-    if (!frame)
-        return false;
     stack->loop_head = stack->loop_tail = NULL;
     stack->loop_count = 0;
     while (frame) {
@@ -279,7 +277,6 @@ bool ip_loop_run(struct ams_stack *stack, uint64_t now)
             ip6_input(stack, frame, arrival, now);
         frame = next;
     }
-    return true;
 }
 
 /* ---- fragmentation ------------------------------------------------------------------- */

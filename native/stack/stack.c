@@ -298,12 +298,13 @@ int stack_output(struct ams_stack *stack, struct ams_tx *tx, int n, uint64_t now
     int count = 0;
     stack_timers(stack, now);
     for (int round = 0; round < LOOP_ROUNDS; round++) {
-        bool looped = ip_loop_run(stack, stack->now);
+        ip_loop_run(stack, stack->now);
         while (stack->out_head && count < n)
             output_frame(stack, &tx[count++]);
         if (count < n && tcp_output_pending(stack))
             count += tcp_output(stack, tx + count, n - count, stack->now);
-        if (!stack->loop_head && !(looped && count < n && (stack->out_head || tcp_output_pending(stack))))
+        /* TCP may have asked for a neighbour, or talked to ourselves. */
+        if (count == n || (!stack->loop_head && !stack->out_head))
             break;
     }
     return count;

@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * Fuzzes the whole engine: frames, time and the application's calls.
+ *
+ * The input is a list of records: what to do, and arguments.  Frames are
+ * either the fuzzer's own bytes behind a sound Ethernet header, or built by
+ * the emitters with a right checksum and then altered; TCP segments take
+ * their sequence numbers relative to what the stack said last, so that
+ * handshakes succeed and connections reach every state.  The application
+ * listens, connects, sends, reads and closes as records tell it.
+ *
+ * What is checked beyond the sanitizers: time always advances the timers
+ * (no deadline in the past stays), descriptors add up, and when the stack is
+ * freed no frame is left.
+ */
+#include <stdlib.h>
+
+#include "packets.h"
+#include "stack/stack.h"
+#include "wire/checksum.h"
+
+#define FUZZ_ASSERT(condition) ((condition) ? (void)0 : abort())
+#define MAX_RECORDS 400
+#define BATCH 16
+#define IDS 16
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum action { RAW, DATAGRAM, SEGMENT, CONTROL, TIME, CONNECT, SEND, READ, CLOSE, OPTION, UDP, ACTIONS };
+
+struct fuzz {
+    struct frame_pool pool;
+    struct ams_stack *stack;
+    uint64_t now;
+    const uint8_t *data;
+    size_t left;
+    uint32_t their_next[2];   /* what the stack sent last, per family: its next sequence number */
+    uint32_t their_ack[2];    /* and what it expects */
+    uint16_t their_port[2], our_port[2];
+    bool answers;             /* the peer answers ARP and neighbour solicitations */
+    bool asked[2];
+    int tcp[IDS];             /* connections that we know of */
+    int udp;
+};
+
+/* ---- input ---------------------------------------------------------------------- */
+
+static uint8_t take8(struct fuzz *fuzz)
+{
+    if (fuzz->left == 0)
+        return 0;
+    fuzz->left--;
+    return *fuzz->data++;
+}
+
+static uint16_t take16(struct fuzz *fuzz)
+{
+    uint16_t high = take8(fuzz);
+    return (uint16_t)(high << 8 | take8(fuzz));
+}
+
+static uint32_t take_bytes(struct fuzz *fuzz, uint8_t *out, uint32_t n)
+{
+    if (n > fuzz->left)
+        n = (uint32_t)fuzz->left;
+    memcpy(out, fuzz->data, n);
+    fuzz->data += n;
+    fuzz->left -= n;
+    return n;
+}
+
+/* ---- frames ------------------------------------------------------------------------ */
+
+static void inject(struct fuzz *fuzz, const uint8_t *bytes, uint32_t len, uint16_t flags)
+{
+    struct ams_frame *frame = frame_new(&fuzz->pool, len > FRAME_SMALL - FRAME_HEADROOM ? FRAME_CLASS_LARGE
+                                                                                        : FRAME_CLASS_SMALL);
+    FUZZ_ASSERT(frame != NULL);
+    memcpy(frame->data, bytes, len);
+    frame->len = len;
+    frame->flags = flags;
+    stack_input(fuzz->stack, &frame, 1, fuzz->now);
+}
+
+/* Sets the transport checksum of an unfragmented frame. */
+static void set_checksum(uint8_t *frame, uint32_t len, bool v6, uint8_t protocol, uint32_t offset)
+{
+    uint32_t l4 = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER);
+    uint8_t src[16], dst[16];
+    if (v6) {
+        memcpy(src, frame + ETH_HEADER + 8, 16);
+        memcpy(dst, frame + ETH_HEADER + 24, 16);
+    } else {
+        ip_map4(src, frame + ETH_HEADER + 12);
+        ip_map4(dst, frame + ETH_HEADER + 16);
+    }
+    uint64_t sum = protocol == PROTO_ICMP ? 0 : checksum_pseudo(src, dst, protocol, len - l4);
+    store_be16(frame + l4 + offset, 0);
+    store_be16(frame + l4 + offset, checksum_finish(checksum_add(sum, frame + l4, len - l4)));
+}
+
+static void do_raw(struct fuzz *fuzz)
+{
+    static const uint16_t types[] = {ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_ARP, 0x8100};
+    uint8_t frame[1600], how = take8(fuzz);
+    struct eth_repr eth = {.type = types[how & 3]};
+    memcpy(eth.src, packets_peer_mac, 6);
+    memcpy(eth.dst, packets_us_mac, 6);
+    if (how & 4)
+        memset(eth.dst, 0xff, 6);
+    eth_emit(frame, &eth);
+    uint32_t len = ETH_HEADER + take_bytes(fuzz, frame + ETH_HEADER, take8(fuzz) * (how & 8 ? 6u : 1u));
+    if ((how & 3) == 0 && how & 16 && len >= ETH_HEADER + 60)
+        ipv4_update_checksum(frame + ETH_HEADER, (frame[ETH_HEADER] & 0xfu) * 4);
+    inject(fuzz, frame, len, how & 32 ? FRAME_CSUM_OK : 0);
+}
+
+/* UDP, whole or in fragments. */
+static void do_datagram(struct fuzz *fuzz)
+{
+    uint8_t frame[PACKETS_MAX], body[256], how = take8(fuzz);
+    struct packets_frame what = {.v6 = how & 1, .protocol = PROTO_UDP, .sport = how & 2 ? 9 : 53, .dport = how & 4 ? 9 : 10,
+                                 .body = body};
+    if (how & 8) {
+        what.frag_id = take8(fuzz) & 3;
+        what.frag_offset = (uint16_t)((take16(fuzz) % 8192) * 8);
+        what.more_fragments = how & 16;
+    }
+    what.payload = (uint16_t)take_bytes(fuzz, body, take8(fuzz));
+    uint32_t len = packets_build(frame, &what);
+    if (!(how & 8))
+        set_checksum(frame, len, what.v6, PROTO_UDP, UDP_CHECKSUM_AT);
+    inject(fuzz, frame, len, how & 32 ? FRAME_CSUM_OK : 0);
+}
+
+static uint8_t take_flags(struct fuzz *fuzz)
+{
+    static const uint8_t usual[] = {TCP_SYN, TCP_ACK, TCP_ACK | TCP_PSH, TCP_ACK | TCP_FIN, TCP_SYN | TCP_ACK, TCP_RST,
+                                    TCP_RST | TCP_ACK};
+    uint8_t choice = take8(fuzz);
+    return choice < sizeof(usual) ? usual[choice] : choice;
+}
+
+/* TCP, relative to what the stack sent last. */
+static void do_segment(struct fuzz *fuzz)
+{
+    uint8_t frame[PACKETS_MAX] = {0}, how = take8(fuzz), options = take8(fuzz);
+    bool v6 = how & 1;
+    uint32_t l4 = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER);
+    struct tcp_repr tcp = {
+        .src_port = how & 2 && fuzz->our_port[v6] ? fuzz->our_port[v6] : (uint16_t)(5000 + (how >> 6)),
+        .dst_port = how & 2 && fuzz->their_port[v6] ? fuzz->their_port[v6] : 80,
+        .seq = fuzz->their_ack[v6] + (how & 4 ? (uint32_t)(int32_t)(int16_t)take16(fuzz) : 0),
+        .ack = fuzz->their_next[v6] + (how & 8 ? (uint32_t)(int32_t)(int16_t)take16(fuzz) : 0),
+        .flags = take_flags(fuzz),
+        .window = how & 16 ? take16(fuzz) : 65535,
+        .mss = options & 1 ? take16(fuzz) : 0,
+        .has_wscale = options & 2,
+        .wscale = options & 2 ? take8(fuzz) : 0,
+        .sack_permitted = options & 4,
+        .has_timestamps = options & 8,
+        .tsval = (uint32_t)(fuzz->now / AMS_NS_PER_MS) + (options & 16 ? take16(fuzz) : 0),
+    };
+    for (tcp.n_sack = 0; tcp.n_sack < (options >> 5 & 3) && tcp.n_sack < 3; tcp.n_sack++) {
+        tcp.sack[tcp.n_sack].start = fuzz->their_next[v6] - take16(fuzz);
+        tcp.sack[tcp.n_sack].end = tcp.sack[tcp.n_sack].start + take16(fuzz);
+    }
+    uint32_t header = tcp_header_size(&tcp);
+    if (header > TCP_HEADER + TCP_OPTIONS_MAX)
+        return;
+    struct packets_frame what = {.v6 = v6, .protocol = 255, .payload = (uint16_t)header};
+    what.payload = (uint16_t)(header + take8(fuzz) * (how & 32 ? 5u : 1u));
+    uint32_t len = packets_build(frame, &what);
+    frame[ETH_HEADER + (v6 ? 6 : 9)] = PROTO_TCP;
+    if (!v6)
+        ipv4_update_checksum(frame + ETH_HEADER, IP4_HEADER);
+    tcp_emit(&tcp, frame + l4);
+    if (options & 128)
+        take_bytes(fuzz, frame + l4 + TCP_HEADER, header - TCP_HEADER); /* the fuzzer's own options */
+    set_checksum(frame, len, v6, PROTO_TCP, TCP_CSUM_OFFSET);
+    inject(fuzz, frame, len, 0);
+}
+
+/* ARP, neighbour discovery, echo, and errors that quote. */
+static void do_control(struct fuzz *fuzz)
+{
+    uint8_t frame[PACKETS_MAX], body[256], how = take8(fuzz);
+    if (how & 1) {
+        struct arp_repr arp = {.operation = how & 2 ? ARP_REPLY : ARP_REQUEST, .sender_ip = {10, 0, 0, take8(fuzz)},
+                               .target_ip = {10, 0, 0, take8(fuzz)}};
+        memcpy(arp.sender_mac, packets_peer_mac, 6);
+        uint32_t len = packets_arp(frame, packets_peer_mac, &arp);
+        if (how & 4)
+            memcpy(frame, packets_us_mac, 6);
+        inject(fuzz, frame, len, 0);
+        return;
+    }
+    bool v6 = how & 2;
+    uint8_t protocol = v6 ? PROTO_ICMPV6 : PROTO_ICMP;
+    struct packets_frame what = {.v6 = v6, .protocol = protocol, .icmp_type = take8(fuzz), .icmp_code = take8(fuzz),
+                                 .hop_limit = how & 4 ? 255 : 64, .body = body};
+    uint32_t rest = take16(fuzz);
+    if (how & 8) { /* quote a segment or datagram of ours */
+        struct packets_frame quoted = {.v6 = v6, .outgoing = true, .protocol = how & 16 ? PROTO_UDP : PROTO_TCP,
+                                       .sport = how & 16 ? 9 : fuzz->their_port[v6],
+                                       .dport = how & 16 ? 53 : fuzz->our_port[v6], .payload = 8};
+        what.payload = (uint16_t)packets_build_ip(body, &quoted);
+        if (!(how & 16))
+            store_be32(body + (v6 ? IP6_HEADER : IP4_HEADER) + 4, fuzz->their_next[v6] - take8(fuzz));
+    } else {
+        what.payload = (uint16_t)take_bytes(fuzz, body, take8(fuzz));
+    }
+    uint32_t len = packets_build(frame, &what);
+    store_be32(frame + ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER) + 4, how & 32 ? rest << 16 : rest);
+    set_checksum(frame, len, v6, protocol, ICMP_CHECKSUM_AT);
+    inject(fuzz, frame, len, 0);
+}
+
+/* The peer's answer to the stack's solicitation. */
+static void answer(struct fuzz *fuzz, bool v6)
+{
+    uint8_t frame[PACKETS_MAX], message[NDP_LENGTH_LLADDR];
+    if (!v6) {
+        struct arp_repr arp = {.operation = ARP_REPLY, .sender_ip = {10, 0, 0, 2}, .target_ip = {10, 0, 0, 1}};
+        memcpy(arp.sender_mac, packets_peer_mac, 6);
+        uint32_t len = packets_arp(frame, packets_peer_mac, &arp);
+        memcpy(frame, packets_us_mac, 6);
+        inject(fuzz, frame, len, 0);
+        return;
+    }
+    struct ndp_repr ndp = {.type = ICMP6_NEIGHBOR_ADVERT, .flags = NDP_SOLICITED | NDP_OVERRIDE, .has_lladdr = true};
+    packets_ip(ndp.target, true, 2);
+    memcpy(ndp.lladdr, packets_peer_mac, 6);
+    uint32_t message_len = ndp_emit(message, &ndp);
+    struct packets_frame what = {.v6 = true, .protocol = PROTO_ICMPV6, .hop_limit = 255,
+                                 .payload = (uint16_t)(message_len - ICMP_HEADER)};
+    uint32_t len = packets_build(frame, &what);
+    memcpy(frame + len - message_len, message, message_len);
+    set_checksum(frame, len, true, PROTO_ICMPV6, ICMP_CHECKSUM_AT);
+    inject(fuzz, frame, len, 0);
+}
+
+/* ---- what the stack sends --------------------------------------------------------------- */
+
+/* Remembers where a connection stands. */
+static void observe(struct fuzz *fuzz, const struct ams_tx *tx)
+{
+    static uint8_t frame[FRAME_LARGE];
+    struct tcp_repr tcp;
+    uint32_t total = tx->head_len;
+    FUZZ_ASSERT(tx->total <= 65535 + ETH_HEADER + IP6_HEADER);
+    for (unsigned i = 0; i < tx->n_frags; i++)
+        total += tx->frags[i].len;
+    FUZZ_ASSERT(total == tx->total);
+    uint32_t len = tx_gather(tx, frame);
+    bool v6 = load_be16(frame + 12) == ETHERTYPE_IPV6;
+    uint32_t l4 = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER);
+    struct arp_repr arp;
+    if (load_be16(frame + 12) == ETHERTYPE_ARP && arp_parse(frame + ETH_HEADER, len - ETH_HEADER, &arp) == WIRE_OK)
+        fuzz->asked[0] |= arp.target_ip[3] == 2;
+    if (v6 && len > l4 && frame[ETH_HEADER + 6] == PROTO_ICMPV6 && frame[l4] == ICMP6_NEIGHBOR_SOLICIT)
+        fuzz->asked[1] |= frame[l4 + 23] == 2;
+    if (len < l4 || load_be16(frame + 12) == ETHERTYPE_ARP || frame[ETH_HEADER + (v6 ? 6 : 9)] != PROTO_TCP)
+        return;
+    FUZZ_ASSERT(tcp_parse(frame + l4, len - l4, &tcp));
+    fuzz->their_next[v6] = tcp.seq + len - l4 - tcp.header_len + !!(tcp.flags & TCP_SYN) + !!(tcp.flags & TCP_FIN);
+    if (tcp.flags & TCP_ACK)
+        fuzz->their_ack[v6] = tcp.ack;
+    fuzz->their_port[v6] = tcp.src_port;
+    fuzz->our_port[v6] = tcp.dst_port;
+}
+
+static void remember(struct fuzz *fuzz, int id)
+{
+    fuzz->tcp[(unsigned)id % IDS] = id;
+}
+
+static void poll_stack(struct fuzz *fuzz)
+{
+    static char blob[32768];
+    int32_t events[BATCH * AMS_EVENT_WORDS];
+    for (int round = 0; round < 64; round++) {
+        struct ams_tx tx[BATCH];
+        memset(tx, 0, sizeof(tx));
+        int sent = stack_output(fuzz->stack, tx, BATCH, fuzz->now);
+        FUZZ_ASSERT(sent >= 0 && sent <= BATCH);
+        for (int i = 0; i < sent; i++)
+            observe(fuzz, &tx[i]);
+        stack_output_done(fuzz->stack, tx, sent);
+        for (int v6 = 0; v6 < 2; v6++) {
+            if (fuzz->asked[v6] && fuzz->answers)
+                answer(fuzz, v6);
+            fuzz->asked[v6] = false;
+        }
+        int n = stack_events(fuzz->stack, events, BATCH, blob, sizeof(blob));
+        for (int i = 0; i < n; i++)
+            if (events[4 * i + 1] & AMS_EV_ACCEPTED)
+                remember(fuzz, events[4 * i]);
+        if (sent == 0 && n == 0) {
+            FUZZ_ASSERT(stack_deadline(fuzz->stack) > fuzz->now); /* or a loop would spin */
+            return;
+        }
+    }
+}
+
+/* ---- the application ------------------------------------------------------------------------ */
+
+static void do_connect(struct fuzz *fuzz)
+{
+    uint8_t how = take8(fuzz);
+    struct ams_endpoint remote = packets_endpoint(how & 1, how & 2 ? 1 : 2, how & 4 ? 80 : 81);
+    int id = ams_tcp_connect(fuzz->stack, NULL, &remote, fuzz->now);
+    if (id >= 0)
+        remember(fuzz, id);
+}
+
+static void do_send(struct fuzz *fuzz)
+{
+    static const char data[70000];
+    uint8_t how = take8(fuzz);
+    uint32_t length = take8(fuzz) * (how & 16 ? 256u : 4u);
+    int id = fuzz->tcp[how % IDS];
+    if (how & 32)
+        ams_tcp_send_ref(fuzz->stack, id, data, length);
+    else
+        ams_tcp_send(fuzz->stack, id, data, length);
+    if (how & 64)
+        ams_tcp_want_drain(fuzz->stack, id, take8(fuzz));
+}
+
+static void do_read(struct fuzz *fuzz)
+{
+    static char buffer[70000];
+    uint8_t how = take8(fuzz);
+    int id = fuzz->tcp[how % IDS];
+    size_t length;
+    ams_tcp_set_reading(fuzz->stack, id, how >> 6 & 3);
+    ams_tcp_recv(fuzz->stack, id, buffer, how & 16 ? 10 : sizeof(buffer));
+    if (how & 32 && ams_tcp_peek(fuzz->stack, id, &length))
+        ams_tcp_consume(fuzz->stack, id, length / 2);
+}
+
+static void do_close(struct fuzz *fuzz)
+{
+    uint8_t how = take8(fuzz);
+    int id = fuzz->tcp[how % IDS];
+    if (how & 16)
+        ams_tcp_shutdown(fuzz->stack, id);
+    else if (how & 32)
+        ams_tcp_abort(fuzz->stack, id);
+    else
+        ams_tcp_close(fuzz->stack, id);
+}
+
+static void do_option(struct fuzz *fuzz)
+{
+    uint8_t how = take8(fuzz);
+    int value;
+    struct ams_tcp_info info[8];
+    ams_tcp_setopt(fuzz->stack, fuzz->tcp[how % IDS], 1 + (how >> 4), (int16_t)take16(fuzz));
+    ams_tcp_getopt(fuzz->stack, fuzz->tcp[how % IDS], 1 + (how >> 4), &value);
+    ams_tcp_get_info(fuzz->stack, fuzz->tcp[how % IDS], info, fuzz->now);
+    ams_stack_list(fuzz->stack, info, 8, fuzz->now);
+}
+
+static void do_udp(struct fuzz *fuzz)
+{
+    static char buffer[70000];
+    uint8_t how = take8(fuzz);
+    struct ams_endpoint to = packets_endpoint(false, how & 1 ? 1 : how & 2 ? 255 : 2, how & 4 ? 9 : 10), from;
+    if (how & 8)
+        ams_udp_recv(fuzz->stack, fuzz->udp, &from, buffer, sizeof(buffer));
+    else
+        ams_udp_send(fuzz->stack, fuzz->udp, &to, buffer, take16(fuzz), fuzz->now);
+}
+
+static void do_time(struct fuzz *fuzz)
+{
+    uint16_t step = take16(fuzz);
+    fuzz->now += step & 0x8000 ? (step & 0x7fffu) * 10 * AMS_NS_PER_MS : step * 100 * AMS_NS_PER_US;
+}
+
+/* ---- set-up ------------------------------------------------------------------------------------ */
+
+static void fuzz_init(struct fuzz *fuzz, uint8_t how)
+{
+    int status;
+    struct ams_ifaddr addresses[2] = {{packets_endpoint(false, 1, 0), 24}, {packets_endpoint(true, 1, 0), 64}};
+    struct ams_stack_config config = {.seed = {3, 4}, .addresses = addresses, .n_addresses = 2, .time_wait_ms = 1000,
+                                      .max_time_wait = 8, .max_endpoints = 64,
+                                      .flags = how & 1 ? 0 : AMS_STACK_NO_DAD, .congestion = how & 2 ? "reno" : NULL};
+    struct stack_link link = {.mtu = 1500, .pool = &fuzz->pool,
+                              .caps = how & 4 ? AMS_CAP_CSUM_TX | AMS_CAP_TSO4 | AMS_CAP_TSO6 : 0};
+    memcpy(config.mac, packets_us_mac, 6);
+    fuzz->answers = !(how & 8);
+    frame_pool_init(&fuzz->pool, 20000, false);
+    fuzz->now = 1000 * AMS_NS_PER_S;
+    fuzz->stack = stack_new(&config, &link, fuzz->now, &status);
+    FUZZ_ASSERT(fuzz->stack != NULL);
+    for (int v6 = 0; v6 < 2; v6++) {
+        struct ams_endpoint any = packets_wildcard(v6, 80);
+        FUZZ_ASSERT(ams_tcp_listen(fuzz->stack, &any, 4, AMS_LISTEN_V6ONLY) >= 0);
+    }
+    struct ams_endpoint any = packets_wildcard(false, 9);
+    fuzz->udp = ams_udp_open(fuzz->stack, &any, NULL, 0);
+    FUZZ_ASSERT(fuzz->udp >= 0);
+    for (int i = 0; i < IDS; i++)
+        fuzz->tcp[i] = -1;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static void (*const actions[ACTIONS])(struct fuzz *) = {
+        [RAW] = do_raw,         [DATAGRAM] = do_datagram, [SEGMENT] = do_segment, [CONTROL] = do_control,
+        [TIME] = do_time,       [CONNECT] = do_connect,   [SEND] = do_send,       [READ] = do_read,
+        [CLOSE] = do_close,     [OPTION] = do_option,     [UDP] = do_udp,
+    };
+    struct fuzz fuzz = {.data = data, .left = size};
+    fuzz_init(&fuzz, take8(&fuzz));
+    for (int record = 0; record < MAX_RECORDS && fuzz.left > 0; record++) {
+        actions[take8(&fuzz) % ACTIONS](&fuzz);
+        poll_stack(&fuzz);
+    }
+    stack_abort_all(fuzz.stack, fuzz.now);
+    poll_stack(&fuzz);
+    stack_free(fuzz.stack);
+    FUZZ_ASSERT(fuzz.pool.in_use == 0);
+    frame_pool_fini(&fuzz.pool);
+    return 0;
+}
