@@ -266,7 +266,7 @@ class _Thread:
         self.pid = os.getpid()
         self._loop = loop
         self._runner: Any = None
-        self._thread = threading.Thread(target=loop.run_forever, name="demo server")
+        self._thread = threading.Thread(target=loop.run_forever, name="demo server", daemon=True)
         self._thread.start()
         self._clock = time.pthread_getcpuclockid(self._thread.ident or 0)
         try:
@@ -287,11 +287,13 @@ class _Thread:
 
     def close(self) -> None:
         """Ends the server, its thread and its loop."""
-        if self._runner is not None:
-            self._call(self._runner.cleanup())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        try:
+            if self._runner is not None:
+                self._call(self._runner.cleanup())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
 
 class MemStage:
