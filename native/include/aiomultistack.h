@@ -119,6 +119,7 @@ struct ams_port_config {
 };
 
 #define AMS_PORT_NO_OFFLOAD 1 /* don't use vnet headers, checksum or TSO */
+#define AMS_PORT_MONITOR 2    /* mem: receives a copy of every frame, as its sender sent it, and no other */
 
 /* What a port can do, in caps. */
 #define AMS_CAP_CSUM_TX 1   /* fills in TCP/UDP checksums on transmit */

@@ -163,6 +163,7 @@ void hub_detach(struct hub_member *member)
         if (hub->macs[i].member == member)
             hub->macs[i] = (struct hub_mac){0, NULL};
     }
+    hub->n_monitors -= member->monitor;
     hub->members[member->index] = hub->members[--hub->n_members];
     hub->members[member->index]->index = member->index;
     while (member->head) {
@@ -207,7 +208,7 @@ static void hub_learn(struct hub_member *member, const struct ams_frame *frame)
 {
     uint64_t key = hub_mac_key(frame->data + 6);
 
-    if (frame->data[6] & MAC_MULTICAST || !key)
+    if (frame->data[6] & MAC_MULTICAST || !key || member->monitor)
         return;
     struct hub_mac *place = hub_mac_place(member->hub, key);
     place->mac = key;
@@ -318,7 +319,7 @@ static void hub_flood(struct hub_member *from, struct ams_frame *frame, uint64_t
 
     for (uint32_t i = 0; i < hub->n_members; i++) {
         struct hub_member *to = hub->members[i];
-        if (to == from)
+        if (to == from || to->monitor)
             continue;
         if (last) {
             struct ams_frame *copy = hub_copy(frame);
@@ -335,12 +336,41 @@ static void hub_flood(struct hub_member *from, struct ams_frame *frame, uint64_t
         frame_free(frame);
 }
 
+/* Shows a frame to the monitors. */
+static void hub_mirror(struct hub_member *from, const struct ams_frame *frame)
+{
+    struct ams_hub *hub = from->hub;
+
+    for (uint32_t i = 0; i < hub->n_members; i++) {
+        struct hub_member *to = hub->members[i];
+        if (!to->monitor || to == from)
+            continue;
+        struct ams_frame *copy = hub_copy(frame);
+        if (copy)
+            member_put(to, copy);
+        else
+            to->dropped++;
+    }
+}
+
+void hub_monitor(struct hub_member *member)
+{
+    hub_lock(member->hub);
+    if (!member->monitor) {
+        member->monitor = true;
+        member->hub->n_monitors++;
+    }
+    hub_unlock(member->hub);
+}
+
 void hub_send(struct hub_member *member, struct ams_frame **frames, int n, uint64_t now)
 {
     struct ams_hub *hub = member->hub;
 
     hub_lock(hub);
     for (int i = 0; i < n; i++) {
+        if (AMS_UNLIKELY(hub->n_monitors))
+            hub_mirror(member, frames[i]);
         hub_learn(member, frames[i]);
         struct hub_member *to = hub_lookup(hub, frames[i]);
         if (!to)

@@ -43,6 +43,7 @@ struct hub_member {
     uint32_t index;              /* in hub->members */
     int wake_fd;
     bool signalled;              /* wake_fd is readable */
+    bool monitor;                /* gets a copy of all that is sent, and nothing else */
     struct ams_frame *head, *tail; /* the inbox */
     uint32_t frames;
     uint32_t bytes;
@@ -65,6 +66,7 @@ struct ams_hub {
     struct hub_member **members;
     uint32_t n_members;
     uint32_t capacity;
+    uint32_t n_monitors;
     bool impaired;
     struct ams_impairment impairment;
     struct ams_rng rng;
@@ -73,6 +75,9 @@ struct ams_hub {
 
 /* Joins a hub.  Return: 0 with *member set, -AMS_ENOMEM, -AMS_EMFILE. */
 int hub_attach(struct ams_hub *hub, struct hub_member **member);
+/* Makes a member a monitor: from now on it sees what others send, before
+ * any impairment, and is no receiver itself. */
+void hub_monitor(struct hub_member *member);
 /* Leaves the hub; frames not yet received are gone.  Frames that were
  * received must have been freed. */
 void hub_detach(struct hub_member *member);

@@ -134,6 +134,8 @@ static int mem_open(struct ams_port **port, const char *name, const struct ams_p
         mem_free(mem);
         return port_fail(error, status, "mem:%.60s: cannot join the hub: %s", name, ams_status_text(status));
     }
+    if (config->flags & AMS_PORT_MONITOR)
+        hub_monitor(mem->member);
     mem->port.ops = &mem_ops;
     mem->port.pool = pool;
     mem->hub_flags = config->hub->flags;

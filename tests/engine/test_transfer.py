@@ -303,7 +303,7 @@ def test_listener_backlog_holds_and_close_resets_what_waits() -> None:
 def trace(seed: int) -> list[tuple[int, bytes]]:
     with World(seed, loss=0.03, reorder=0.03, duplicate=0.01, corrupt=0.005, delay_ns=2 * MS, jitter_ns=MS) as world:
         near, far = establish(world)
-        wire = world.wire()
+        wire = world.wire(monitor=True)
         near.send(random.Random(9).randbytes(300_000))
         near.shutdown()
         far.on_eof = lambda c: c.close()

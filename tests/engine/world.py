@@ -199,12 +199,13 @@ def _open_node(world: World, addresses: list[str], config: dict[str, Any]) -> An
 
 
 class Wire:
-    """A bare port on the hub."""
+    """A bare port on the hub; a monitor sees every frame as it was sent, and can still inject."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, monitor: bool) -> None:
         self.world = world
         spec = ffi.new("char[]", b"mem:world")
-        config = ffi.new("struct ams_port_config *", {"spec": spec, "hub": world.hub})
+        flags = lib.AMS_PORT_MONITOR if monitor else 0
+        config = ffi.new("struct ams_port_config *", {"spec": spec, "hub": world.hub, "flags": flags})
         port = ffi.new("struct ams_port **")
         error = ffi.new("char[]", 256)
         status = lib.ams_port_open(port, config, error, 256)
@@ -254,8 +255,8 @@ class World:
         self.hosts.append(host)
         return host
 
-    def wire(self) -> Wire:
-        wire = Wire(self)
+    def wire(self, *, monitor: bool = False) -> Wire:
+        wire = Wire(self, monitor=monitor)
         self.wires.append(wire)
         return wire
 
