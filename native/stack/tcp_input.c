@@ -356,6 +356,10 @@ static bool checks(struct ams_stack *stack, struct tcp_conn *conn, const struct 
         }
         return false;
     }
+    /* simultaneous open: the SYN-ACK repeats a SYN that we have (figure 7) */
+    if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_RECEIVED && !conn->listener) &&
+        (tcp->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == (TCP_SYN | TCP_ACK) && tcp->seq == conn->irs)
+        return true;
     if (AMS_UNLIKELY(!sequence_acceptable(conn, tcp->seq, seg->seq_len))) {
         out_of_window(stack, conn, seg, now);
         /* an acceptable ACK in an otherwise unacceptable segment still counts
@@ -370,8 +374,6 @@ static bool checks(struct ams_stack *stack, struct tcp_conn *conn, const struct 
         return false;
     }
     if (AMS_UNLIKELY(tcp->flags & TCP_SYN)) {
-        if (conn->state == AMS_TCP_SYN_RECEIVED && tcp->flags & TCP_ACK && tcp->seq == conn->irs)
-            return true; /* simultaneous open: SYN-ACK of our SYN */
         tcp_challenge_ack(stack, conn, now); /* RFC 5961 section 4.2 */
         return false;
     }

@@ -6,7 +6,6 @@ import hashlib
 import random
 
 import pytest
-
 from aiomultistack._native import lib
 
 from .world import MS, SECOND, Connection, Host, World
@@ -86,7 +85,9 @@ def test_orderly_close_leaves_one_time_wait_and_nothing_else() -> None:
         near.close()
         assert near.released
         world.run(SECOND)
-        assert far.received == b"bye" and far.eof and far.released
+        assert far.received == b"bye"
+        assert far.eof
+        assert far.released
         assert lib.ams_stack_time_wait(client.stack) == 1
         assert lib.ams_stack_time_wait(server.stack) == 0
         world.run(61 * SECOND)
@@ -114,12 +115,14 @@ def test_half_close() -> None:
         near.send(b"question")
         near.shutdown()
         world.run(SECOND)
-        assert far.eof and near.info.state == lib.AMS_TCP_FIN_WAIT_2
+        assert far.eof
+        assert near.info.state == lib.AMS_TCP_FIN_WAIT_2
         assert far.info.state == lib.AMS_TCP_CLOSE_WAIT
         far.send(b"answer" * 1000)
         far.close()
         world.run(SECOND)
-        assert near.received == b"answer" * 1000 and near.eof
+        assert near.received == b"answer" * 1000
+        assert near.eof
 
 
 def test_connection_refused() -> None:
@@ -129,7 +132,8 @@ def test_connection_refused() -> None:
         world.run(SECOND)
         assert connection.closed == "ECONNREFUSED"
         connection.close()
-        assert connection.released and lib.ams_stack_endpoints(client.stack) == 0
+        assert connection.released
+        assert lib.ams_stack_endpoints(client.stack) == 0
 
 
 def test_unreachable_neighbour() -> None:
@@ -146,7 +150,8 @@ def test_no_route() -> None:
     with World() as world:
         client = world.host("10.1.0.1/24")
         status = lib.ams_tcp_connect(client.stack, ffi.NULL, endpoint("192.168.7.7", 80), world.now)
-        assert status < 0 and status_name(status) == "ENETUNREACH"
+        assert status < 0
+        assert status_name(status) == "ENETUNREACH"
 
 
 def test_abort_resets_the_peer() -> None:
@@ -186,7 +191,8 @@ def test_paused_reader_closes_the_window_and_probes_reopen_it() -> None:
         far.pause()
         near.send(data)
         world.run(30 * SECOND)
-        assert near.info.snd_wnd < 1500 and near.info.send_queue > 0
+        assert near.info.snd_wnd < 1500
+        assert near.info.send_queue > 0
         assert world.hosts[0].counters()["stack.tcp_zero_window_probe"] > 0
         far.resume()
         assert world.run(200 * SECOND, lambda: len(far.received) == len(data))
@@ -216,7 +222,7 @@ def test_retransmission_timeout_gives_up() -> None:
 
 def test_syn_retries_time_out() -> None:
     with World() as world:
-        near, _ = establish(world)  # so that the neighbour is known
+        _near, _ = establish(world)  # so that the neighbour is known
         world.impair(loss=1.0)
         again = world.hosts[0].connect("10.1.0.2")
         world.run(300 * SECOND)
@@ -226,8 +232,12 @@ def test_syn_retries_time_out() -> None:
 def test_keepalive_detects_a_dead_peer_and_keeps_a_live_one() -> None:
     with World() as world:
         near, _ = establish(world)
-        for option, value in ((lib.AMS_OPT_KEEPIDLE, 10), (lib.AMS_OPT_KEEPINTVL, 5), (lib.AMS_OPT_KEEPCNT, 3),
-                              (lib.AMS_OPT_KEEPALIVE, 1)):
+        for option, value in (
+            (lib.AMS_OPT_KEEPIDLE, 10),
+            (lib.AMS_OPT_KEEPINTVL, 5),
+            (lib.AMS_OPT_KEEPCNT, 3),
+            (lib.AMS_OPT_KEEPALIVE, 1),
+        ):
             assert near.option(option, value) == 0
         world.run(300 * SECOND)
         assert near.closed is None
@@ -249,13 +259,14 @@ def test_references_are_released_in_order_and_after_close() -> None:
         assert not near.released
         world.run(10 * SECOND, lambda: far.eof)
         world.run(SECOND)
-        assert near.refs_released == 3 and near.released
+        assert near.refs_released == 3
+        assert near.released
         assert bytes(far.received) == b"".join(ffi.buffer(b, 50_000)[:] for b in buffers)
 
 
 def test_drain_event_at_the_low_water_mark() -> None:
     with World(delay_ns=5 * MS) as world:
-        near, far = establish(world)
+        near, _far = establish(world)
         assert near.send(bytes(3_000_000)) > 0
         assert lib.ams_tcp_want_drain(near.host.stack, near.id, 1000) == 0
         assert near.drained == 0
@@ -297,7 +308,8 @@ def test_listener_backlog_holds_and_close_resets_what_waits() -> None:
         assert lib.ams_tcp_close(server.stack, listener) == 1
         world.run(SECOND)
         assert waiting.closed == "ECONNREFUSED"
-        assert near.closed is None and far.closed is None
+        assert near.closed is None
+        assert far.closed is None
 
 
 def trace(seed: int) -> list[tuple[int, bytes]]:

@@ -96,6 +96,7 @@ class Host:
         self.connections: dict[int, Connection] = {}
         self.accepted: list[Connection] = []
         self.on_accept: Callable[[Connection], None] | None = None
+        self.mac: bytes = config.setdefault("mac", bytes([2, 0, 0, 0, 0, len(world.hosts) + 1]))
         self.node = _open_node(world, list(addresses), config)
         self.stack = lib.ams_node_stack(self.node)
         self.deadline = world.now
