@@ -74,8 +74,7 @@ class Script:
             left = end - self.world.now
             if left <= 0:
                 return
-            seen = len(self.wire.frames)
-            self.world.run(left, until=lambda: len(self.wire.frames) > seen)
+            self.world.run(left, until=lambda: bool(self.wire.frames))
 
     def _collect(self) -> bool:
         """Answers neighbour questions, queues TCP.  True if it answered."""
@@ -277,8 +276,7 @@ class Script:
     def _run_until_segment(self, limit: int) -> None:
         end = self.world.now + limit
         while not self.queue and self.world.now < end:
-            seen = len(self.wire.frames)
-            self.world.run(end - self.world.now, until=lambda: len(self.wire.frames) > seen)
+            self.world.run(end - self.world.now, until=lambda: bool(self.wire.frames))
             self._collect()
             self.world.settle()
             self._collect()

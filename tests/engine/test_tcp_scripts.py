@@ -10,7 +10,7 @@ from aiomultistack._native import lib
 
 from .script import IP, MS, PEER_MAC, SECOND, TCP, Ether, Script
 
-# ---- opening (RFC 9293 section 3.5) ------------------------------------------------------------------------
+# ---- opening (RFC 9293 section 3.5) -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("v6", [False, True])
@@ -150,7 +150,7 @@ def test_data_with_the_final_ack_is_delivered() -> None:
         assert s.accepted().received == b"early"
 
 
-# ---- data and acknowledgements -----------------------------------------------------------------------------
+# ---- data and acknowledgements ------------------------------------------------------------------------------
 
 
 def test_delayed_ack() -> None:
@@ -261,7 +261,7 @@ def test_zero_window_probe_is_answered() -> None:
         s.expect("A", ack=4097, win=0)
 
 
-# ---- sending -------------------------------------------------------------------------------------------------
+# ---- sending ------------------------------------------------------------------------------------------------
 
 
 def test_segments_are_mss_sized_and_the_last_has_psh() -> None:
@@ -361,7 +361,7 @@ def test_a_shrunk_window_does_not_confuse_the_sender() -> None:
         s.expect("PA", seq=4001, length=1000)
 
 
-# ---- loss ------------------------------------------------------------------------------------------------------
+# ---- loss ---------------------------------------------------------------------------------------------------
 
 
 def test_retransmission_timeout_and_backoff() -> None:
@@ -487,7 +487,7 @@ def test_a_timeout_forgets_sacks_of_a_reneging_receiver() -> None:
         s.quiet(SECOND)
 
 
-# ---- timestamps (RFC 7323) ---------------------------------------------------------------------------------------
+# ---- timestamps (RFC 7323) ----------------------------------------------------------------------------------
 
 
 def test_timestamps_are_echoed() -> None:
@@ -522,7 +522,7 @@ def test_timestamps_wrap_around() -> None:
         assert connection.received == b"ab"
 
 
-# ---- sequence number wrap-around ------------------------------------------------------------------------------------
+# ---- sequence number wrap-around ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("isn", [0xFFFFFFFF, 0xFFFFFF00, 0x7FFFFFFF])
@@ -538,7 +538,7 @@ def test_peer_sequence_numbers_wrap(isn: int) -> None:
         assert connection.received == b"a" * 100 + b"b" * 100 + b"c" * 100
 
 
-# ---- closing ------------------------------------------------------------------------------------------------------------
+# ---- closing ------------------------------------------------------------------------------------------------
 
 
 def test_passive_close() -> None:
@@ -675,7 +675,7 @@ def test_orphan_in_fin_wait_2_times_out() -> None:
         s.expect("R", seq=2)
 
 
-# ---- resets and blind attacks (RFC 5961) ------------------------------------------------------------------------------------
+# ---- resets and blind attacks (RFC 5961) --------------------------------------------------------------------
 
 
 def test_exact_rst_resets() -> None:
@@ -738,7 +738,7 @@ def test_segments_without_ack_are_dropped() -> None:
         assert connection.received == b""
 
 
-# ---- keep-alive and user timeout -----------------------------------------------------------------------------------------------
+# ---- keep-alive and user timeout ----------------------------------------------------------------------------
 
 
 def test_keepalive_probes() -> None:
@@ -786,7 +786,7 @@ def test_linger_zero_resets() -> None:
         s.quiet()
 
 
-# ---- malformed ----------------------------------------------------------------------------------------------------------------------
+# ---- malformed ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [b"\x02", b"\x02\x00", b"\x02\xff\x00\x00", b"\x05\x09" + bytes(7), b"\x08\x02"])
