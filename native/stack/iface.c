@@ -63,10 +63,10 @@ bool iface_may_bind(const struct ams_stack *stack, const uint8_t ip[16])
 /* The number of leading bits that a and b share. */
 static unsigned common_prefix(const uint8_t a[16], const uint8_t b[16])
 {
-    for (unsigned i = 0; i < 16; i++) {
-        unsigned differing = a[i] ^ b[i];
+    for (unsigned i = 0; i < 16; i += 4) {
+        uint32_t differing = load_be32(a + i) ^ load_be32(b + i);
         if (differing)
-            return i * 8 + (unsigned)__builtin_clz(differing) - 24;
+            return i * 8 + (unsigned)__builtin_clz(differing);
     }
     return 128;
 }
@@ -89,18 +89,13 @@ bool iface_is_broadcast(const struct ams_stack *stack, const uint8_t ip[16])
 {
     if (!ip_is4(ip))
         return false;
-    if (ipv4_is_broadcast(ip + 12))
+    uint32_t address = load_be32(ip + 12);
+    if (address == 0xffffffffu)
         return true;
     const struct iface_table *table = stack->iface;
-    for (uint32_t i = 0; i < table->n_addrs; i++) {
-        const struct iface_addr *addr = &table->addrs[i];
-        /* /31 and /32 have no broadcast address (RFC 3021 section 2.2) */
-        if (addr->family != AMS_IPV4 || addr->prefix_len > 126 || common_prefix(addr->ip, ip) < addr->prefix_len)
-            continue;
-        uint32_t host_mask = addr->prefix_len > 96 ? 0xffffffffu >> (addr->prefix_len - 96) : 0xffffffffu;
-        if ((load_be32(ip + 12) & host_mask) == host_mask)
-            return true;
-    }
+    for (uint32_t i = 0; i < table->n_addrs; i++)
+        if (table->addrs[i].broadcast == address)
+            return address != 0;
     return false;
 }
 
@@ -228,8 +223,7 @@ static bool is_host_address(const struct ams_ifaddr *config)
 }
 
 /* Adds one address; one that is there already is left as it is. */
-static void add_address(struct ams_stack *stack, const uint8_t ip[16], uint8_t family, unsigned prefix_len,
-                        bool link_local)
+static void add_address(struct ams_stack *stack, const uint8_t ip[16], uint8_t family, unsigned prefix_len)
 {
     struct iface_table *table = stack->iface;
     if (iface_find(stack, ip))
@@ -238,7 +232,8 @@ static void add_address(struct ams_stack *stack, const uint8_t ip[16], uint8_t f
     memcpy(addr->ip, ip, 16);
     addr->family = family;
     addr->prefix_len = (uint8_t)(family == AMS_IPV4 ? prefix_len + 96 : prefix_len);
-    addr->link_local = link_local;
+    if (family == AMS_IPV4 && prefix_len < 31) /* the longer ones have none (RFC 3021 section 2.2) */
+        addr->broadcast = load_be32(ip + 12) | 0xffffffffu >> prefix_len;
     addr->stack = stack;
     addr->timer.kind = STACK_TIMER_IFACE;
     bool usable = family == AMS_IPV4 || (stack->config.flags & AMS_STACK_NO_DAD);
@@ -276,12 +271,12 @@ int iface_init(struct ams_stack *stack)
     }
     for (uint32_t i = 0; i < config->n_addresses; i++) {
         const struct ams_ifaddr *from = &config->addresses[i];
-        add_address(stack, from->address.ip, (uint8_t)from->address.family, from->prefix_len, false);
+        add_address(stack, from->address.ip, (uint8_t)from->address.family, from->prefix_len);
     }
     if (stack->mtu >= IP6_MIN_MTU) { /* RFC 4291 section 2.8: each interface has one */
         uint8_t ip[16];
         ipv6_link_local(ip, stack->mac);
-        add_address(stack, ip, AMS_IPV6, 64, true);
+        add_address(stack, ip, AMS_IPV6, 64);
     }
     return 0;
 }

@@ -17,7 +17,7 @@ struct iface_addr {
     uint8_t family;
     uint8_t state;            /* enum iface_state */
     uint8_t prefix_len;       /* of the 16-byte form: 96 more for IPv4 */
-    bool link_local;          /* made from the MAC */
+    uint32_t broadcast;       /* of its IPv4 subnet; 0: none */
     struct ams_timer timer;   /* duplicate address detection */
     struct ams_stack *stack;
 };

@@ -29,13 +29,22 @@ static inline uint64_t add_carry(uint64_t a, uint64_t b)
     return a + (a < b);
 }
 
-/* The last 0 to 7 bytes as one word, padded with zeros behind. */
+/* The last 0 to 7 bytes as one word, in memory order, zeros behind. */
 static inline uint64_t load_tail(const uint8_t *p, size_t n)
 {
-    uint64_t v = 0;
-    if (n)
-        memcpy(&v, p, n);
-    return v;
+    uint8_t last[8] = {0};
+    size_t at = 0;
+    if (n & 4) {
+        memcpy(last, p, 4);
+        at = 4;
+    }
+    if (n & 2) {
+        memcpy(last + at, p + at, 2);
+        at += 2;
+    }
+    if (n & 1)
+        last[at] = p[at];
+    return load64(last);
 }
 
 uint64_t checksum_add(uint64_t sum, const uint8_t *data, size_t length)

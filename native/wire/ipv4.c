@@ -36,6 +36,20 @@ enum wire_verdict ipv4_parse_quoted(const uint8_t *data, size_t len, struct ipv4
     return repr->total_len < header_len ? WIRE_MALFORMED : WIRE_OK;
 }
 
+/* True if the header's sum, its checksum included, is minus zero. */
+static inline bool header_sum_ok(const uint8_t *data, unsigned header_len)
+{
+    if (header_len != IP4_HEADER)
+        return checksum_fold(checksum_add(0, data, header_len)) == 0xffff;
+    uint32_t words[5]; /* nearly all headers: a few additions will do */
+    memcpy(words, data, sizeof(words));
+    uint64_t sum = (uint64_t)words[0] + words[1] + words[2] + words[3] + words[4];
+    sum = (sum & 0xffffffffu) + (sum >> 32);
+    sum = (sum & 0xffffu) + (sum >> 16);
+    sum = (sum & 0xffffu) + (sum >> 16);
+    return sum == 0xffff;
+}
+
 enum wire_verdict ipv4_parse(const uint8_t *data, size_t len, struct ipv4_repr *repr)
 {
     enum wire_verdict verdict = ipv4_parse_quoted(data, len, repr);
@@ -43,7 +57,7 @@ enum wire_verdict ipv4_parse(const uint8_t *data, size_t len, struct ipv4_repr *
         return verdict;
     if (repr->total_len > len)
         return WIRE_TRUNCATED;
-    return checksum_fold(checksum_add(0, data, repr->header_len)) == 0xffff ? WIRE_OK : WIRE_CHECKSUM;
+    return header_sum_ok(data, repr->header_len) ? WIRE_OK : WIRE_CHECKSUM;
 }
 
 void ipv4_update_checksum(uint8_t *header, size_t header_len)
