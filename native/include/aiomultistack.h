@@ -356,13 +356,17 @@ int ams_stack_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, u
 
 /* ---- UDP ---------------------------------------------------------------- */
 
-/* Binds (and, if remote is not NULL, connects) a UDP endpoint; its id. */
+/* Binds (and, if remote is not NULL, connects) a UDP endpoint; its id.
+ * local may be NULL if remote is not; flags is 0.  A port and address belong
+ * to one endpoint, a wildcard standing for all addresses of its family. */
 int ams_udp_open(struct ams_stack *stack, const struct ams_endpoint *local, const struct ams_endpoint *remote, uint32_t flags);
 /* Sends one datagram; to may be NULL on a connected endpoint.
  * -AMS_EMSGSIZE, -AMS_EAGAIN (queue full), -AMS_ENETUNREACH, a pending ICMP error. */
 int ams_udp_send(struct ams_stack *stack, int id, const struct ams_endpoint *to, const char *data, size_t length, uint64_t now);
-/* Receives one datagram: its length, or -AMS_EAGAIN, or a pending error. */
+/* Receives one datagram: its length (which may exceed size: then it was
+ * cut), or -AMS_EAGAIN, or a pending error. */
 int ams_udp_recv(struct ams_stack *stack, int id, struct ams_endpoint *from, char *buffer, size_t size);
+/* Returns 1: the id is free at once. */
 int ams_udp_close(struct ams_stack *stack, int id);
 int ams_udp_local(struct ams_stack *stack, int id, struct ams_endpoint *out);
 
