@@ -111,6 +111,7 @@ struct quoted {
     uint32_t total_len;
 };
 
+/* Parses a quoted IPv4 packet.  Return: false if it cannot be told whose it is. */
 static bool quoted4(const uint8_t *packet, size_t len, struct icmp_error *error, struct quoted *quoted)
 {
     struct ipv4_repr repr;
@@ -123,6 +124,7 @@ static bool quoted4(const uint8_t *packet, size_t len, struct icmp_error *error,
     return true;
 }
 
+/* The same for IPv6. */
 static bool quoted6(const uint8_t *packet, size_t len, struct icmp_error *error, struct quoted *quoted)
 {
     struct ipv6_repr repr;
@@ -296,6 +298,7 @@ static void echo_reply(struct ams_stack *stack, const struct ams_frame *frame, c
 
 /* ---- received ------------------------------------------------------------------------ */
 
+/* ICMP has no pseudo-header, ICMPv6 has (RFC 4443 section 2.3). */
 static bool icmp_checksum_ok(const struct ams_frame *frame, const struct ip_info *ip)
 {
     if (ip->family == AMS_IPV6)

@@ -30,6 +30,7 @@
 
 /* ---- look-ups ------------------------------------------------------------ */
 
+/* Where the search for ip starts. */
 static inline uint32_t slot_of(const struct iface_table *table, const uint8_t ip[16])
 {
     uint64_t low;

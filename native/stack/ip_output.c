@@ -60,6 +60,7 @@ static inline uint32_t flow_label(const struct ams_stack *stack, const uint8_t *
     return (uint32_t)(mix >> 44);
 }
 
+/* Writes an IPv6 header. */
 static inline void write_ip6(uint8_t *out, uint32_t payload_len, const uint8_t src[16], const uint8_t dst[16],
                              uint8_t protocol, uint8_t tos, uint8_t hop_limit, uint32_t label)
 {

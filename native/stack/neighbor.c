@@ -47,6 +47,7 @@ struct neighbor_table {
 
 /* ---- table ----------------------------------------------------------------- */
 
+/* The hash chain of ip. */
 static struct neighbor **bucket_of(const struct ams_stack *stack, const uint8_t ip[16])
 {
     uint64_t words[2];
@@ -71,6 +72,7 @@ static struct ams_frame *queue_take(struct neighbor *neighbor)
     return head;
 }
 
+/* Frees what waits, and counts it. */
 static void queue_drop(struct ams_stack *stack, struct neighbor *neighbor)
 {
     struct ams_frame *frame = queue_take(neighbor);
@@ -190,6 +192,7 @@ struct neighbor *neighbor_get(struct ams_stack *stack, const uint8_t ip[16], enu
 
 /* ---- states ------------------------------------------------------------------ */
 
+/* Asks for the neighbour once more, and arms the timer for the next time. */
 static void solicit(struct ams_stack *stack, struct neighbor *neighbor, bool unicast, uint64_t now)
 {
     neighbor->probes++;
@@ -211,6 +214,7 @@ void neighbor_reachable(struct neighbor *neighbor, uint64_t now)
     neighbor->usable_until = now + REACHABLE_MIN + rng_below(&stack->rng, REACHABLE_SPREAD_MS) * AMS_NS_PER_MS;
 }
 
+/* The MAC is known, but not whether it still answers. */
 static void make_stale(struct ams_stack *stack, struct neighbor *neighbor)
 {
     neighbor->state = NEIGHBOR_STALE;

@@ -50,6 +50,7 @@ void arp_announce(struct ams_stack *stack, const struct iface_addr *addr)
     arp_send(stack, broadcast, &arp);
 }
 
+/* Answers a request for an address of ours. */
 static void arp_reply(struct ams_stack *stack, const struct arp_repr *request)
 {
     struct arp_repr arp = {.operation = ARP_REPLY};

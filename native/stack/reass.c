@@ -87,6 +87,7 @@ struct fragment {
 
 /* ---- table ----------------------------------------------------------------- */
 
+/* The hash chain of a key. */
 static struct datagram **bucket_of(const struct ams_stack *stack, const struct reass_key *key)
 {
     uint64_t words[sizeof(*key) / 8];
@@ -116,6 +117,7 @@ static void datagram_free(struct ams_stack *stack, struct datagram *datagram)
     mem_free(datagram);
 }
 
+/* The datagram with that key, or its tombstone; NULL: neither. */
 static struct datagram *datagram_find(struct ams_stack *stack, const struct reass_key *key)
 {
     struct datagram *datagram = *bucket_of(stack, key);
@@ -175,6 +177,7 @@ static uint32_t blocks_count(const struct datagram *datagram, uint32_t first, ui
     return count;
 }
 
+/* Notes that the blocks [first, first + n) are there. */
 static void blocks_set(struct datagram *datagram, uint32_t first, uint32_t n)
 {
     for (uint32_t block = first; block < first + n; block++)
@@ -304,6 +307,7 @@ static void reass_add(struct ams_stack *stack, struct ams_frame *frame, const st
         datagram_deliver(stack, datagram, now);
 }
 
+/* Frees a fragment that makes no sense, and counts it. */
 static void frag_refuse(struct ams_stack *stack, struct ams_frame *frame)
 {
     stack->counters.frag_bad++;

@@ -41,6 +41,7 @@ struct route_table {
 
 /* ---- next hop -------------------------------------------------------------- */
 
+/* The gateway of a family; NULL if there is none. */
 static const struct ams_endpoint *gateway_of(const struct ams_stack *stack, uint8_t family)
 {
     const struct ams_endpoint *gateway =
@@ -54,6 +55,7 @@ bool route_is_gateway(const struct ams_stack *stack, const uint8_t ip[16])
     return gateway && ip_equal(gateway->ip, ip);
 }
 
+/* True for a group of either family. */
 static bool is_multicast(const uint8_t ip[16])
 {
     return ip_is4(ip) ? ipv4_is_multicast(ip + 12) : ipv6_is_multicast(ip);
@@ -112,6 +114,7 @@ int ip_path_find(struct ams_stack *stack, const uint8_t dst[16], struct ip_path 
 
 /* ---- path MTU ---------------------------------------------------------------- */
 
+/* The PMTU_WAYS entries among which dst would be. */
 static struct pmtu_entry *pmtu_set(const struct ams_stack *stack, const uint8_t dst[16])
 {
     uint64_t words[2];

@@ -34,6 +34,7 @@
 
 enum seed_use { SEED_KEY0, SEED_KEY1, SEED_RNG0, SEED_RNG1, SEED_MAC, SEED_IDS };
 
+/* 64 secret bits for one use, from the configured seed. */
 static uint64_t derive(const struct ams_stack_config *config, enum seed_use use)
 {
     struct siphash_key seed = {.k = {config->seed[0], config->seed[1]}};
@@ -96,6 +97,7 @@ static int config_copy(struct ams_stack *stack, const struct ams_stack_config *c
     return 0;
 }
 
+/* Frees the copies that config_copy() made. */
 static void config_fini(struct ams_stack *stack)
 {
     mem_free((void *)(uintptr_t)stack->config.congestion);

@@ -61,6 +61,7 @@ struct udp_host {
 
 /* ---- table ------------------------------------------------------------------ */
 
+/* The chain of a local port. */
 static struct udp_sock **bucket_of(const struct udp_host *host, uint16_t port)
 {
     return &host->buckets[port & host->mask];
@@ -89,6 +90,7 @@ static void table_grow(struct udp_host *host)
     mem_free(old);
 }
 
+/* Enters an endpoint, whose local.port is set. */
 static void table_add(struct udp_host *host, struct udp_sock *udp)
 {
     if (host->count > host->mask && host->mask + 1 < BUCKETS_MAX)
@@ -99,6 +101,7 @@ static void table_add(struct udp_host *host, struct udp_sock *udp)
     host->count++;
 }
 
+/* Takes an endpoint out. */
 static void table_remove(struct udp_host *host, struct udp_sock *udp)
 {
     struct udp_sock **link = bucket_of(host, udp->local.port);
@@ -155,6 +158,7 @@ static bool table_conflicts(const struct udp_host *host, const struct ams_endpoi
 
 /* ---- binding -------------------------------------------------------------------- */
 
+/* Takes the local tuple, here and with the owner.  Return: 0 or a status. */
 static int claim(struct ams_stack *stack, const struct ams_endpoint *local)
 {
     if (table_conflicts(stack->udp, local))
@@ -162,6 +166,7 @@ static int claim(struct ams_stack *stack, const struct ams_endpoint *local)
     return stack->owner.claim(stack->owner.ctx, PROTO_UDP, local);
 }
 
+/* Undoes claim(). */
 static void release(struct ams_stack *stack, const struct ams_endpoint *local)
 {
     stack->owner.release(stack->owner.ctx, PROTO_UDP, local);
@@ -260,6 +265,7 @@ fail:
     return status;
 }
 
+/* Frees what was not read. */
 static void queue_free(struct udp_sock *udp)
 {
     while (udp->queue_head) {
@@ -269,6 +275,7 @@ static void queue_free(struct udp_sock *udp)
     }
 }
 
+/* Ends an endpoint: its port and its id are free again. */
 static void udp_free(struct ams_stack *stack, struct udp_sock *udp)
 {
     table_remove(stack->udp, udp);
@@ -278,6 +285,7 @@ static void udp_free(struct ams_stack *stack, struct udp_sock *udp)
     mem_free(udp);
 }
 
+/* The endpoint of an id, or NULL. */
 static struct udp_sock *udp_of(struct ams_stack *stack, int id)
 {
     struct sock *sock = sock_find(stack, id, SOCK_UDP);
@@ -526,6 +534,7 @@ int udp_report(struct ams_stack *stack, struct sock *sock, int32_t *events, int 
     return 1;
 }
 
+/* What ss shows of an endpoint. */
 static void udp_describe(const struct udp_sock *udp, struct ams_tcp_info *out)
 {
     memset(out, 0, sizeof(*out));

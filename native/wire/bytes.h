@@ -11,11 +11,13 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Two bytes, big-endian. */
 static inline uint16_t load_be16(const uint8_t *p)
 {
     return (uint16_t)((unsigned)p[0] << 8 | p[1]);
 }
 
+/* Four bytes, big-endian. */
 static inline uint32_t load_be32(const uint8_t *p)
 {
     uint32_t v;
@@ -26,12 +28,14 @@ static inline uint32_t load_be32(const uint8_t *p)
     return v;
 }
 
+/* Writes the low 16 bits of v, big-endian. */
 static inline void store_be16(uint8_t *p, uint32_t v)
 {
     p[0] = (uint8_t)(v >> 8);
     p[1] = (uint8_t)v;
 }
 
+/* Writes v, big-endian. */
 static inline void store_be32(uint8_t *p, uint32_t v)
 {
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -48,6 +52,7 @@ static inline void ip_map4(uint8_t out[16], const uint8_t v4[4])
     memcpy(out + 12, v4, 4);
 }
 
+/* True if a 16-byte address is an IPv4-mapped one. */
 static inline int ip_is4(const uint8_t ip[16])
 {
     uint64_t high;
@@ -61,6 +66,7 @@ static inline int ip_is4(const uint8_t ip[16])
 #endif
 }
 
+/* True if two 16-byte addresses are the same. */
 static inline int ip_equal(const uint8_t a[16], const uint8_t b[16])
 {
     uint64_t x[2], y[2];

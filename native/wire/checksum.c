@@ -15,6 +15,7 @@
 
 #include "core/base.h"
 
+/* Eight bytes as the machine likes them. */
 static inline uint64_t load64(const uint8_t *p)
 {
     uint64_t v;

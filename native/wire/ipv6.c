@@ -79,6 +79,7 @@ void ipv6_emit(uint8_t *out, const struct ipv6_repr *repr)
     memcpy(out + 24, repr->dst, 16);
 }
 
+/* Ends a walk with a Parameter Problem. */
 static enum ipv6_walk_result reject(struct ipv6_walk *walk, uint8_t code, uint32_t pointer)
 {
     walk->error_code = code;
