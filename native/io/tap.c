@@ -2,28 +2,28 @@
  *
  * tap.c - `tap:NAME`: a Linux TAP device.
  *
- * Theory of operation.  Each frame is one readv() or writev() of a virtio-net
+ * Theory of operation.  Each frame is one read() or write() of a virtio-net
  * header and the frame (IFF_VNET_HDR).  The header lets checksums stay
  * unfinished and TCP super-frames of up to 64 KB pass in both directions, so
  * that the kernel's segmentation and its GRO never run: fewer, larger frames
  * are what makes a TAP fast.
  *
- * Receive: the length is known only afterwards.  readv() scatters into a
- * small frame and, from where that ends, into a large one at the same
- * distance from its start; a frame that fits is taken as it is, for a longer
- * one the first part is copied in front of the rest.  Frames that a call
- * didn't need go back to the pool before it returns, so that what is in use
- * is what the stack holds.
+ * Receive: the length is known only afterwards.  A frame is read into a large
+ * frame, always the same as long as possible, hot in the cache; what fits a
+ * small one is copied there, which costs less than readv() spends on a second
+ * buffer.  Frames that a call didn't need go back to the pool before it
+ * returns, so that what is in use is what the stack holds.
  *
  * The read that only finds the queue empty costs as much as one that brings
  * something.  After LONE_STREAK calls that each found exactly one frame the
  * driver stops after the first one (the fd is level-triggered: if there is
  * more, the loop comes back at once), and looks again every LONE_PROBE calls.
  *
- * Transmit: the virtio-net header is written in front of tx->head, so that a
- * frame without frags is one write(), and payload is never copied.  A TAP
- * rarely refuses to take a frame; when it does (EAGAIN), the rest of the
- * batch is copied to a queue, and room() is 0 until that is empty.
+ * Transmit: the virtio-net header is written in front of tx->head.  A frame of
+ * up to LINEAR_MAX bytes is made contiguous and written, which costs less than
+ * writev() does; payload beyond that is never copied.  A TAP rarely refuses
+ * to take a frame; when it does (EAGAIN), the rest of the batch is copied to a
+ * queue, and room() is 0 until that is empty.
  *
  * Without vnet headers (refused by the kernel, or AMS_PORT_NO_OFFLOAD) the
  * port's caps are 0 and checksums are finished here if somebody asks.
@@ -56,6 +56,7 @@
 
 #define TAP_DEVICE "/dev/net/tun"
 #define SMALL_ROOM (FRAME_SMALL - FRAME_HEADROOM)
+#define LINEAR_MAX 4096u
 #define LONE_STREAK 16u
 #define LONE_PROBE 16u
 #define RETRY_DELAY AMS_NS_PER_MS /* no event tells when a full TAP has room again */
@@ -69,6 +70,7 @@ struct tap_port {
     struct ams_frame *queue_head; /* what the kernel didn't take, header included */
     struct ams_frame *queue_tail;
     uint64_t retry_at;        /* when to try the queue again; AMS_NEVER while it is empty */
+    uint8_t linear[FRAME_HEADROOM + LINEAR_MAX]; /* a short frame on its way out */
 };
 
 static struct tap_port *tap_from(struct ams_port *port)
@@ -101,45 +103,52 @@ static ssize_t tap_discard(struct tap_port *tap)
     return length;
 }
 
+/* A small frame with a copy of what was read, NULL if the pool is dry. */
+static struct ams_frame *tap_shrink(struct tap_port *tap, const struct ams_frame *large, uint32_t length)
+{
+    struct ams_frame *small = frame_new(tap->port.pool, FRAME_CLASS_SMALL);
+
+    if (small)
+        memcpy(small->data, large->data, length);
+    return small;
+}
+
 /* Reads one frame.
- * @small, @large: spare frames; the one that was used up becomes NULL
+ * @large: a spare frame to read into; NULL when it was used up
  * @out: the frame; NULL if it was dropped
  * Return: bytes read, or -1 with errno. */
-static ssize_t tap_read(struct tap_port *tap, struct ams_frame **small, struct ams_frame **large,
-                        struct ams_frame **out)
+static ssize_t tap_read(struct tap_port *tap, struct ams_frame **large, struct ams_frame **out)
 {
     *out = NULL;
-    if (!*small)
-        *small = frame_new(tap->port.pool, FRAME_CLASS_SMALL);
     if (!*large)
         *large = frame_new(tap->port.pool, FRAME_CLASS_LARGE);
-    if (!*small || !*large)
+    if (!*large)
         return tap_discard(tap);
-    struct iovec parts[2] = {
-        {(*small)->data - tap->header, SMALL_ROOM + tap->header},
-        {(*large)->data + SMALL_ROOM, FRAME_LARGE - FRAME_HEADROOM - SMALL_ROOM},
-    };
-    ssize_t got = readv(tap->fd, parts, 2);
+    uint8_t *start = (*large)->data - tap->header;
+    ssize_t got = read(tap->fd, start, FRAME_LARGE - FRAME_HEADROOM + tap->header);
     if (got < 0)
         return got;
     if ((size_t)got < tap->header + ETH_HEADER) {
         tap->port.info.rx_dropped++;
         return got;
     }
-    struct virtio_net_hdr header;
-    memcpy(&header, (*small)->data - tap->header, tap->header);
     uint32_t length = (uint32_t)got - tap->header;
-    if (length <= SMALL_ROOM) {
-        *out = *small;
-        *small = NULL;
+    if (AMS_LIKELY(length <= SMALL_ROOM)) {
+        *out = tap_shrink(tap, *large, length);
     } else {
-        memcpy((*large)->data, (*small)->data, SMALL_ROOM);
         *out = *large;
         *large = NULL;
     }
+    if (!*out) {
+        tap->port.info.rx_dropped++;
+        return got;
+    }
     (*out)->len = length;
-    if (tap->header)
+    if (tap->header) {
+        struct virtio_net_hdr header;
+        memcpy(&header, start, tap->header);
         tap_describe(*out, &header);
+    }
     tap->port.info.rx_frames++;
     tap->port.info.rx_bytes += length;
     return got;
@@ -157,7 +166,7 @@ static int tap_rx_error(struct tap_port *tap, int number)
 static int tap_rx(struct ams_port *port, struct ams_frame **frames, int n, uint64_t now)
 {
     struct tap_port *tap = tap_from(port);
-    struct ams_frame *small = NULL, *large = NULL, *frame;
+    struct ams_frame *large = NULL, *frame;
     bool stop_early = tap->lone >= LONE_STREAK && tap->lone % LONE_PROBE != 0;
     int taken = 0, reads = 0, status = 0;
 
@@ -165,7 +174,7 @@ static int tap_rx(struct ams_port *port, struct ams_frame **frames, int n, uint6
     if (tap->gone)
         return -AMS_ENODEV;
     while (reads < n) {
-        if (tap_read(tap, &small, &large, &frame) < 0) {
+        if (tap_read(tap, &large, &frame) < 0) {
             status = tap_rx_error(tap, errno);
             break;
         }
@@ -179,7 +188,6 @@ static int tap_rx(struct ams_port *port, struct ams_frame **frames, int n, uint6
         tap->lone = 0;
     else if (reads == 1 && n > 1)
         tap->lone++;
-    frame_free(small);
     frame_free(large);
     return taken ? taken : status;
 }
@@ -220,22 +228,41 @@ static bool tap_written(struct tap_port *tap, ssize_t result, uint32_t length)
     return true;
 }
 
+/* Writes a short frame from one piece of memory. */
+static ssize_t tap_write_linear(struct tap_port *tap, const struct ams_tx *tx)
+{
+    memcpy(tap->linear, tx->head - tap->header, tap->header);
+    tx_gather(tx, tap->linear + tap->header);
+    return write(tap->fd, tap->linear, tap->header + tx->total);
+}
+
+/* Writes a frame from where its pieces are. */
+static ssize_t tap_write_pieces(struct tap_port *tap, const struct ams_tx *tx)
+{
+    struct iovec parts[TX_FRAGS + 1];
+
+    parts[0] = (struct iovec){tx->head - tap->header, tx->head_len + tap->header};
+    for (uint32_t i = 0; i < tx->n_frags; i++)
+        parts[i + 1] = (struct iovec){(void *)(uintptr_t)tx->frags[i].data, tx->frags[i].len};
+    return writev(tap->fd, parts, tx->n_frags + 1);
+}
+
 /* Writes one frame.  Return: false if the kernel has no room now. */
 static bool tap_write(struct tap_port *tap, const struct ams_tx *tx)
 {
-    struct iovec parts[TX_FRAGS + 1];
     ssize_t result;
 
     if (tap->header)
         tap_put_header(tx);
     else if (tx->flags & TX_CSUM)
         port_finish_csum(tx);
-    parts[0] = (struct iovec){tx->head - tap->header, tx->head_len + tap->header};
-    for (uint32_t i = 0; i < tx->n_frags; i++)
-        parts[i + 1] = (struct iovec){(void *)(uintptr_t)tx->frags[i].data, tx->frags[i].len};
     do {
-        result = tx->n_frags ? writev(tap->fd, parts, tx->n_frags + 1) : write(tap->fd, parts[0].iov_base,
-                                                                               parts[0].iov_len);
+        if (!tx->n_frags)
+            result = write(tap->fd, tx->head - tap->header, tx->head_len + tap->header);
+        else if (tx->total <= LINEAR_MAX)
+            result = tap_write_linear(tap, tx);
+        else
+            result = tap_write_pieces(tap, tx);
     } while (result < 0 && errno == EINTR);
     return tap_written(tap, result, tx->total);
 }
