@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "stack/iface.h"
 #include "stack/tcp.h"
 
 #define SYN_BACKLOG_MIN 1024u
@@ -197,7 +198,7 @@ static int listener_check(struct ams_stack *stack, struct ams_endpoint *local, u
 {
     if (local->family != AMS_IPV4 && local->family != AMS_IPV6)
         return -AMS_EAFNOSUPPORT;
-    if (!ip_is_any(local->ip) && !iface_owns(stack, local->ip))
+    if (!ip_is_any(local->ip) && !iface_may_bind(stack, local->ip))
         return -AMS_EADDRNOTAVAIL;
     if (!local->port)
         return listener_port(stack, local, flags);

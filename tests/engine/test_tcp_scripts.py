@@ -799,3 +799,14 @@ def test_malformed_options_are_survived(options: bytes) -> None:
         s.wire.inject(bytes(Ether(src=PEER_MAC, dst=s.host.mac.hex(":")) / packet))
         s.wait(0)
         s.expect("SA", ack=1)
+
+
+def test_a_tentative_address_can_be_listened_on() -> None:
+    """RFC 4862 section 5.4: it answers once duplicate address detection is done."""
+    with Script(listen=None, v6=True, flags=0) as s:
+        s.host.listen(s.local, 80)
+        s.wait(3 * SECOND)
+        s.drain()
+        s.local_port = 80
+        s.open()
+        assert s.accepted().connected
