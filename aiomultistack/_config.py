@@ -81,7 +81,7 @@ class _Fields:
     rcvbuf: int = _field(0, _integer)
     sndbuf_max: int = _field(0, _integer)
     rcvbuf_max: int = _field(0, _integer)
-    backlog: int = _field(0, _integer)
+    backlog: int = _field(1024, _integer)
     max_connections: int = _field(0, _integer)
     time_wait: float = _field(60.0, float)
     ephemeral_ports: tuple[int, int] = _field((32768, 60999), lambda text: tuple(map(int, text.split("-"))))
@@ -105,7 +105,8 @@ class Config(_Fields):
     seed: makes initial sequence numbers, ports and hash keys repeatable (tests only); None: random.
     sndbuf, rcvbuf: initial socket buffers in bytes; sndbuf_max, rcvbuf_max: what auto-tuning may make of
         them; 0: the engine's default.
-    backlog: connections that may wait in each listener, if more than the application asks for.
+    backlog: connections that may wait in each listener, if more than the application asks for: they come in
+        bursts, and the loop takes them as soon as it runs.
     max_connections: endpoints of all kinds; 0: the engine's limit, 1,048,576.
     time_wait: seconds that a closed connection's ports stay reserved (RFC 9293 section 3.6.1).
     ephemeral_ports: first and last local port of outgoing connections.
@@ -135,7 +136,7 @@ class Config(_Fields):
         rcvbuf: int = 0,
         sndbuf_max: int = 0,
         rcvbuf_max: int = 0,
-        backlog: int = 0,
+        backlog: int = 1024,
         max_connections: int = 0,
         time_wait: float = 60.0,
         ephemeral_ports: tuple[int, int] = (32768, 60999),

@@ -30,6 +30,7 @@ from ._conduit import Conduit
 from ._config import Config
 from ._connect import AddressInfo, TLSOptions, connect_any, open_transport
 from ._datagram import DatagramTransport
+from ._linger import linger
 from ._node import EndpointInfo, Node
 from ._pump import Pump
 from ._sendfile import sendfile
@@ -106,12 +107,18 @@ class Loop(asyncio.AbstractEventLoop):
         return self.multistack.config
 
     def close(self) -> None:
-        """Closes the loop; connections of the user-space stack that are still open are reset."""
+        """Closes the loop; connections of the user-space stack that are still open are reset.
+
+        Those that were closed in good order get the time to deliver what was written: see `_linger`.
+        """
         if not self.is_running() and not self.is_closed():
             _control.stop(self._control)
-            for pump in self._pumps:
-                pump.close()
-            self._conduits.clear()
+            try:
+                linger(self._pumps)
+            finally:
+                for pump in self._pumps:
+                    pump.close()
+                self._conduits.clear()
         super().close()
 
     # ---- whose address is it ------------------------------------------------------------------------------

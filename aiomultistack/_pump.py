@@ -98,7 +98,8 @@ class Pump:
 
     __slots__ = (
         "_armed", "_backlog", "_blob", "_blob_view", "_clock", "_dirty", "_dispatching", "_events", "_fd",
-        "_handle", "_pointer", "_timer", "broken", "endpoints", "loop", "node", "scratch", "scratch_view", "stack",
+        "_handle", "_numbers", "_pointer", "_timer", "broken", "endpoints", "local", "loop", "names", "node", "remote",
+        "scratch", "scratch_view", "stack",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, node: Node) -> None:
@@ -109,9 +110,13 @@ class Pump:
         self.broken: OSError | None = None
         self.scratch = ffi.new("char[]", SCRATCH)
         self.scratch_view = ffi.buffer(self.scratch)
+        names = ffi.new("struct ams_endpoint[2]")
+        self.names = ffi.buffer(names)
+        self.local, self.remote = names, names + 1
         self._pointer = node.pointer
         self._clock = node.clock
         self._events = ffi.new("int32_t[]", EVENTS * lib.AMS_EVENT_WORDS)
+        self._numbers = memoryview(ffi.buffer(self._events)).cast("i")
         self._blob = ffi.new("char[]", BLOB)
         self._blob_view = ffi.buffer(self._blob)
         self._backlog: list[tuple[int, int, int, bytes]] = []
@@ -154,7 +159,7 @@ class Pump:
 
     def _batches(self) -> None:
         """The hot path: polls and delivers until nothing is left, or the loop's others have waited enough."""
-        endpoints, events, view = self.endpoints, self._events, self._blob_view
+        endpoints, events, numbers, view = self.endpoints, self._events, self._numbers, self._blob_view
         now = 0 if self._clock is None else self._clock()
         for _ in range(ROUNDS):
             count = lib.ams_node_poll(self._pointer, now, events, EVENTS, self._blob, BLOB)
@@ -162,7 +167,7 @@ class Pump:
                 if count < 0:
                     self._break(count)
                 return
-            words = iter(ffi.unpack(events, count * 4))
+            words = iter(numbers[: count * 4].tolist())
             offset = 0
             number = bits = aux = 0
             data = b""

@@ -228,15 +228,16 @@ def tcp_info(info: EndpointInfo) -> bytes:
     mss = max(1, info.snd_mss)
     us = 1000  # nanoseconds in the microseconds of struct tcp_info
     segments_acked = info.bytes_acked // mss
+    rcv_mss = info.rcv_mss or min(mss, 536)  # Linux's guess before anything has come
     return _TCP_INFO_LAYOUT.pack(
         info.state, info.ca_state, info.backoff, info.probes, info.backoff, info.options,
         info.snd_wscale | info.rcv_wscale << 4, 0,
-        _u32(info.rto // us), 0, info.snd_mss, info.rcv_mss,
+        _u32(info.rto // us), 0, info.snd_mss, rcv_mss,
         -(-info.unacked // mss), 0, 0, 0, 0,                             # unacked, sacked, lost, retrans, fackets
         0, 0, 0, 0,                                                      # last_data_sent ... last_ack_recv
         info.pmtu, info.rcv_wnd, _u32(info.srtt // us), _u32(info.rttvar // us),
         0x7FFFFFFF if info.snd_ssthresh == 0xFFFFFFFF else info.snd_ssthresh // mss,
-        -(-info.snd_cwnd // mss), info.rcv_mss, 3,                       # cwnd, advmss, reordering
+        -(-info.snd_cwnd // mss), info.snd_mss, 3,                       # cwnd, advmss, reordering
         0, info.rcv_wnd, _u32(info.bytes_retrans // mss),                # rcv_rtt, rcv_space, total_retrans
         0, 0xFFFFFFFFFFFFFFFF, info.bytes_acked, info.bytes_received,
         _u32(info.segs_out), _u32(info.segs_in), _u32(max(0, info.send_queue - info.unacked)),

@@ -61,8 +61,8 @@ class Transport(transports._FlowControlMixin, transports.Transport):
 
     __slots__ = (
         "__weakref__", "_closing", "_conn_lost", "_context", "_deliver", "_eof", "_excess",
-        "_extra_info", "_held", "_held_eof", "_id", "_mode", "_no_write", "_on_data", "_paused", "_peername",
-        "_protocol", "_pump", "_refs", "_run", "_server", "_sockname", "_stack",
+        "_extra_info", "_held", "_held_eof", "_id", "_mode", "_names", "_no_write", "_on_data", "_paused", "_protocol",
+        "_pump", "_refs", "_run", "_server", "_stack",
     )  # fmt: skip
 
     _start_tls_compatible = True
@@ -95,8 +95,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
         self._held: deque[bytes] | None = None
         self._held_eof = False
         self._mode = _READ_BLOB
-        self._peername: SockAddr | None = None
-        self._sockname: SockAddr | None = None
+        self._names: bytes | None = None
         self._extra_info: dict[str, Any] | None = None
         self._protocol: Any = protocol
         if isinstance(protocol, protocols.BufferedProtocol):
@@ -197,21 +196,19 @@ class Transport(transports._FlowControlMixin, transports.Transport):
 
     def _address(self, local: bool) -> SockAddr | None:
         """The connection's local or remote address; known for good once the connection is closed."""
-        address = self._sockname if local else self._peername
-        if address is None and self._id >= 0:
+        if self._names is None:
+            if self._id < 0:
+                return None
             self._remember()
-            address = self._sockname if local else self._peername
-        return address
+        assert self._names is not None
+        return unpack(self._names[:ENDPOINT_SIZE] if local else self._names[ENDPOINT_SIZE:])
 
     def _remember(self) -> None:
-        """Asks the engine for both addresses, while it still knows them."""
-        scratch = self._pump.scratch
-        pointer = ffi.cast("struct ams_endpoint *", scratch)
-        view = self._pump.scratch_view
-        if lib.ams_tcp_remote(self._stack, self._id, pointer) >= 0:
-            self._peername = unpack(view[:ENDPOINT_SIZE])
-        if lib.ams_tcp_local(self._stack, self._id, pointer) >= 0:
-            self._sockname = unpack(view[:ENDPOINT_SIZE])
+        """Asks the engine for both addresses while it still knows them; they are rarely wanted, so not decoded."""
+        pump = self._pump
+        lib.ams_tcp_local(self._stack, self._id, pump.local)
+        lib.ams_tcp_remote(self._stack, self._id, pump.remote)
+        self._names = pump.names[:]
 
     # ---- writing ------------------------------------------------------------------------------------------
 
@@ -491,7 +488,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
 
     def _detach(self) -> None:
         """The node goes away, and the engine with it; the transport stays without a connection."""
-        if self._id >= 0 and (self._peername is None or self._sockname is None):
+        if self._id >= 0 and self._names is None:
             self._remember()
         self._id = -1
         self._no_write = True
@@ -531,7 +528,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
         """Ends the connection in the engine (`how`) and has connection_lost() called."""
         self._conn_lost += 1
         self._no_write = True
-        if self._peername is None or self._sockname is None:
+        if self._names is None:
             self._remember()
         if how(self._stack, self._id) != 0:
             self._released()

@@ -79,7 +79,9 @@ class VirtualLoop(SelectorLoop):
         """Virtual seconds."""
         return self._virtual.now_ns / 1e9
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(  # type: ignore[override]  # without type variables
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
         """`loop.run_in_executor()`; it takes no virtual time."""
         future = super().run_in_executor(executor, func, *args)
         self._virtual.held += 1

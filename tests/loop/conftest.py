@@ -90,7 +90,12 @@ def make_loop(flavour: str) -> tuple[asyncio.AbstractEventLoop, str, str]:
         pytest.importorskip("uvloop")
     hub = f"mem:contract-{next(_numbers)}"
     server = aiomultistack.Config(
-        hub, ["10.9.0.1/24", "fd09::1/64"], base="auto" if base == "virtual" else base, control=False, time_wait=0.01, gateway="10.9.0.254"
+        hub,
+        ["10.9.0.1/24", "fd09::1/64"],
+        gateway="10.9.0.254",
+        base="auto" if base == "virtual" else base,
+        time_wait=0.01,
+        control=False,
     )
     client = server.replace(addresses=["10.9.0.2/24", "fd09::2/64"], gateway=())
     loop = new_virtual_loop(server) if base == "virtual" else aiomultistack.new_event_loop(server)

@@ -176,7 +176,7 @@ def test_bad_file(tmp_path: Path, text: str, message: str) -> None:
 
 def test_missing_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIOMULTISTACK_CONFIG", "/nowhere/at/all.toml")
-    with pytest.raises(ConfigError, match="cannot read /nowhere/at/all.toml"):
+    with pytest.raises(ConfigError, match=r"cannot read /nowhere/at/all\.toml"):
         Config.load()
 
 

@@ -1,0 +1,142 @@
+"""create_datagram_endpoint()."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+
+from .conftest import Net
+
+
+class Datagrams(asyncio.DatagramProtocol):
+    """Collects datagrams and errors."""
+
+    def __init__(self, echo: bool = False) -> None:
+        self.echo = echo
+        self.transport: Any = None
+        self.received: asyncio.Queue[tuple[bytes, Any]] = asyncio.Queue()
+        self.errors: asyncio.Queue[Exception] = asyncio.Queue()
+        self.lost: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.received.put_nowait((data, addr))
+        if self.echo:
+            self.transport.sendto(data.upper(), addr)
+
+    def error_received(self, exc: Exception) -> None:
+        self.errors.put_nowait(exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set_result(exc)
+
+
+async def endpoint(net: Net, echo: bool = False, **options: Any) -> Datagrams:
+    """A datagram endpoint's protocol."""
+    _, protocol = await net.loop.create_datagram_endpoint(lambda: Datagrams(echo), **options)
+    return protocol
+
+
+async def closed(*protocols: Datagrams) -> None:
+    for protocol in protocols:
+        protocol.transport.close()
+        assert protocol.transport.is_closing()
+        assert await protocol.lost is None
+
+
+@pytest.mark.parametrize("family", [4, 6])
+async def test_connected(net: Net, family: int) -> None:
+    server = await endpoint(net, echo=True, local_addr=(net.hosts[family == 6], 0))
+    address = server.transport.get_extra_info("sockname")
+    client = await endpoint(net, remote_addr=address[:2])
+    client.transport.sendto(b"question")
+    assert await client.received.get() == (b"QUESTION", address)
+    assert server.received.get_nowait() == (b"question", client.transport.get_extra_info("sockname"))
+    assert client.transport.get_extra_info("peername") == address
+    assert client.transport.get_extra_info("socket").type == socket.SOCK_DGRAM
+    with pytest.raises(ValueError, match="Invalid address"):
+        client.transport.sendto(b"x", ("203.0.113.9", 9))
+    await closed(client, server)
+
+
+async def test_sizes(net: Net) -> None:
+    server = await endpoint(net, echo=True, local_addr=(net.host4, 0))
+    address = server.transport.get_extra_info("sockname")
+    client = await endpoint(net, remote_addr=address)
+    for size in (1, 1472, 1473, 9000, 60_000):
+        client.transport.sendto(b"z" * size)
+        data, _ = await client.received.get()
+        assert data == b"Z" * size
+    await closed(client, server)
+
+
+async def test_too_long(net: Net) -> None:
+    server = await endpoint(net, local_addr=(net.host4, 0))
+    client = await endpoint(net, remote_addr=server.transport.get_extra_info("sockname"))
+    client.transport.sendto(b"z" * 70_000)
+    assert isinstance(await client.errors.get(), OSError)
+    await closed(client, server)
+
+
+async def test_refused(net: Net) -> None:
+    probe = await endpoint(net, local_addr=(net.host4, 0))
+    address = probe.transport.get_extra_info("sockname")
+    await closed(probe)
+    client = await endpoint(net, remote_addr=address)
+    client.transport.sendto(b"anybody?")
+    assert isinstance(await client.errors.get(), ConnectionRefusedError)
+    await closed(client)
+
+
+async def test_unconnected(ours: Net, net: Net) -> None:
+    server = await endpoint(net, echo=True, local_addr=(net.host4, 0))
+    client = await endpoint(net, local_addr=("10.9.0.2", 0))
+    address = server.transport.get_extra_info("sockname")
+    client.transport.sendto(b"x", address)
+    assert await client.received.get() == (b"X", address)
+    assert client.transport.get_extra_info("peername") is None
+    await closed(client, server)
+
+
+async def test_address_in_use(net: Net) -> None:
+    if net.flavour == "uvloop-kernel":
+        pytest.skip("uvloop sets SO_REUSEADDR")
+    first = await endpoint(net, local_addr=(net.host4, 0))
+    with pytest.raises(OSError):
+        await endpoint(net, local_addr=first.transport.get_extra_info("sockname"))
+    await closed(first)
+
+
+async def test_many_at_once(net: Net) -> None:
+    server = await endpoint(net, local_addr=(net.host4, 0))
+    client = await endpoint(net, remote_addr=server.transport.get_extra_info("sockname"))
+    client.transport.sendto(b"0")
+    await server.received.get()  # the neighbour is known now; few datagrams may wait for that
+    for number in range(50):
+        client.transport.sendto(b"%d" % number)
+    assert [int((await server.received.get())[0]) for _ in range(50)] == list(range(50))
+    await closed(client, server)
+
+
+async def test_exception_in_datagram_received(net: Net) -> None:
+    if net.flavour == "uvloop-kernel":
+        pytest.skip("uvloop goes on")
+
+    class Failing(Datagrams):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            raise ZeroDivisionError
+
+    _, server = await net.loop.create_datagram_endpoint(Failing, local_addr=(net.host4, 0))
+    client = await endpoint(net, remote_addr=server.transport.get_extra_info("sockname"))
+    client.transport.sendto(b"x")
+    while not net.contexts:
+        await asyncio.sleep(0.001)
+    assert isinstance(net.take_error()["exception"], ZeroDivisionError)
+    server.transport.abort()
+    await server.lost
+    await closed(client)
