@@ -243,6 +243,8 @@ SERVER = """
 
     async def serve(reader, writer):
         writer.write(await reader.readexactly(5))
+        await reader.read()
+        writer.close()
 
     async def main():
         server = await asyncio.start_server(serve, ["10.9.0.2", "fd09::2"], 80)
