@@ -399,7 +399,11 @@ void tcp_recs_fini(struct ams_stack *stack, struct tcp_conn *conn);
 struct tcp_delivery {
     uint32_t acked;           /* bytes by cumulative ACK */
     uint32_t sacked;          /* bytes newly SACKed */
-    uint64_t rtt;             /* a sample, 0: none */
+    uint64_t rtt;             /* of the latest segment acknowledged, 0: none; void if `repaired` */
+    uint64_t sack_rtt;        /* of the latest segment newly SACKed, 0: none */
+    bool repaired;            /* the cumulative ACK covers retransmitted data: what lay behind the
+                                 hole arrived before, so its age is no round-trip time */
+    uint64_t repaired_at;     /* when such data was sent last */
     bool dsack;
 };
 void tcp_recs_ack(struct ams_stack *stack, struct tcp_conn *conn, uint32_t ack, struct tcp_delivery *out, uint64_t now);

@@ -58,6 +58,27 @@ static void ack_advance(struct ams_stack *stack, struct tcp_conn *conn, const st
     tcp_send_acked(stack, conn, seg->ack);
 }
 
+/* The RTT sample that an ACK gives: from a segment sent once, else from the
+ * echoed timestamp (RFC 7323 section 4.1), which is right for repaired data
+ * too.  But an echo of anything older than the last retransmission says that
+ * either the path is slow or an ACK was lost; the latter would make each
+ * timeout lengthen the next one, so such an echo is not taken.
+ * Return: ns, 0: none. */
+static uint64_t best_sample(const struct tcp_conn *conn, const struct tcp_repr *seg,
+                            const struct tcp_delivery *delivery, bool fresh, uint64_t now)
+{
+    if (delivery->rtt && !delivery->repaired)
+        return delivery->rtt;
+    if (delivery->sack_rtt)
+        return delivery->sack_rtt;
+    if (!fresh || !(conn->flags & CONN_TS_OK) || !seg->has_timestamps || !seg->tsecr)
+        return 0;
+    int32_t elapsed = (int32_t)(tcp_timestamp(conn, now) - seg->tsecr);
+    if (elapsed < 0 || (uint64_t)elapsed * AMS_NS_PER_MS > now - delivery->repaired_at + 2 * AMS_NS_PER_MS)
+        return 0;
+    return ams_max_u64((uint64_t)elapsed * AMS_NS_PER_MS, AMS_NS_PER_MS);
+}
+
 /* After recovery's decisions: grows cwnd where that is allowed. */
 static void ack_grow(struct tcp_conn *conn, const struct tcp_delivery *delivery, uint64_t now)
 {
@@ -86,7 +107,7 @@ bool tcp_process_ack(struct ams_stack *stack, struct tcp_conn *conn, const struc
 {
     if (AMS_UNLIKELY(!ack_acceptable(stack, conn, seg, now)))
         return false;
-    struct tcp_delivery delivery = {0, 0, 0, false};
+    struct tcp_delivery delivery = {0};
     bool window_changed = window_step(conn, seg);
     bool fresh = seq_gt(seg->ack, conn->snd_una);
     if (AMS_UNLIKELY(seg->n_sack) && conn->flags & CONN_SACK_OK)
@@ -95,6 +116,7 @@ bool tcp_process_ack(struct ams_stack *stack, struct tcp_conn *conn, const struc
         ack_advance(stack, conn, seg, &delivery, now);
     else if (seq_lt(seg->ack, conn->snd_una))
         stack->counters.tcp_old_ack++;
+    delivery.rtt = best_sample(conn, seg, &delivery, fresh, now);
     if (delivery.rtt)
         tcp_rtt_sample(stack, conn, delivery.rtt);
     /* RFC 5681 section 2: a duplicate acknowledgement */

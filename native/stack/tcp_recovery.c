@@ -122,21 +122,19 @@ static uint32_t rec_search(struct tcp_conn *conn, uint32_t seq)
     return low;
 }
 
-/* A record was delivered: RTT sample and the time rule's newest send time. */
-static void delivered(struct tcp_conn *conn, const struct tcp_rec *rec, struct tcp_delivery *out, uint64_t now)
+/* A record was delivered: the time rule's newest send time.
+ * Return: an RTT sample in ns, 0 if the record gives none (Karn). */
+static uint64_t delivered(struct tcp_conn *conn, const struct tcp_rec *rec, uint64_t now)
 {
-    if (rec->marks & REC_EVER_RETRANS) {
-        /* Karn: which transmission arrived is unknown, unless it came back
-         * too early to be the latest one */
-        if (conn->min_rtt && now - rec->sent_at < conn->min_rtt)
-            return;
-    } else {
-        uint64_t rtt = now - rec->sent_at;
-        if (!out->rtt || rtt < out->rtt)
-            out->rtt = rtt ? rtt : 1;
-    }
+    uint64_t rtt = ams_max_u64(now - rec->sent_at, 1);
+    bool ambiguous = rec->marks & REC_EVER_RETRANS;
+    /* which transmission arrived is unknown, unless it came back too early
+     * to be the latest one */
+    if (ambiguous && conn->min_rtt && rtt < conn->min_rtt)
+        return 0;
     if (rec->sent_at > conn->rack_sent_at)
         conn->rack_sent_at = rec->sent_at;
+    return ambiguous ? 0 : rtt;
 }
 
 void tcp_recs_ack(struct ams_stack *stack, struct tcp_conn *conn, uint32_t ack, struct tcp_delivery *out, uint64_t now)
@@ -153,8 +151,14 @@ void tcp_recs_ack(struct ams_stack *stack, struct tcp_conn *conn, uint32_t ack, 
             break;
         }
         unaccount(conn, rec, rec->len);
-        if (!(rec->marks & REC_SACKED))
-            delivered(conn, rec, out, now);
+        if (rec->marks & REC_EVER_RETRANS) {
+            out->repaired = true;
+            out->repaired_at = ams_max_u64(out->repaired_at, rec->sent_at);
+        }
+        if (!(rec->marks & REC_SACKED)) {
+            uint64_t rtt = delivered(conn, rec, now);
+            out->rtt = rtt ? rtt : out->rtt;
+        }
         conn->rec_head = (conn->rec_head + 1) & (conn->rec_cap - 1);
         conn->rec_count--;
     }
@@ -168,7 +172,8 @@ static void mark_sacked(struct tcp_conn *conn, struct tcp_rec *rec, struct tcp_d
     if (rec->marks & REC_SACKED)
         return;
     unaccount(conn, rec, rec->len);
-    delivered(conn, rec, out, now);
+    uint64_t rtt = delivered(conn, rec, now);
+    out->sack_rtt = rtt ? rtt : out->sack_rtt;
     rec->marks = (uint8_t)((rec->marks & ~(REC_LOST | REC_RETRANS)) | REC_SACKED);
     conn->sacked_bytes += rec->len;
     out->sacked += rec->len;

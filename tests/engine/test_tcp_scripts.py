@@ -403,6 +403,32 @@ def test_karn_no_sample_from_a_retransmission() -> None:
         assert connection.info.srtt == srtt
 
 
+def test_no_sample_from_what_waited_behind_a_hole() -> None:
+    """RFC 6298 section 3: data that arrived long ago is acknowledged when the hole before it is filled."""
+    with Script() as s:
+        connection = s.open(mss=1000)
+        srtt = connection.info.srtt
+        connection.send(b"x" * 2000)
+        s.expect("A", seq=1)
+        s.expect("PA", seq=1001)
+        for delay in (200, 400, 800):
+            s.expect("A", seq=1, after=delay * MS, tolerance=5 * MS)
+        s.send("A", seq=1, ack=2001)
+        assert connection.info.srtt == srtt
+
+
+def test_timestamps_give_a_sample_for_repaired_data() -> None:
+    """RFC 7323 section 4.1."""
+    with Script() as s:
+        connection = s.open(timestamps=True)
+        connection.send(b"lost")
+        s.expect("PA", seq=1)
+        s.expect("PA", seq=1, after=201 * MS, tolerance=5 * MS)
+        s.wait(80 * MS)
+        s.send("A", seq=1, ack=5)
+        assert 5 * MS < connection.info.srtt < 20 * MS  # an eighth of 80 ms
+
+
 def test_fast_retransmit_at_the_third_duplicate_ack() -> None:
     """RFC 5681 section 3.2, RFC 6582."""
     with Script() as s:
