@@ -92,6 +92,21 @@ struct tcp_flow {
     uint8_t family;
 };
 
+/* A flow's local and remote endpoint. */
+static inline struct ams_endpoint tcp_flow_local(const struct tcp_flow *flow)
+{
+    struct ams_endpoint out = {.port = flow->local_port, .family = flow->family};
+    memcpy(out.ip, flow->local_ip, 16);
+    return out;
+}
+
+static inline struct ams_endpoint tcp_flow_remote(const struct tcp_flow *flow)
+{
+    struct ams_endpoint out = {.port = flow->remote_port, .family = flow->family};
+    memcpy(out.ip, flow->remote_ip, 16);
+    return out;
+}
+
 /* A segment in flight, or lost, or SACKed: [seq, seq + len). */
 struct tcp_rec {
     uint64_t sent_at;

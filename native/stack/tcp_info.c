@@ -6,19 +6,11 @@
 
 #include "stack/tcp.h"
 
-static void endpoint_fill(struct ams_endpoint *out, const uint8_t ip[16], uint16_t port, uint8_t family)
-{
-    memset(out, 0, sizeof(*out));
-    memcpy(out->ip, ip, 16);
-    out->port = port;
-    out->family = family;
-}
-
 int ams_tcp_local(struct ams_stack *stack, int id, struct ams_endpoint *out)
 {
     struct tcp_conn *conn = (struct tcp_conn *)sock_find(stack, id, SOCK_TCP);
     if (conn) {
-        endpoint_fill(out, conn->flow.local_ip, conn->flow.local_port, conn->flow.family);
+        *out = tcp_flow_local(&conn->flow);
         return 0;
     }
     struct tcp_listener *listener = (struct tcp_listener *)sock_find(stack, id, SOCK_LISTENER);
@@ -33,7 +25,7 @@ int ams_tcp_remote(struct ams_stack *stack, int id, struct ams_endpoint *out)
     struct tcp_conn *conn = (struct tcp_conn *)sock_find(stack, id, SOCK_TCP);
     if (!conn)
         return sock_find(stack, id, SOCK_LISTENER) ? -AMS_ENOTCONN : -AMS_EBADF;
-    endpoint_fill(out, conn->flow.remote_ip, conn->flow.remote_port, conn->flow.family);
+    *out = tcp_flow_remote(&conn->flow);
     return 0;
 }
 
@@ -262,8 +254,8 @@ static void conn_info(const struct tcp_conn *conn, struct ams_tcp_info *out)
     out->rcv_wscale = conn->rcv_wscale;
     out->backoff = conn->backoff;
     out->probes = conn->probes;
-    endpoint_fill(&out->local, conn->flow.local_ip, conn->flow.local_port, conn->flow.family);
-    endpoint_fill(&out->remote, conn->flow.remote_ip, conn->flow.remote_port, conn->flow.family);
+    out->local = tcp_flow_local(&conn->flow);
+    out->remote = tcp_flow_remote(&conn->flow);
     out->recv_queue = conn->rcv_queued;
     out->send_queue = tcp_unacked(conn);
     out->snd_mss = conn->snd_mss;
@@ -307,8 +299,8 @@ static void tw_info(const struct tcp_tw *tw, struct ams_tcp_info *out)
     out->id = -1;
     out->protocol = PROTO_TCP;
     out->state = AMS_TCP_TIME_WAIT;
-    endpoint_fill(&out->local, tw->flow.local_ip, tw->flow.local_port, tw->flow.family);
-    endpoint_fill(&out->remote, tw->flow.remote_ip, tw->flow.remote_port, tw->flow.family);
+    out->local = tcp_flow_local(&tw->flow);
+    out->remote = tcp_flow_remote(&tw->flow);
 }
 
 int ams_tcp_get_info(struct ams_stack *stack, int id, struct ams_tcp_info *out, uint64_t now)

@@ -161,11 +161,7 @@ void tcp_conn_free(struct ams_stack *stack, struct tcp_conn *conn)
     tcp_recs_fini(stack, conn);
     sock_unregister(stack, &conn->sock);
     if (conn->flags & CONN_CLAIMED) {
-        struct ams_endpoint local;
-        memcpy(local.ip, conn->flow.local_ip, 16);
-        local.port = conn->flow.local_port;
-        local.family = conn->flow.family;
-        local.scope_id = 0;
+        struct ams_endpoint local = tcp_flow_local(&conn->flow);
         stack->owner.release(stack->owner.ctx, PROTO_TCP, &local);
     }
     tcp->n_conns--;
@@ -181,11 +177,7 @@ void tcp_conn_free(struct ams_stack *stack, struct tcp_conn *conn)
 
 int tcp_claim(struct ams_stack *stack, struct tcp_conn *conn)
 {
-    struct ams_endpoint local;
-    memcpy(local.ip, conn->flow.local_ip, 16);
-    local.port = conn->flow.local_port;
-    local.family = conn->flow.family;
-    local.scope_id = 0;
+    struct ams_endpoint local = tcp_flow_local(&conn->flow);
     int status = stack->owner.claim(stack->owner.ctx, PROTO_TCP, &local);
     if (status == 0)
         conn->flags |= CONN_CLAIMED;

@@ -42,11 +42,7 @@ static void tw_link(struct tcp_host *tcp, struct tcp_tw *tw)
 void tcp_tw_free(struct ams_stack *stack, struct tcp_tw *tw)
 {
     struct tcp_host *tcp = stack->tcp;
-    struct ams_endpoint local;
-    memcpy(local.ip, tw->flow.local_ip, 16);
-    local.port = tw->flow.local_port;
-    local.family = tw->flow.family;
-    local.scope_id = 0;
+    struct ams_endpoint local = tcp_flow_local(&tw->flow);
     stack->owner.release(stack->owner.ctx, PROTO_TCP, &local);
     timer_cancel(&stack->wheel, &tw->timer);
     tcp_flow_remove(stack, &tw->flow);
