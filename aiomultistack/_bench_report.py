@@ -44,6 +44,36 @@ def _table(result: Result, mode: str) -> Table:
     return table
 
 
+def markdown(result: Result) -> str:
+    """The result as one Markdown table, for a README."""
+    flavours = result.plan.flavours
+    names = [_NAMES[flavour] for flavour in flavours]
+    heads = ["connections", "KB", *(f"CPU/req: {name}" for name in names)]
+    heads += ["/uvloop", *(f"req/s: {name}" for name in names)]
+    lines = [_line(heads), _line(["---", *["--:"] * (len(heads) - 1)])]
+    cells = {(cell.mode, cell.size, cell.flavour): cell for cell in result.cells}
+    for mode in result.plan.modes:
+        for size in result.plan.sizes:
+            row = [cells[mode, size * 1024, flavour] for flavour in flavours]
+            ratios = [result.ratio(cell) for cell in row if cell.flavour == "multistack"]
+            lines.append(
+                _line(
+                    [
+                        "kept alive" if mode == "keep-alive" else "one for each request",
+                        str(size),
+                        *(microseconds(cell.median("cpu_us")) for cell in row),
+                        *(f"**{value:.2f}**" if value is not None else "" for value in ratios or [None]),
+                        *(f"{cell.median('requests_per_s'):,.0f}" for cell in row),
+                    ]
+                )
+            )
+    return "\n".join([*lines, "", *notes(result)])
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def _ratio(result: Result, cell: Cell) -> Text:
     value = result.ratio(cell)
     if value is None:

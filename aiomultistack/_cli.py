@@ -329,8 +329,9 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     show_default=True,
     help="A minimal asyncio.Protocol, or an aiohttp application.",
 )
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print a table in Markdown.")
 @click.option("--json", "as_json", is_flag=True, help="Print every run as JSON.")
-def http(as_json: bool, **options: Any) -> None:
+def http(as_json: bool, as_markdown: bool, **options: Any) -> None:
     """HTTP servers on user-space TCP and on the kernel's, loaded by wrk.
 
     Ours is reached over a TAP, uvloop's and asyncio's over a veth pair between two namespaces.  Each
@@ -347,6 +348,9 @@ def http(as_json: bool, **options: Any) -> None:
         result = _bench.measure(plan, progress)
     if as_json:
         emit_json(result.as_dict())
+        return
+    if as_markdown:
+        click.echo(_bench_report.markdown(result))
         return
     for table in _bench_report.tables(result):
         out.print(table)

@@ -123,6 +123,13 @@ def test_table_has_a_row_for_each_cell() -> None:
     assert any("2 read" in note for note in _bench_report.notes(result))
 
 
+def test_markdown() -> None:
+    head, rule, row, *_ = _bench_report.markdown(result_of(PLAN)).splitlines()
+    assert head.count("|") == rule.count("|") == row.count("|") == 8
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == ["one for each request", "1", "10.0 µs", "20.0 µs", "**0.50**", "30,000", "15,000"]
+
+
 def test_plan_counts_its_runs() -> None:
     assert PLAN.runs == 2 * (1 + 1 * 1 * 3)
 
