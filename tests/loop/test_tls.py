@@ -95,7 +95,9 @@ async def test_flow_control(net: Net, contexts: tuple[ssl.SSLContext, ssl.SSLCon
         writer.close()
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()
+        served.set()
 
+    served = asyncio.Event()
     server = await asyncio.start_server(serve, net.host4, 0, ssl=contexts[0])
     async with server:
         address = server.sockets[0].getsockname()
@@ -107,6 +109,7 @@ async def test_flow_control(net: Net, contexts: tuple[ssl.SSLContext, ssl.SSLCon
         writer.close()
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()
+        await served.wait()
 
 
 async def test_start_tls(net: Net, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
