@@ -5,6 +5,8 @@ Everything here needs root and /dev/net/tun; without them each test says so and 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 
@@ -23,6 +25,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.root)
             if reason:
                 item.add_marker(pytest.mark.skip(reason=f"needs a TAP: {reason}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def process_wide() -> None:
+    """Opens what libuv opens once in a process and keeps, so that it isn't taken for a leak."""
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        loop = uvloop.new_event_loop()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
 
 
 @pytest.fixture(scope="module")
