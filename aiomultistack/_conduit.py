@@ -49,6 +49,7 @@ class Conduit:
     @classmethod
     async def connect(cls, pump: Pump, remote: SockAddr, local: SockAddr | None = None) -> Conduit:
         """Opens a connection; raises what asyncio raises if it cannot be.  Cancelling it leaves nothing behind."""
+        await pump.between_batches()
         if pump.stack is None:
             raise RuntimeError("Event loop is closed")
         status = lib.ams_tcp_connect(pump.stack, endpoint(local), endpoint(remote), pump.node.now())

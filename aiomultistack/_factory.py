@@ -54,7 +54,6 @@ def open_node(config: Config, clock: Callable[[], int] | None = None) -> Node:
     config.require()
     if config.scheme != "tap":
         return Node(config, Hub.attach(config.port_name) if config.scheme == "mem" else None, clock)
-    _host.check_addresses(config)
     node = Node(config, None, clock)
     try:
         _host.configure(config)

@@ -20,33 +20,20 @@ from ._errors import ConfigError, PortError, port_error
 if TYPE_CHECKING:
     from ._config import Config
 
-__all__ = ["check_addresses", "configure"]
+__all__ = ["configure"]
 
 _IFF_UP = 1
 _IFA_F_NODAD = 2
 
 
-def check_addresses(config: Config) -> None:
-    """Raises ConfigError if one of the stack's addresses is the system's own: its kernel would answer for it."""
-    if sys.platform != "linux":
-        return
-    own = {str(ipaddress.ip_interface(address).ip): address for address in config.addresses}
-    taken = _in_thread(_addresses_of_system) & own.keys()
-    for address in sorted(taken):
-        raise ConfigError(
-            f"addresses: {own[address]} is an address of this machine itself; give the user-space stack one of its "
-            f"own, or remove the system's with 'ip address del'"
-        )
-
-
 def configure(config: Config) -> None:
-    """Brings a TAP's system side to what the configuration says.
+    """Brings an open TAP's system side to what the configuration says.
 
-    Raises PortPermissionError if something is to be changed and may not be, PortError for other failures.
+    Raises ConfigError if one of the stack's addresses is the system's own, PortPermissionError if something is to
+    be changed and may not be, PortError for other failures.
     """
-    if sys.platform != "linux":
-        return
-    _in_thread(lambda ip: _configure(ip, config))
+    if sys.platform == "linux":
+        _in_thread(lambda ip: _configure(ip, config))
 
 
 def _in_thread(work: Any) -> Any:
@@ -75,9 +62,15 @@ def _in_thread(work: Any) -> Any:
     return result[0]
 
 
-def _addresses_of_system(ip: Any) -> set[str]:
-    """Every address of every link, as text."""
-    return {str(row.get("local") or row.get("address")) for row in ip.get_addr()}
+def _check_addresses(ip: Any, config: Config) -> None:
+    """The system's kernel would answer for an address that it has itself."""
+    system = {str(row.get("local") or row.get("address")) for row in ip.get_addr()}
+    for address in config.addresses:
+        if str(ipaddress.ip_interface(address).ip) in system:
+            raise ConfigError(
+                f"addresses: {address} is an address of this machine itself; give the user-space stack one of its "
+                f"own, or remove the system's with 'ip address del'"
+            )
 
 
 def _configure(ip: Any, config: Config) -> None:
@@ -88,6 +81,7 @@ def _configure(ip: Any, config: Config) -> None:
         indices = ip.link_lookup(ifname=name)
         if not indices:
             raise PortError(errno.ENODEV, f"{config.port}: the system has no link {name!r} after opening it")
+        _check_addresses(ip, config)
         link = ip.get_links(indices[0])[0]
         if config.mtu and link.get("mtu") != config.mtu:
             ip.link("set", index=indices[0], mtu=config.mtu)

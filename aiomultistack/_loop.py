@@ -97,8 +97,13 @@ class Loop(asyncio.AbstractEventLoop):
     def __init__(self, node: Node, *args: Any) -> None:
         super().__init__(*args)
         self.multistack = Multistack(self, node.config)
-        self._pumps: list[Pump] = [Pump(self, node)]
         self._conduits: weakref.WeakKeyDictionary[socket.socket, Conduit] = weakref.WeakKeyDictionary()
+        self._pumps: list[Pump] = []
+        try:
+            self._pumps.append(Pump(self, node))
+        except BaseException:
+            super().close()
+            raise
         self._control = _control.start(self, self.multistack) if node.config.control else None
 
     @property
@@ -286,6 +291,8 @@ class Loop(asyncio.AbstractEventLoop):
             if sock is not None:
                 return await base(sock=sock)
             return await base(host, port, family=family, flags=flags)
+        for pump in self._pumps:
+            await pump.between_batches()
         server = Server(self, options)
         try:
             self._listen(server, stack)
@@ -413,6 +420,7 @@ class Loop(asyncio.AbstractEventLoop):
             )
         error: OSError | None = None
         for pump, local, remote in pairs:
+            await pump.between_batches()
             try:
                 transport = DatagramTransport(pump, protocol_factory(), local, remote)
             except OSError as exc:

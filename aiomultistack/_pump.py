@@ -42,6 +42,7 @@ from ._node import Node, ffi, lib, status_error
 __all__ = ["NOBODY", "Endpoint", "Pump"]
 
 EVENTS = 512  # events taken at once
+FULL = EVENTS - 4  # beyond it there may be more: an endpoint's events (four at most) are never torn apart
 BLOB = 1 << 20  # bytes of short reads taken at once
 ROUNDS = 8  # batches in one dispatch before the loop's other callbacks get their turn
 SCRATCH = 1 << 18  # bytes of one long read: asyncio's own max_size
@@ -139,6 +140,15 @@ class Pump:
             endpoints.extend([NOBODY] * (number + 1 - len(endpoints) + len(endpoints) // 2))
         endpoints[number] = endpoint
 
+    async def between_batches(self) -> None:
+        """Waits for the end of the batch, if one is being delivered (to a task that runs eagerly).
+
+        Whoever makes a new endpoint has to: its id may be one that this batch has just freed, and for which
+        the batch holds further events.
+        """
+        while self._dispatching:  # noqa: ASYNC110 -- there is no event: the batch ends when its callbacks have
+            await asyncio.sleep(0)
+
     # ---- the batch ----------------------------------------------------------------------------------------
 
     def dispatch(self) -> None:
@@ -192,7 +202,7 @@ class Pump:
             except BaseException:
                 self._keep(words, offset)
                 raise
-            if self._pointer is None or (count < EVENTS and offset < BLOB // 2):
+            if self._pointer is None or (count <= FULL and offset < BLOB // 2):
                 return
         self.kick()
 

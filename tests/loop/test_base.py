@@ -310,3 +310,31 @@ def test_two_loops_in_two_threads() -> None:
         thread.join(10)
     assert not thread.is_alive()
     assert not failures
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
+async def test_eager_tasks_may_connect_in_the_midst_of_a_batch(ours: Net, net: Net) -> None:
+    """An id that a callback frees isn't given to a new connection while its old events are still to come."""
+    net.loop.set_task_factory(asyncio.eager_task_factory)
+    tasks: list[asyncio.Task[Any]] = []
+
+    class Reconnecting(Recorder):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self.transport.abort()
+            if len(tasks) < 20:
+                tasks.append(asyncio.ensure_future(net.loop.create_connection(Reconnecting, *address)))  # type: ignore[arg-type]
+
+    class Greeter(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            transport.write(b"hello" * 10_000)
+            transport.close()
+
+    async with net.server(Greeter) as address:
+        for _ in range(5):
+            await net.loop.create_connection(Reconnecting, *address)
+        while len(tasks) < 20:
+            await asyncio.sleep(0.001)
+        made = await asyncio.gather(*tasks)
+        await asyncio.gather(*(protocol.lost for _, protocol in made))
+    net.loop.set_task_factory(None)

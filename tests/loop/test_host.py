@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import os
@@ -184,9 +183,9 @@ def test_an_address_of_the_system(namespace: str) -> None:
     result = run_in(
         namespace,
         """
+        subprocess.run(["ip", "address", "add", "10.9.0.2/24", "dev", "lo"], check=True)
         try:
-            aiomultistack.new_event_loop(CONFIG.replace(host_addresses=["10.9.0.2/24"]))
-            aiomultistack.new_event_loop(CONFIG.replace(port="tap:ams1"))
+            aiomultistack.new_event_loop(CONFIG)
         except aiomultistack.ConfigError as error:
             print(json.dumps(str(error)))
         """,
