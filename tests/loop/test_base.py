@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -338,3 +339,54 @@ async def test_eager_tasks_may_connect_in_the_midst_of_a_batch(ours: Net, net: N
         made = await asyncio.gather(*tasks)
         await asyncio.gather(*(protocol.lost for _, protocol in made))
     net.loop.set_task_factory(None)
+
+
+@pytest.mark.parametrize("base", ["uvloop", "asyncio"])
+def test_a_host_talks_to_itself(base: str) -> None:
+    """One node: a connection from its own address to its own address."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Echo, "10.9.0.1", 80)
+        async with server:
+            transport, protocol = await loop.create_connection(Recorder, "10.9.0.1", 80)
+            data = os.urandom(1_000_000)
+            transport.write(data)
+            assert await asyncio.wait_for(protocol.received(len(data)), 10) == data
+            assert transport.get_extra_info("sockname")[0] == "10.9.0.1"
+            transport.close()
+            await protocol.lost
+
+    aiomultistack.run(main(), config=CONFIG.replace(base=base))
+
+
+async def test_closed_transports_need_no_garbage_collector(ours: Net, net: Net) -> None:
+    made: list[weakref.ref[Any]] = []
+
+    class Brief(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            made.append(weakref.ref(transport))
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(data)
+            self.transport.close()
+
+        def connection_lost(self, exc: BaseException | None) -> None:
+            self.transport = None
+
+    async with net.server(Brief) as address:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                reader, writer = await asyncio.open_connection(*address)
+                writer.write(b"x")
+                assert await reader.read() == b"x"
+                writer.close()
+                await writer.wait_closed()
+            await asyncio.sleep(0.05)
+            assert len(made) == 3
+            assert [reference() for reference in made] == [None] * 3
+        finally:
+            gc.enable()
