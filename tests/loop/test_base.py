@@ -316,6 +316,8 @@ def test_two_loops_in_two_threads() -> None:
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
 async def test_eager_tasks_may_connect_in_the_midst_of_a_batch(ours: Net, net: Net) -> None:
     """An id that a callback frees isn't given to a new connection while its old events are still to come."""
+    if net.base == "uvloop" and sys.version_info >= (3, 13):
+        pytest.skip("uvloop calls the factory with an argument that early releases of 3.13 don't know")
     net.loop.set_task_factory(asyncio.eager_task_factory)
     tasks: list[asyncio.Task[Any]] = []
 
