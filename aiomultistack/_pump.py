@@ -276,10 +276,16 @@ class Pump:
     # ---- the end ------------------------------------------------------------------------------------------
 
     def _break(self, status: int) -> None:
-        """The port is broken for good: every endpoint loses its connection, and the port isn't polled again."""
-        self.broken = error = PortError(lib.ams_status_errno(status), f"{self.node.config.port}: the port is gone")
-        self._unwatch()
-        self.loop.call_exception_handler({"message": "The port of the user-space stack is gone", "exception": error})
+        """The port is broken for good: every endpoint loses its connection, and the port isn't watched any more.
+
+        The loop's exception handler is told once; an endpoint that is opened later comes here too, and fails.
+        """
+        if self.broken is None:
+            self.broken = error = PortError(lib.ams_status_errno(status), f"{self.node.config.port}: the port is gone")
+            self._unwatch()
+            self.loop.call_exception_handler(
+                {"message": "The port of the user-space stack is gone", "exception": error}
+            )
         for endpoint in [item for item in self.endpoints if item is not NOBODY]:
             endpoint._fatal_error(status_error(status), "The port is gone")
 
