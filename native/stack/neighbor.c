@@ -14,9 +14,10 @@
  * new path generation.  Entries are not given back to the allocator before
  * the stack ends: neighbor_confirm() relies on it.
  *
- * Packets to a neighbour being resolved wait in the entry, NEIGHBOR_QUEUE_LIMIT
- * at most, the oldest being dropped (RFC 4861 section 7.2.2).  If nobody
- * answers three solicitations they fail with "host unreachable".
+ * Packets to a neighbour being resolved wait in the entry (RFC 4861 section
+ * 7.2.2): NEIGHBOR_QUEUE_LIMIT and NEIGHBOR_QUEUE_BYTES at most, so that a
+ * burst of connects fits; the oldest is dropped.  If nobody answers three
+ * solicitations they fail with "host unreachable".
  *
  * Groups and ourselves have entries too, so that a path is always one kind
  * of thing.
@@ -69,6 +70,7 @@ static struct ams_frame *queue_take(struct neighbor *neighbor)
     struct ams_frame *head = neighbor->queue_head;
     neighbor->queue_head = neighbor->queue_tail = NULL;
     neighbor->queued = 0;
+    neighbor->queued_bytes = 0;
     return head;
 }
 
@@ -248,10 +250,12 @@ int neighbor_wait(struct ams_stack *stack, struct neighbor *neighbor, struct ams
     memcpy(frame->data, neighbor->header, ETH_HEADER);
     if (neighbor->state == NEIGHBOR_LOOP)
         return ip_loop(stack, frame);
-    if (neighbor->queued == NEIGHBOR_QUEUE_LIMIT) {
+    while (neighbor->queued && (neighbor->queued == NEIGHBOR_QUEUE_LIMIT ||
+                                neighbor->queued_bytes + frame->capacity > NEIGHBOR_QUEUE_BYTES)) {
         struct ams_frame *oldest = neighbor->queue_head;
         neighbor->queue_head = oldest->next;
         neighbor->queued--;
+        neighbor->queued_bytes -= oldest->capacity;
         stack->counters.neighbor_queue_full++;
         frame_free(oldest);
     }
@@ -262,6 +266,7 @@ int neighbor_wait(struct ams_stack *stack, struct neighbor *neighbor, struct ams
         neighbor->queue_head = frame;
     neighbor->queue_tail = frame;
     neighbor->queued++;
+    neighbor->queued_bytes += frame->capacity;
     if (neighbor->state == NEIGHBOR_IDLE) {
         neighbor->state = NEIGHBOR_INCOMPLETE;
         neighbor->probes = 0;

@@ -35,7 +35,8 @@ enum neighbor_state {
 };
 
 #define NEIGHBOR_LIMIT 1024u
-#define NEIGHBOR_QUEUE_LIMIT 16u
+#define NEIGHBOR_QUEUE_LIMIT 128u     /* frames, and */
+#define NEIGHBOR_QUEUE_BYTES 262144u  /* bytes of their buffers */
 
 struct neighbor {
     uint8_t header[16];       /* the Ethernet header to write; 2 bytes to spare */
@@ -48,6 +49,7 @@ struct neighbor {
     uint8_t queued;
     bool used;                /* since the eviction hand last passed */
     bool linked;              /* in the hash table */
+    uint32_t queued_bytes;
     struct ams_frame *queue_head, *queue_tail;
     struct neighbor *hash_next;
     struct ams_timer timer;

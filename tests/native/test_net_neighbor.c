@@ -4,6 +4,7 @@
  * detection between two stacks, and against hand-made packets.
  */
 #include "net_fixture.h"
+#include "stack/neighbor.h"
 
 static struct world world;
 
@@ -107,18 +108,18 @@ static void test_failure(void)
 static void test_wait_queue_is_bounded(void)
 {
     BOTH(v6) {
-        char byte;
+        uint8_t byte;
         world_init(&world, plain);
         int a = world_udp(&world, A, v6, 7), b = world_udp(&world, B, v6, 9);
         struct ams_endpoint to = packets_endpoint(v6, 2, 9);
-        for (int i = 0; i < 20; i++) {
-            byte = (char)i;
-            CHECK_EQ(ams_udp_send(world.host[A], a, &to, &byte, 1, world.now), 0);
+        for (int i = 0; i < (int)NEIGHBOR_QUEUE_LIMIT + 4; i++) {
+            byte = (uint8_t)i;
+            CHECK_EQ(ams_udp_send(world.host[A], a, &to, (const char *)&byte, 1, world.now), 0);
         }
         CHECK_EQ(world_counters(&world, A)->neighbor_queue_full, 4);
         world_settle(&world);
-        for (int i = 4; i < 20; i++) {
-            CHECK_EQ(ams_udp_recv(world.host[B], b, NULL, &byte, 1), 1);
+        for (int i = 4; i < (int)NEIGHBOR_QUEUE_LIMIT + 4; i++) {
+            CHECK_EQ(ams_udp_recv(world.host[B], b, NULL, (char *)&byte, 1), 1);
             CHECK_EQ(byte, i);
         }
         CHECK_EQ(ams_udp_recv(world.host[B], b, NULL, NULL, 0), -AMS_EAGAIN);
