@@ -48,10 +48,10 @@ def _in_thread(work: Any) -> Any:
         try:
             with IPRoute(use_event_loop=loop) as ip:
                 result.append(work(ip))
-            loop.run_until_complete(asyncio.sleep(0))  # for its transports' connection_lost()
         except BaseException as exc:
             error.append(exc)
         finally:
+            loop.run_until_complete(asyncio.sleep(0))  # for its transports' connection_lost()
             loop.close()
 
     thread = threading.Thread(target=run, name="aiomultistack-netlink")
