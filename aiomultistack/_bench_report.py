@@ -10,9 +10,9 @@ from aiomultistack._bench import Cell, Result
 from aiomultistack._ui import microseconds
 
 _NAMES = {
-    "multistack": "aiomultistack, TAP",
-    "uvloop": "uvloop, kernel's TCP",
-    "asyncio": "asyncio, kernel's TCP",
+    "multistack": "aiomultistack",
+    "uvloop": "uvloop, kernel",
+    "asyncio": "asyncio, kernel",
 }
 
 
@@ -25,7 +25,8 @@ def _table(result: Result, mode: str) -> Table:
     what = "Keep-alive" if mode == "keep-alive" else "One connection per transaction"
     title = f"{what}, {result.plan.connections} connections at a time"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("KB", "server", "req/s", "CPU/req", "/uvloop", "p50", "p99"):
+    table.collapse_padding = True
+    for name in ("KB", "server", "req/s", "CPU/req", "/uvloop", "wrk's CPU", "p50", "p99"):
         table.add_column(name, justify="left" if name == "server" else "right", no_wrap=True)
     for size in result.plan.sizes:
         row = [cell for cell in result.cells if cell.mode == mode and cell.size == size * 1024]
@@ -36,6 +37,7 @@ def _table(result: Result, mode: str) -> Table:
                 f"{cell.median('requests_per_s'):,.0f}",
                 microseconds(cell.median("cpu_us")),
                 _ratio(result, cell),
+                microseconds(cell.median("client_us")),
                 microseconds(cell.median("p50_us")),
                 microseconds(cell.median("p99_us")),
                 style="bold" if cell.flavour == "multistack" else "",
@@ -47,9 +49,8 @@ def _table(result: Result, mode: str) -> Table:
 def markdown(result: Result) -> str:
     """The result as one Markdown table, for a README."""
     flavours = result.plan.flavours
-    names = [_NAMES[flavour] for flavour in flavours]
-    heads = ["connections", "KB", *(f"CPU/req: {name}" for name in names)]
-    heads += ["/uvloop", *(f"req/s: {name}" for name in names)]
+    heads = ["connections", "KB", *(f"CPU/req: {name}" for name in flavours)]
+    heads += ["/uvloop", *(f"and wrk's: {name}" for name in flavours), *(f"req/s: {name}" for name in flavours)]
     lines = [_line(heads), _line(["---", *["--:"] * (len(heads) - 1)])]
     cells = {(cell.mode, cell.size, cell.flavour): cell for cell in result.cells}
     for mode in result.plan.modes:
@@ -63,6 +64,7 @@ def markdown(result: Result) -> str:
                         str(size),
                         *(microseconds(cell.median("cpu_us")) for cell in row),
                         *(f"**{value:.2f}**" if value is not None else "" for value in ratios or [None]),
+                        *(microseconds(cell.median("cpu_us") + cell.median("client_us")) for cell in row),
                         *(f"{cell.median('requests_per_s'):,.0f}" for cell in row),
                     ]
                 )
@@ -85,7 +87,9 @@ def notes(result: Result) -> list[str]:
     """Sentences that belong below the tables: what was measured how, and what went wrong."""
     plan, machine = result.plan, result.machine
     lines = [
-        f"Medians of {plan.rounds} rounds of {plan.seconds} s; CPU/req is user and system time of the server process.",
+        f"Medians of {plan.rounds} rounds of {plan.seconds} s.  CPU/req is user and system time of the server process;"
+        " wrk's is the client's.  On a veth pair each side runs a part of the other's stack, on a TAP only the server"
+        " does.",
         f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']},"
         f" uvloop {machine.get('uvloop', 'absent')}.",
     ]

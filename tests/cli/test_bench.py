@@ -79,7 +79,7 @@ def test_responder_refuses(request_line: bytes) -> None:
 
 
 def run_of(rate: float, cpu: float, errors: dict[str, int] | None = None) -> Run:
-    return Run(rate, cpu, cpu / 2, p50_us=500.0, p99_us=2500.0, connections=64, errors=errors or {})
+    return Run(rate, cpu, cpu / 2, client_us=15.0, p50_us=500.0, p99_us=2500.0, connections=64, errors=errors or {})
 
 
 def result_of(plan: Plan) -> _bench.Result:
@@ -118,16 +118,17 @@ def test_table_has_a_row_for_each_cell() -> None:
     text = capture.get()
     assert "One connection per transaction" in text
     (ours,) = [line.split() for line in text.splitlines() if "aiomultistack" in line]
-    assert ours == ["1", "aiomultistack,", "TAP", "30,000", "10.0", "µs", "0.50", "x", "500", "µs", "2.50", "ms"]
+    assert ours == ["1", "aiomultistack", "30,000", "10.0", "µs", "0.50", "x", "15.0", "µs", "500", "µs", "2.50", "ms"]
     assert "…" not in text
     assert any("2 read" in note for note in _bench_report.notes(result))
 
 
 def test_markdown() -> None:
     head, rule, row, *_ = _bench_report.markdown(result_of(PLAN)).splitlines()
-    assert head.count("|") == rule.count("|") == row.count("|") == 8
+    assert head.count("|") == rule.count("|") == row.count("|") == 10
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells == ["one for each request", "1", "10.0 µs", "20.0 µs", "**0.50**", "30,000", "15,000"]
+    assert cells[:5] == ["one for each request", "1", "10.0 µs", "20.0 µs", "**0.50**"]
+    assert cells[5:] == ["25.0 µs", "35.0 µs", "30,000", "15,000"]
 
 
 def test_plan_counts_its_runs() -> None:
@@ -171,6 +172,7 @@ def test_bench_http(tmp_path: Path) -> None:
         assert cell["errors"] == {}, cell
         assert cell["requests_per_s"] > 100
         assert 0 < cell["cpu_us"] < 5000
+        assert 0 < cell["client_us"] < 5000
         assert 0 < cell["p50_us"] <= cell["p99_us"]
     assert Path("/proc/net/dev").read_text().count("\n") == before
 
