@@ -378,7 +378,8 @@ int ams_stack_owns(struct ams_stack *stack, const struct ams_endpoint *address);
 int ams_stack_routes(struct ams_stack *stack, const struct ams_endpoint *address);
 /* Frames that the stack holds now (pool in use); 0 when nothing leaks. */
 int ams_stack_frames(struct ams_stack *stack);
-/* Endpoints in use, connections in TIME-WAIT. */
+/* Ids in use by the application (orphans are in ams_stack_list only), and
+ * connections in TIME-WAIT. */
 int ams_stack_endpoints(struct ams_stack *stack);
 int ams_stack_time_wait(struct ams_stack *stack);
 /* Bytes of memory that the stack holds for all its tables and connections. */
