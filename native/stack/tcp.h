@@ -290,6 +290,7 @@ struct tcp_tw {
     uint32_t window;          /* as sent, unscaled */
     uint64_t ts_recent_at;
     bool ts_ok;
+    bool challenged;          /* a SYN too old to be let in was acknowledged */
 };
 
 struct tcp_listener {

@@ -5,8 +5,13 @@
  * Once the application has let go, all that TIME-WAIT needs is the 4-tuple,
  * two sequence numbers and the timestamps.  Entries are on a list by age;
  * beyond max_time_wait the oldest goes.  A SYN with a newer timestamp or a
- * sequence number beyond the old one's opens a new connection (RFC 6191); an
- * RST does not end the wait (RFC 1337).
+ * sequence number beyond the old one's opens a new connection (RFC 6191).
+ *
+ * An RST does not end the wait (RFC 1337), but for one case: a peer that has
+ * lost its memory sends a SYN that looks old, gets our ACK, and answers that
+ * with an RST of exactly the number acknowledged.  Without obeying it the peer
+ * would have to try until the wait is over.  Old duplicates of data or ACKs,
+ * RFC 1337's hazard, don't open this door.
  */
 #include <string.h>
 
@@ -141,8 +146,12 @@ static bool syn_is_newer(const struct tcp_tw *tw, const struct tcp_repr *seg)
 void tcp_tw_input(struct ams_stack *stack, struct tcp_tw *tw, const struct tcp_repr *seg, const struct ip_info *ip,
                   uint32_t payload, uint64_t now)
 {
-    if (seg->flags & TCP_RST)
+    if (seg->flags & TCP_RST) {
+        stack->counters.tcp_rst_rx++;
+        if (tw->challenged && seg->seq == tw->rcv_nxt)
+            tcp_tw_free(stack, tw);
         return;
+    }
     if ((seg->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && syn_is_newer(tw, seg)) {
         struct tcp_listener *listener =
             tcp_listener_find(stack, tw->flow.local_ip, tw->flow.local_port, tw->flow.family);
@@ -161,6 +170,7 @@ void tcp_tw_input(struct ams_stack *stack, struct tcp_tw *tw, const struct tcp_r
         tw_link(stack->tcp, tw);
         tw_ack(stack, tw, now);
     } else if (seg->flags & TCP_SYN || payload || seg->seq != tw->rcv_nxt) {
+        tw->challenged = tw->challenged || (seg->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
         tw_ack(stack, tw, now);
     }
 }

@@ -681,6 +681,23 @@ def test_time_wait_is_reused_by_a_newer_syn() -> None:
         assert len(s.host.accepted) == 2
 
 
+def test_time_wait_gives_way_to_a_peer_that_has_lost_its_memory() -> None:
+    """RFC 9293 section 3.10.7.3: the peer resets what it does not know, and its next SYN gets through."""
+    with Script() as s:
+        time_wait(s)
+        old_isn = s.isn
+        s.isn -= 10_000
+        s.syn()
+        ack = s.expect("A", seq=2).ack
+        assert ack == old_isn + 2
+        s.send("R", seq=ack + 1 - s.isn)
+        assert lib.ams_stack_time_wait(s.host.stack) == 1
+        s.send("R", seq=ack - s.isn)
+        assert lib.ams_stack_time_wait(s.host.stack) == 0
+        s.syn()
+        s.expect("SA", ack=1)
+
+
 def test_time_wait_refuses_an_older_syn() -> None:
     with Script() as s:
         time_wait(s)
