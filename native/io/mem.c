@@ -119,20 +119,18 @@ static int mem_open(struct ams_port **port, const char *name, const struct ams_p
     if (!*name)
         return port_fail(error, -AMS_EINVAL, "a mem: port needs a hub's name, as in mem:lan0");
     if (!config->hub)
-        return port_fail(error, -AMS_EINVAL, "mem:%.60s: no hub given (ams_hub_new makes one)", name);
+        return port_fail(error, -AMS_EINVAL, "no hub given (ams_hub_new makes one)");
     if (config->flags & AMS_PORT_NO_OFFLOAD && !(config->hub->flags & AMS_HUB_NO_OFFLOAD))
-        return port_fail(error, -AMS_EINVAL, "mem:%.60s: offloads are the hub's: make it with AMS_HUB_NO_OFFLOAD",
-                         name);
+        return port_fail(error, -AMS_EINVAL, "offloads are the hub's: make it with AMS_HUB_NO_OFFLOAD");
     if (config->mtu > config->hub->mtu)
-        return port_fail(error, -AMS_EINVAL, "mem:%.60s: MTU %u is more than the hub's %u", name, config->mtu,
-                         config->hub->mtu);
+        return port_fail(error, -AMS_EINVAL, "MTU %u is more than the hub's %u", config->mtu, config->hub->mtu);
     struct mem_port *mem = mem_zalloc(1, sizeof(*mem));
     if (!mem)
         return port_fail(error, -AMS_ENOMEM, "out of memory");
     int status = hub_attach(config->hub, &mem->member);
     if (status) {
         mem_free(mem);
-        return port_fail(error, status, "mem:%.60s: cannot join the hub: %s", name, ams_status_text(status));
+        return port_fail(error, status, "cannot join the hub: %s", ams_status_text(status));
     }
     if (config->flags & AMS_PORT_MONITOR)
         hub_monitor(mem->member);
