@@ -20,9 +20,8 @@
  * Receiving.  In-order payload stays in its frames (rcv_head..); the rest
  * waits in runs (tcp_reass.c).  The application is told through its sock.
  *
- * Timers.  A connection has four deadlines (rexmit_at, delack_at, keep_at,
- * and pace_at for later) and one wheel timer that is never later than the
- * earliest of them; it is only moved when a deadline gets earlier, and
+ * Timers.  A connection has three deadlines (rexmit_at, delack_at, keep_at)
+ * and one wheel timer that is never later than the earliest of them; it is only moved when a deadline gets earlier, and
  * checks what is really due when it fires.  So a segment costs no wheel
  * operation.
  *
@@ -113,7 +112,6 @@ struct tcp_rec {
     uint32_t seq;
     uint32_t len;             /* sequence space: FIN counts one */
     uint8_t marks;            /* REC_* */
-    uint8_t transmissions;    /* saturating */
 };
 
 #define REC_SACKED 1u
@@ -142,7 +140,6 @@ enum tcp_ca_state { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, T
 #define CONN_PROBE_NOW (1u << 12)   /* send a window or keep-alive probe */
 #define CONN_RST_NOW (1u << 13)     /* send RST, then free */
 #define CONN_ORPHAN (1u << 14)      /* the application has closed */
-#define CONN_ACCEPTED (1u << 15)    /* reported to the application, or active */
 #define CONN_ON_OUTPUT (1u << 16)
 #define CONN_WANT_DRAIN (1u << 17)
 #define CONN_CWND_LIMITED (1u << 18)
@@ -151,7 +148,6 @@ enum tcp_ca_state { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, T
 #define CONN_SNDBUF_FIXED (1u << 21)
 #define CONN_RCVBUF_FIXED (1u << 22)
 #define CONN_PERSIST (1u << 23)     /* rexmit_at is the persist timer */
-#define CONN_PMTU_CHANGED (1u << 24)
 #define CONN_CLAIMED (1u << 25)     /* the local tuple is ours */
 #define CONN_EOF_REPORTED (1u << 26)
 #define CONN_DSACK (1u << 27)       /* dsack holds a range to report */
@@ -241,8 +237,6 @@ struct tcp_conn {
     const struct tcp_cc_ops *cc;
     uint32_t cwnd;
     uint32_t ssthresh;
-    uint32_t prior_cwnd;
-    uint32_t prior_ssthresh;
     uint64_t cc_private[TCP_CC_PRIVATE];
     uint64_t last_sent_at;
 
@@ -370,6 +364,8 @@ void tcp_send_bare(struct ams_stack *stack, const struct tcp_flow *flow, const s
 /* An embryonic connection became ESTABLISHED: puts it up for accept. */
 bool tcp_listener_established(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
 
+/* Gives back what the listener has claimed. */
+void tcp_listener_release(struct ams_stack *stack, const struct tcp_listener *listener);
 /* ams_tcp_close() of a listener. */
 int tcp_listener_close(struct ams_stack *stack, int id);
 
@@ -420,7 +416,6 @@ struct tcp_delivery {
     bool repaired;            /* the cumulative ACK covers retransmitted data: what lay behind the
                                  hole arrived before, so its age is no round-trip time */
     uint64_t repaired_at;     /* when such data was sent last */
-    bool dsack;
 };
 void tcp_recs_ack(struct ams_stack *stack, struct tcp_conn *conn, uint32_t ack, struct tcp_delivery *out, uint64_t now);
 void tcp_recs_sack(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *seg,

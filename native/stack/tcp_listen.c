@@ -155,10 +155,38 @@ bool tcp_listener_established(struct ams_stack *stack, struct tcp_conn *conn, ui
     return true;
 }
 
+/* The IPv4 wildcard that a dual-stack listener takes beside its own.
+ * Return: false if it isn't one. */
+static bool listener_second(const struct tcp_listener *listener, struct ams_endpoint *out)
+{
+    static const uint8_t any4[4];
+    if (listener->local.family != AMS_IPV6 || listener->flags & AMS_LISTEN_V6ONLY || !ip_is_any(listener->local.ip))
+        return false;
+    *out = listener->local;
+    out->family = AMS_IPV4;
+    ip_map4(out->ip, any4);
+    return true;
+}
+
 /* Claims what a listener needs: a dual-stack one needs both wildcards. */
 static int listener_claim(struct ams_stack *stack, const struct tcp_listener *listener)
 {
-    return stack->owner.claim(stack->owner.ctx, PROTO_TCP, &listener->local);
+    struct ams_endpoint second;
+    int status = stack->owner.claim(stack->owner.ctx, PROTO_TCP, &listener->local);
+    if (status < 0 || !listener_second(listener, &second))
+        return status;
+    status = stack->owner.claim(stack->owner.ctx, PROTO_TCP, &second);
+    if (status < 0)
+        stack->owner.release(stack->owner.ctx, PROTO_TCP, &listener->local);
+    return status;
+}
+
+void tcp_listener_release(struct ams_stack *stack, const struct tcp_listener *listener)
+{
+    struct ams_endpoint second;
+    stack->owner.release(stack->owner.ctx, PROTO_TCP, &listener->local);
+    if (listener_second(listener, &second))
+        stack->owner.release(stack->owner.ctx, PROTO_TCP, &second);
 }
 
 /* Is (address, port) taken by another listener of this stack? */
@@ -228,7 +256,7 @@ int ams_tcp_listen(struct ams_stack *stack, const struct ams_endpoint *local, in
     }
     status = sock_register(stack, &listener->sock, SOCK_LISTENER);
     if (status < 0) {
-        stack->owner.release(stack->owner.ctx, PROTO_TCP, &listener->local);
+        tcp_listener_release(stack, listener);
         mem_free(listener);
         return status;
     }
@@ -251,7 +279,7 @@ static void listener_close(struct ams_stack *stack, struct tcp_listener *listene
         slot = &(*slot)->hash_next;
     *slot = listener->hash_next;
     stack->tcp->n_listeners--;
-    stack->owner.release(stack->owner.ctx, PROTO_TCP, &listener->local);
+    tcp_listener_release(stack, listener);
     sock_unregister(stack, &listener->sock);
     mem_free(listener);
 }

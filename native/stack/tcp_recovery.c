@@ -236,7 +236,6 @@ void tcp_recs_sack(struct ams_stack *stack, struct tcp_conn *conn, const struct 
         struct tcp_sack_block block = seg->sack[i];
         if (i == 0 && is_dsack(seg)) {
             conn->dsack_dups++;
-            out->dsack = true;
             continue;
         }
         uint32_t una = seq_max(conn->snd_una, seg->ack);
@@ -318,8 +317,6 @@ static void detect_lost_retransmissions(struct tcp_conn *conn)
 /* Loss was detected: reduces the rate once per window (RFC 5681 section 3.2). */
 static void enter_recovery(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
-    conn->prior_cwnd = conn->cwnd;
-    conn->prior_ssthresh = conn->ssthresh;
     conn->ssthresh = conn->cc->ssthresh(conn, now);
     conn->cwnd = conn->ssthresh;
     conn->recover = conn->snd_nxt;
@@ -423,8 +420,6 @@ static void forget_sacks(struct tcp_conn *conn)
 void tcp_recovery_rto(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
     if (conn->ca_state < TCP_CA_RECOVERY || !conn->backoff) {
-        conn->prior_cwnd = conn->cwnd;
-        conn->prior_ssthresh = conn->ssthresh;
         if (conn->ca_state != TCP_CA_LOSS)
             conn->ssthresh = conn->cc->ssthresh(conn, now);
         conn->cc->on_rto(conn, now);

@@ -316,7 +316,7 @@ void tcp_fini(struct ams_stack *stack)
         while (tcp->listeners[i]) {
             struct tcp_listener *listener = tcp->listeners[i];
             tcp->listeners[i] = listener->hash_next;
-            stack->owner.release(stack->owner.ctx, PROTO_TCP, &listener->local);
+            tcp_listener_release(stack, listener);
             sock_unregister(stack, &listener->sock);
             mem_free(listener);
         }

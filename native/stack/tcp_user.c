@@ -97,7 +97,7 @@ int ams_tcp_connect(struct ams_stack *stack, const struct ams_endpoint *local, c
     conn->state = AMS_TCP_SYN_SENT;
     conn->mss_peer = 65535;
     tcp_update_mss(stack, conn);
-    conn->flags |= CONN_SYN_NOW | CONN_ACCEPTED;
+    conn->flags |= CONN_SYN_NOW;
     stack->counters.tcp_active_open++;
     tcp_want_output(stack, conn);
     return conn->sock.id;
@@ -389,7 +389,6 @@ static void report_attached(struct ams_stack *stack, struct tcp_conn *conn, stru
         bits |= AMS_EV_ACCEPTED;
         aux = conn->listener->sock.id;
         tcp_listener_forget(conn);
-        conn->flags |= CONN_ACCEPTED;
     }
     if (pending & (AMS_EV_DATA | AMS_EV_EOF | AMS_EV_CLOSED))
         bits |= report_reading(stack, conn, blob, room, &length);

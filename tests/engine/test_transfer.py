@@ -329,3 +329,22 @@ def test_same_seed_same_trace() -> None:
     assert len(first) > 200
     assert first == trace(4)
     assert first != trace(5)
+
+
+def test_dual_stack_listener_takes_both_families_and_both_tuples() -> None:
+    from .world import endpoint
+
+    with World() as world:
+        client = world.host("10.1.0.1/24", "fd01::1/64")
+        server = world.host("10.1.0.2/24", "fd01::2/64")
+        listener = lib.ams_tcp_listen(server.stack, endpoint("::", 80), 10, 0)
+        assert listener >= 0
+        for address in ("10.1.0.2", "fd01::2"):
+            connection = client.connect(address)
+            assert world.run(10 * SECOND, lambda connection=connection: connection.connected)
+        counters = server.counters()
+        assert counters["switch.rx_owner"] == counters["stack.tcp_rx"] > 0  # no SYN came in unclaimed
+        assert lib.ams_tcp_close(server.stack, listener) == 1
+        refused = client.connect("10.1.0.2")
+        world.run(SECOND)
+        assert refused.closed == "ECONNREFUSED"
