@@ -341,16 +341,20 @@ class Transport(transports._FlowControlMixin, transports.Transport):
             self._held = deque()
         self._held.append(data)
 
+    def _pass_on(self, callback: Callable[[bytes], Any], data: bytes) -> None:
+        """Calls back with data, off the hot path (that one is in `Pump._batches`); what it raises is fatal."""
+        try:
+            self._run(callback, data)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+
     def _deliver_held(self) -> None:
         """Passes on what waited while reading was paused."""
         while self._held and not self._paused and not self._closing:
             data = self._held.popleft()
-            try:
-                self._run(self._deliver, data)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as exc:
-                self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+            self._pass_on(self._deliver, data)
         if self._paused or self._closing:
             return
         self._on_data = self._deliver
@@ -372,12 +376,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
         while count == SCRATCH and self._mode == _READ_BLOB and not self._paused and not self._closing:
             count = lib.ams_tcp_recv(self._stack, self._id, scratch, SCRATCH)
             if count > 0:
-                try:
-                    self._run(self._on_data, view[:count])
-                except (SystemExit, KeyboardInterrupt):
-                    raise
-                except BaseException as exc:
-                    self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+                self._pass_on(self._on_data, view[:count])
 
     def _read_buffered(self) -> None:
         """Reads into a BufferedProtocol's buffers until nothing is left; in the transport's context."""
@@ -459,12 +458,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
     def _event(self, bits: int, aux: int, data: bytes) -> None:
         """Any event of the engine but plain data."""
         if bits & DATA:
-            try:
-                self._run(self._on_data, data)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as exc:
-                self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+            self._pass_on(self._on_data, data)
         if bits & READABLE:
             self._readable()
         if bits & EOF:
