@@ -14,6 +14,11 @@ would take part, the engine's does:
 - `pause_reading` tells the engine to keep what arrives, which closes the receive window; data that the current
   batch holds already waits in `_held`.
 
+- A selector reads once per iteration, and so finds EOF in an iteration after that of the last data.  sslproto counts
+  on it: what it has scheduled with call_soon() when data came must run before eof_received(), or it shuts down
+  with data undelivered.  A batch may hold many reads and the EOF: a `BufferedProtocol`, as sslproto's is, gets its
+  EOF in the next iteration.
+
 `_on_data` is what the pump calls with received bytes.  It points at the protocol's data_received while the
 transport reads, at `_hold` while it is paused, and at `_drop` once it is closed, so that the usual case needs
 no question.  A `BufferedProtocol` reads from the engine straight into its own buffer.
@@ -462,7 +467,10 @@ class Transport(transports._FlowControlMixin, transports.Transport):
         if bits & READABLE:
             self._readable()
         if bits & EOF:
-            self._at_eof()
+            if self._mode == _READ_EVENT:
+                self._loop.call_soon(self._at_eof)
+            else:
+                self._at_eof()
         if bits & REFS and self._refs is not None:
             for _ in range(min(aux, len(self._refs))):
                 self._refs.popleft()

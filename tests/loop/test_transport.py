@@ -410,6 +410,23 @@ async def test_buffered_protocol(net: Net, size: int) -> None:
         assert await ends.server.lost is None
 
 
+async def test_what_data_schedules_runs_before_eof(net: Net) -> None:
+    """sslproto shuts down with data undelivered if what it schedules when data comes runs after EOF."""
+
+    class Scheduling(Buffered):
+        def buffer_updated(self, nbytes: int) -> None:
+            super().buffer_updated(nbytes)
+            if net.ours:
+                self.transport._pump.kick()  # as something else may have done just before
+            net.loop.call_soon(self.recorder.events.append, "soon")
+
+    async with pair(net, lambda: Scheduling(1 << 20)) as ends:
+        ends.client.transport.write(b"x" * 1000)
+        ends.client.transport.write_eof()
+        assert await ends.server.lost is None
+        assert ends.server.recorder.events == ["made", "data", "soon", "eof", "lost"]
+
+
 async def test_switch_to_buffered_protocol_and_back(net: Net) -> None:
     async with pair(net) as ends:
         buffered = Buffered()
