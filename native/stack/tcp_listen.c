@@ -115,6 +115,8 @@ void tcp_listen_input(struct ams_stack *stack, struct tcp_listener *listener, co
             tcp_send_reset(stack, seg, ip, 0, now);
         return;
     }
+    if (seg->flags & TCP_FIN)
+        return; /* nobody opens and closes at once; Linux says nothing either */
     stack->counters.tcp_syn_rx++;
     if (listener->embryonic >= ams_max_u32(listener->backlog, SYN_BACKLOG_MIN) ||
         listener->waiting >= ams_max_u32(listener->backlog, 1)) {

@@ -169,7 +169,7 @@ void tcp_tw_input(struct ams_stack *stack, struct tcp_tw *tw, const struct tcp_r
         tw_unlink(stack->tcp, tw);
         tw_link(stack->tcp, tw);
         tw_ack(stack, tw, now);
-    } else if (seg->flags & TCP_SYN || payload || seg->seq != tw->rcv_nxt) {
+    } else if (seg->flags & (TCP_SYN | TCP_FIN) || payload || seg->seq != tw->rcv_nxt) {
         tw->challenged = tw->challenged || (seg->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
         tw_ack(stack, tw, now);
     }
