@@ -173,7 +173,7 @@ fin                     | R     | R     | -     | A+>CW | A+>CW | A+>TW | A+>TW 
 fin, ack again          | R     | R     | R     | R     | A+>CW | A+>CG | A+>TW | -     | -     | -     | A     | -
 fin again               | R     | R     | -     | A     | A     | A     | A     | A     | A     | A     | A     | A
 fin ahead               | R     | R     | R     | R     | A     | A     | A     | -     | -     | -     | A     | -
-fin without ack         | RA    | -     | -     | -     | -     | -     | -     | -     | -     | -     | -     | -
+fin without ack         | RA    | -     | -     | -     | -     | -     | -     | -     | -     | -     | A     | -
 rst                     | -     | -     | -     | ->CL  | ->CL  | ->CL  | ->CL  | ->CL  | ->CL  | ->CL  | -     | ->CL
 rst,ack                 | -     | -     | ->CL  | ->CL  | ->CL  | ->CL  | ->CL  | ->CL  | ->CL  | ->CL  | -     | ->CL
 rst in the window       | -     | -     | -     | A     | A     | A     | A     | A     | A     | A     | -     | A
