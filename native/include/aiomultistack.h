@@ -8,7 +8,7 @@
  * The layers that this header shows, from the outside in:
  *
  *   node    the embedded deployment: one port, one switch, one stack
- *   port    a driver: frames in, frames out (tap, mem)
+ *   port    a driver: frames in, frames out (tap, mem, xdp)
  *   hub     an in-process Ethernet segment that mem ports attach to
  *   stack   the sans-I/O engine: endpoints (TCP, UDP) addressed by id
  *
@@ -111,7 +111,7 @@ uint64_t ams_hub_deadline(struct ams_hub *hub);
 struct ams_port;
 
 struct ams_port_config {
-    const char *spec;       /* "tap:NAME" or "mem:NAME" */
+    const char *spec;       /* "tap:NAME", "mem:NAME", "xdp:IFNAME[@QUEUE]" */
     struct ams_hub *hub;    /* for mem: */
     uint32_t mtu;           /* 0: the port's own */
     uint32_t flags;         /* AMS_PORT_* */
@@ -120,6 +120,7 @@ struct ams_port_config {
 
 #define AMS_PORT_NO_OFFLOAD 1 /* don't use vnet headers, checksum or TSO */
 #define AMS_PORT_MONITOR 2    /* mem: receives a copy of every frame, as its sender sent it, and no other */
+#define AMS_PORT_ALL 4        /* xdp: takes every frame of its link; the system gets none */
 
 /* What a port can do, in caps. */
 #define AMS_CAP_CSUM_TX 1   /* fills in TCP/UDP checksums on transmit */

@@ -14,6 +14,11 @@
  * A frame that validation refuses is counted, and freed with the others once
  * the batch is sent; the stack's retransmission is its own affair.
  *
+ * On a port that shares its link with the operating system (port.h), the stack
+ * goes by the link's Ethernet address, and every address served and tuple
+ * claimed in the switch is served and claimed at the port too, so that both
+ * always know the same.
+ *
  * The node owns the pool that the stack and a TAP take frames from; a hub's
  * frames come from, and return to, the hub's.
  */
@@ -21,6 +26,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/owner.h"
 #include "core/status.h"
 #include "io/port.h"
 #include "stack/stack.h"
@@ -50,7 +56,6 @@ struct ams_node {
     struct ams_port *port;
     struct ams_stack *stack;
     struct ams_switch sw;
-    struct switch_port stack_port;  /* the stack's claim interface */
     struct frame_pool pool;
     uint64_t now;                   /* of the last call */
     int broken;                     /* status of a port that is gone; 0 */
@@ -59,12 +64,28 @@ struct ams_node {
 
 /* ---- construction -------------------------------------------------------------- */
 
+/* Lets the switch, and a port that has to know, serve an address. */
+static int node_serve_one(struct ams_node *node, const struct ams_ifaddr *address, struct port_error *error)
+{
+    const struct port_ops *ops = node->port->ops;
+    int status = switch_add_address(&node->sw, address);
+
+    if (!status && ops->serve) {
+        status = ops->serve(node->port, &address->address, error);
+        if (status > 0)
+            status = 0;
+    }
+    return status;
+}
+
 /* Lets the switch serve all addresses of the stack. */
-static int node_serve(struct ams_node *node)
+static int node_serve(struct ams_node *node, struct port_error *error)
 {
     struct ams_ifaddr few[NODE_ADDRESSES], *all = few;
     int status = 0, n = stack_addresses(node->stack, few, NODE_ADDRESSES);
 
+    if (node->port->ops->station)
+        status = node->port->ops->station(node->port, stack_mac(node->stack), error);
     if (n > NODE_ADDRESSES) {
         all = mem_zalloc((size_t)n, sizeof(*all));
         if (!all)
@@ -72,27 +93,56 @@ static int node_serve(struct ams_node *node)
         stack_addresses(node->stack, all, n);
     }
     for (int i = 0; i < n && !status; i++)
-        status = switch_add_address(&node->sw, &all[i]);
+        status = node_serve_one(node, &all[i], error);
     if (all != few)
         mem_free(all);
     return status;
 }
 
+/* Claims a tuple in the switch and, if it has to know, at the port. */
+static int node_claim(void *ctx, uint8_t protocol, const struct ams_endpoint *local)
+{
+    struct ams_node *node = ctx;
+    const struct port_ops *ops = node->port->ops;
+    int status = switch_claim(&node->sw, NODE_STACK_PORT, protocol, local);
+
+    if (status || !ops->claim)
+        return status;
+    status = ops->claim(node->port, protocol, local, PORT_PROVE);
+    if (status)
+        switch_release(&node->sw, NODE_STACK_PORT, protocol, local);
+    return status;
+}
+
+static void node_release(void *ctx, uint8_t protocol, const struct ams_endpoint *local)
+{
+    struct ams_node *node = ctx;
+    const struct port_ops *ops = node->port->ops;
+
+    if (ops->release)
+        ops->release(node->port, protocol, local);
+    int status = switch_release(&node->sw, NODE_STACK_PORT, protocol, local);
+    AMS_ASSERT(status == 0);
+}
+
 /* Makes the stack, and a switch that knows its MAC and addresses.  The stack
  * claims nothing while it is made.  Undoes itself on failure. */
-static int node_build(struct ams_node *node, const struct ams_stack_config *config)
+static int node_build(struct ams_node *node, const struct ams_stack_config *given, struct port_error *error)
 {
+    static const uint8_t no_mac[6];
+    struct ams_stack_config config = *given;
     struct ams_switch_config sw;
     struct stack_link link;
     int status = -AMS_ENOMEM;
 
-    node->stack_port = (struct switch_port){&node->sw, NODE_STACK_PORT};
+    if (node->port->ops->station && memcmp(config.mac, no_mac, 6) == 0)
+        memcpy(config.mac, node->port->info.mac, 6);
     memset(&link, 0, sizeof(link));
     link.mtu = node->port->info.mtu;
     link.caps = node->port->info.caps;
     link.pool = &node->pool;
-    link.owner = switch_owner(&node->stack_port);
-    node->stack = stack_new(config, &link, node->now, &status);
+    link.owner = (struct ams_owner){node_claim, node_release, node};
+    node->stack = stack_new(&config, &link, node->now, &status);
     if (!node->stack)
         return status;
     memset(&sw, 0, sizeof(sw));
@@ -101,11 +151,11 @@ static int node_build(struct ams_node *node, const struct ams_stack_config *conf
     sw.unclaimed = AMS_SWITCH_TO_CONTROL;
     sw.flags = AMS_SWITCH_ORPHANS;
     sw.mtu = link.mtu;
-    sw.seed[0] = config->seed[0] ^ 0x737769746368; /* a stream of its own */
-    sw.seed[1] = config->seed[1];
+    sw.seed[0] = config.seed[0] ^ 0x737769746368; /* a stream of its own */
+    sw.seed[1] = config.seed[1];
     status = switch_init(&node->sw, &sw);
     if (!status) {
-        status = node_serve(node);
+        status = node_serve(node, error);
         if (status)
             switch_fini(&node->sw);
     }
@@ -131,12 +181,14 @@ int ams_node_new(struct ams_node **out, const struct ams_port_config *port, cons
         mem_free(node);
         return status;
     }
-    status = node_build(node, config);
+    status = node_build(node, config, &reason);
     if (status) {
         ams_port_close(node->port);
         frame_pool_fini(&node->pool);
         mem_free(node);
-        return port_fail(&reason, status, "cannot build the stack on %s: %s", port->spec, ams_status_text(status));
+        if (!reason.size || !*reason.text)
+            port_fail(&reason, status, "cannot build the stack on %s: %s", port->spec, ams_status_text(status));
+        return status;
     }
     *out = node;
     return 0;

@@ -17,6 +17,25 @@
  *   flush  pushes what the driver still holds; called once per batch.
  *   deadline  when rx or flush should be called even if fd stays silent.
  *   refresh   brings info up to date; may be NULL.
+ *
+ * A driver that shares its link with the operating system (a NIC's), rather
+ * than having one to itself, also has these, all or none of them.  They tell
+ * it which frames are its user's; all others stay the system's.
+ *
+ *   station  the Ethernet address that the user sends from and is reached at.
+ *            A user without an address of its own takes the link's, info.mac.
+ *   serve    frames to this address are the user's.  Returns PORT_OWN: all of
+ *            them, with ARP, NDP and ICMP, since the system doesn't have the
+ *            address; or PORT_SHARED: the system has it too, and the user gets
+ *            those of the tuples that it claims.  < 0: it cannot be served.
+ *   unserve  undoes it.
+ *   claim    frames to this tuple are the user's.  A wildcard stands for every
+ *            address served in its family, now or later.  Claims are counted.
+ *            With PORT_PROVE the driver holds the tuple of a shared address
+ *            with a kernel socket bound to it, so that no application of the
+ *            system can have it too: -AMS_EADDRINUSE, -AMS_EACCES as bind(2).
+ *            Without, the caller has such a socket.
+ *   release  undoes one claim.
  */
 #ifndef AMS_IO_PORT_H
 #define AMS_IO_PORT_H
@@ -41,6 +60,11 @@ struct port_ops {
     void (*flush)(struct ams_port *port, uint64_t now);
     uint64_t (*deadline)(struct ams_port *port);
     void (*refresh)(struct ams_port *port);
+    int (*station)(struct ams_port *port, const uint8_t mac[6], struct port_error *error);
+    int (*serve)(struct ams_port *port, const struct ams_endpoint *address, struct port_error *error);
+    void (*unserve)(struct ams_port *port, const struct ams_endpoint *address);
+    int (*claim)(struct ams_port *port, uint8_t protocol, const struct ams_endpoint *local, uint32_t flags);
+    void (*release)(struct ams_port *port, uint8_t protocol, const struct ams_endpoint *local);
     void (*close)(struct ams_port *port);
 };
 
@@ -54,6 +78,11 @@ struct ams_port {
 
 extern const struct port_ops tap_ops;
 extern const struct port_ops mem_ops;
+extern const struct port_ops xdp_ops;
+
+#define PORT_OWN 0            /* of serve() */
+#define PORT_SHARED 1
+#define PORT_PROVE 1u         /* of claim() */
 
 #define PORT_BURST 64         /* frames that the users of a port move at a time */
 #define PORT_POOL_FRAMES 65536u

@@ -14,6 +14,8 @@
 
 #include "stack/tcp.h"
 
+#define CLAIM_TRIES 256u /* ephemeral ports asked for in vain before an active open fails */
+
 static struct tcp_conn *conn_of(struct ams_stack *stack, int id)
 {
     struct tcp_conn *conn = (struct tcp_conn *)sock_find(stack, id, SOCK_TCP);
@@ -75,6 +77,24 @@ static int connect_addresses(struct ams_stack *stack, struct tcp_conn *conn, con
     return tcp_ephemeral_port(stack, flow);
 }
 
+/* Claims the local tuple.  An ephemeral port that another owner has, such as
+ * an application of the operating system, is exchanged for the next one.
+ * @fixed: the port was asked for
+ * Return: 0 or a status. */
+static int connect_claim(struct ams_stack *stack, struct tcp_conn *conn, bool fixed)
+{
+    uint32_t range = stack->config.ephemeral_high - stack->config.ephemeral_low + 1u;
+    uint32_t tries = fixed ? 1 : ams_min_u32(range, CLAIM_TRIES);
+    int status = tcp_claim(stack, conn);
+
+    while (status == -AMS_EADDRINUSE && --tries) {
+        status = tcp_ephemeral_port(stack, &conn->flow);
+        if (status == 0)
+            status = tcp_claim(stack, conn);
+    }
+    return status == -AMS_EADDRINUSE && !fixed ? -AMS_EADDRNOTAVAIL : status;
+}
+
 int ams_tcp_connect(struct ams_stack *stack, const struct ams_endpoint *local, const struct ams_endpoint *remote,
                     uint64_t now)
 {
@@ -84,7 +104,7 @@ int ams_tcp_connect(struct ams_stack *stack, const struct ams_endpoint *local, c
         return -AMS_ENOMEM;
     int status = connect_addresses(stack, conn, local, remote);
     if (status == 0)
-        status = tcp_claim(stack, conn);
+        status = connect_claim(stack, conn, local && local->port);
     if (status == 0)
         status = tcp_flow_insert(stack, &conn->flow);
     if (status == 0)

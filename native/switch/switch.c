@@ -252,24 +252,3 @@ int switch_tuple_owner(const struct ams_switch *sw, const struct switch_tuple *t
     tuple_to_wildcard(&wildcard);
     return tuple_owner(&sw->tuples, &wildcard);
 }
-
-/* ---- the claim interface of a port -------------------------------------------- */
-
-static int switch_owner_claim(void *ctx, uint8_t protocol, const struct ams_endpoint *local)
-{
-    struct switch_port *port = ctx;
-    return switch_claim(port->sw, port->index, protocol, local);
-}
-
-static void switch_owner_release(void *ctx, uint8_t protocol, const struct ams_endpoint *local)
-{
-    struct switch_port *port = ctx;
-    int status = switch_release(port->sw, port->index, protocol, local);
-    AMS_ASSERT(status == 0);
-}
-
-struct ams_owner switch_owner(struct switch_port *port)
-{
-    struct ams_owner owner = {switch_owner_claim, switch_owner_release, port};
-    return owner;
-}

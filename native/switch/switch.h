@@ -29,7 +29,6 @@
 #include "aiomultistack.h"
 #include "core/base.h"
 #include "core/frame.h"
-#include "core/owner.h"
 #include "switch/counters.h"
 #include "switch/fragment.h"
 #include "switch/packet.h"
@@ -69,7 +68,7 @@ int switch_add_address(struct ams_switch *sw, const struct ams_ifaddr *address);
 /* What kind of address ip is to this switch. */
 enum switch_address switch_address_kind(const struct ams_switch *sw, const uint8_t ip[16], uint8_t family);
 
-/* Claims and releases a tuple for a port; see struct ams_owner.
+/* Claims and releases a tuple for a port, as struct ams_owner has it.
  * Return: 0, -AMS_EADDRINUSE, -AMS_EADDRNOTAVAIL, -AMS_EINVAL, -AMS_ENOMEM. */
 int switch_claim(struct ams_switch *sw, uint16_t port, uint8_t protocol, const struct ams_endpoint *local);
 int switch_release(struct ams_switch *sw, uint16_t port, uint8_t protocol, const struct ams_endpoint *local);
@@ -77,13 +76,6 @@ int switch_release(struct ams_switch *sw, uint16_t port, uint8_t protocol, const
 void switch_release_port(struct ams_switch *sw, uint16_t port);
 /* The port that owns a tuple, exactly or by wildcard; TUPLE_NOBODY. */
 int switch_tuple_owner(const struct ams_switch *sw, const struct switch_tuple *tuple);
-
-/* The claim interface of one port, for a stack. */
-struct switch_port {
-    struct ams_switch *sw;
-    uint16_t index;
-};
-struct ams_owner switch_owner(struct switch_port *port);
 
 /* Classifies received frames.
  * @targets: result, one a frame
