@@ -15,7 +15,7 @@
 #include "wire/checksum.h"
 #include "wire/proto.h"
 
-static const struct port_ops *const port_drivers[] = {&tap_ops, &mem_ops};
+static const struct port_ops *const port_drivers[] = {&tap_ops, &mem_ops, &shm_ops};
 
 int port_fail(const struct port_error *error, int status, const char *format, ...)
 {

@@ -78,6 +78,7 @@ struct ams_port {
 
 extern const struct port_ops tap_ops;
 extern const struct port_ops mem_ops;
+extern const struct port_ops shm_ops;
 extern const struct port_ops xdp_ops;
 
 #define PORT_OWN 0            /* of serve() */

@@ -133,9 +133,9 @@ def test_no_fd_and_no_memory_stays(segment: Segment) -> None:
 @pytest.mark.parametrize(
     ("spec", "word"),
     [
-        ("", "tap:, mem:"),
-        ("eth0", "tap:, mem:"),
-        ("netmapp:x", "tap:, mem:"),
+        ("", "tap:, mem:, shm:"),
+        ("eth0", "tap:, mem:, shm:"),
+        ("netmapp:x", "tap:, mem:, shm:"),
         ("tap:", "name"),
         ("tap:with/slash", "with/slash"),
         ("tap:tap%d", "tap%d"),

@@ -307,8 +307,8 @@ static void test_bad_specs_say_what_to_do(void)
         uint32_t mtu, flags;
         const char *word;
     } bad[] = {
-        {NULL, NULL, 0, 0, "tap:, mem:"},    {"", NULL, 0, 0, "tap:, mem:"}, {"eth0", NULL, 0, 0, "tap:, mem:"},
-        {"taps:x", NULL, 0, 0, "tap:, mem:"}, {"tap:", NULL, 0, 0, "name"},   {"tap:a/b", NULL, 0, 0, "a/b"},
+        {NULL, NULL, 0, 0, "tap:, mem:, shm:"},    {"", NULL, 0, 0, "tap:, mem:"}, {"eth0", NULL, 0, 0, "tap:, mem:"},
+        {"taps:x", NULL, 0, 0, "tap:, mem:, shm:"}, {"tap:", NULL, 0, 0, "name"},   {"tap:a/b", NULL, 0, 0, "a/b"},
         {"tap:t%d", NULL, 0, 0, "t%d"},      {"tap:0123456789abcdef", NULL, 0, 0, "too long"},
         {"mem:", hub, 0, 0, "name"},         {"mem:x", NULL, 0, 0, "hub"},   {"mem:x", hub, 9000, 0, "MTU"},
         {"mem:x", hub, 20, 0, "MTU"},        {"mem:x", hub, 0, AMS_PORT_NO_OFFLOAD, "AMS_HUB_NO_OFFLOAD"},
