@@ -383,6 +383,57 @@ def idle(connections: int, as_json: bool) -> None:
     out.print(f"  {size(result.resident):>8}  of resident memory, both ends, with all objects of Python's")
 
 
+def _counts(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """Parses a comma-separated list of numbers of connections."""
+    try:
+        counts = tuple(dict.fromkeys(int(word) for word in value.split(",")))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 10,1000.", context, parameter) from None
+    if not all(0 < count <= 200_000 for count in counts):
+        raise click.BadParameter("numbers of connections are from 1 to 200000.", context, parameter)
+    return counts
+
+
+@bench.command()
+@click.option(
+    "--connections",
+    metavar="N,...",
+    callback=_counts,
+    default="10,100,1000,10000,100000",
+    show_default=True,
+    help="How many are served in turn.",
+)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each; the median counts.")
+@click.option(
+    "--operations", type=click.IntRange(1), default=500_000, show_default=True, help="Segments of one run, at least."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print every run as JSON.")
+def engine(connections: tuple[int, ...], rounds: int, operations: int, as_json: bool) -> None:
+    """Nanoseconds that the engine takes for a segment, and for a whole transaction.
+
+    The engine alone: no port, no switch, no Python, no checksums, and payload is read in place.
+    """
+    from rich import box
+    from rich.table import Table
+
+    from aiomultistack import _bench_engine
+    from aiomultistack._ui import emit_json, out, steps
+
+    with steps("measuring", rounds * len(connections) * len(_bench_engine.KINDS)) as progress:
+        result = _bench_engine.measure(connections, rounds, operations, progress)
+    if as_json:
+        emit_json(result.as_dict())
+        return
+    table = Table(title="ns in the engine, by connections", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for count in connections:
+        table.add_column(f"{count:,}", justify="right", no_wrap=True)
+    for kind, (_, what) in _bench_engine.KINDS.items():
+        table.add_row(what, *(f"{result.median(kind, count):,.0f}" for count in connections))
+    table.add_row("bytes when idle, tables too", *(f"{result.memory('data', count):,.0f}" for count in connections))
+    out.print(table)
+
+
 def main() -> None:
     """The entry point of the `aiomultistack` command."""
     cli(prog_name="aiomultistack")

@@ -432,6 +432,27 @@ int ams_switch_counters(struct ams_switch *sw, uint64_t *values, int max);
 const char *ams_switch_counter_name(int index);
 const char *ams_switch_counter_text(int index);
 
+/* ---- benchmarks ----------------------------------------------------------- */
+
+#define AMS_BENCH_ACK 0         /* an acknowledgement of two segments */
+#define AMS_BENCH_DATA 1        /* a data segment in order, read in place */
+#define AMS_BENCH_SACK 2        /* a data segment of which every second one comes early */
+#define AMS_BENCH_TRANSACTION 3 /* accept, request, response of 1 KB, close */
+
+struct ams_bench_result {
+    uint64_t operations;    /* segments, or transactions */
+    uint64_t nanoseconds;   /* spent in the engine */
+    uint64_t bytes;         /* payload that the application has read (ack: that was acknowledged) */
+    uint64_t memory;        /* bytes that the idle connections took, all together */
+    uint32_t endpoints;     /* at the end: connections and one listener */
+    uint32_t reserved;
+};
+
+/* Measures the engine alone, without switch and port, with `connections`
+ * (1 to 200000) that are served in turn, until at least `operations` are done.
+ * Returns 0 or a status. */
+int ams_bench_engine(int kind, uint32_t connections, uint64_t operations, struct ams_bench_result *result);
+
 /* CFFI-END */
 
 /* ---- fabric: many stacks in processes of their own, on one link ------------ */

@@ -90,6 +90,39 @@ static void test_wheel_jump(void)
     CHECK(timer_wheel_deadline(&wheel) == UINT64_MAX);
 }
 
+/* A million timers: each fires once, not before its time, and late by a tick at most. */
+static void test_wheel_million(void)
+{
+    static struct timer_wheel wheel;
+    const uint32_t count = 1000000;
+    const uint64_t span = 3600 * AMS_NS_PER_S, step = span / 1000;
+    struct ams_timer *timers = calloc(count, sizeof(*timers));
+    uint64_t *due = calloc(count, sizeof(*due)), state = 42;
+    uint32_t fired = 0, cancelled = 0, wrong = 0;
+    CHECK(timers && due);
+    timer_wheel_init(&wheel, 0);
+    for (uint32_t i = 0; i < count; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        due[i] = 1 + (state >> 16) % span;
+        timer_arm(&wheel, &timers[i], due[i]);
+    }
+    for (uint32_t i = 0; i < count; i += 10, cancelled++)
+        timer_cancel(&wheel, &timers[i]);
+    for (uint64_t now = step; now <= span + step; now += step) {
+        struct ams_timer *timer;
+        while ((timer = timer_pop(&wheel, now))) {
+            uint64_t at = due[timer - timers];
+            wrong += at > now || at + step + AMS_NS_PER_MS * 2 < now || (timer - timers) % 10 == 0;
+            fired++;
+        }
+    }
+    CHECK_EQ(wrong, 0);
+    CHECK_EQ(fired + cancelled, count);
+    CHECK(timer_wheel_deadline(&wheel) == UINT64_MAX);
+    free(timers);
+    free(due);
+}
+
 /* ---- frames -------------------------------------------------------------------- */
 
 static void test_pool_limit_and_reuse(void)
@@ -254,6 +287,7 @@ int main(void)
 {
     RUN(test_wheel_against_array);
     RUN(test_wheel_jump);
+    RUN(test_wheel_million);
     RUN(test_pool_limit_and_reuse);
     RUN(test_pool_without_memory);
     RUN(test_gather);

@@ -1,0 +1,89 @@
+"""`aiomultistack bench engine`: what one segment costs the engine alone.
+
+No port, no switch, no Python: C code plays the peers and times the engine, see native/io/bench_engine.c.  Each
+connection is served in turn, so that the columns show what the caches make of many connections; the work
+itself doesn't grow with them.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from aiomultistack._bench import machine
+from aiomultistack._node import check_status, ffi, lib
+from aiomultistack._ui import Steps
+
+KINDS: dict[str, tuple[int, str]] = {
+    "ack": (lib.AMS_BENCH_ACK, "ACK of two segments"),
+    "data": (lib.AMS_BENCH_DATA, "data in order"),
+    "sack": (lib.AMS_BENCH_SACK, "data, every second early"),
+    "transaction": (lib.AMS_BENCH_TRANSACTION, "accept, request, 1 KB, close"),
+}
+CONNECTIONS = (10, 100, 1_000, 10_000, 100_000)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One measurement."""
+
+    kind: str
+    connections: int
+    operations: int
+    nanoseconds: int  # in the engine, all operations together
+    bytes: int  # payload that the application read or that was acknowledged
+    memory: int  # bytes of C that the idle connections took, all together
+    endpoints: int  # at the end, the listener included
+
+    @property
+    def each(self) -> float:
+        """Nanoseconds per operation."""
+        return self.nanoseconds / self.operations
+
+
+@dataclass(frozen=True)
+class Result:
+    """All measurements of one run of the benchmark."""
+
+    runs: list[Run]
+
+    def median(self, kind: str, connections: int) -> float:
+        """Nanoseconds per operation."""
+        return statistics.median(run.each for run in self._of(kind, connections))
+
+    def memory(self, kind: str, connections: int) -> float:
+        """Bytes of C per idle connection."""
+        return self._of(kind, connections)[0].memory / connections
+
+    def _of(self, kind: str, connections: int) -> list[Run]:
+        return [run for run in self.runs if (run.kind, run.connections) == (kind, connections)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        return {"machine": machine(), "runs": [{**asdict(run), "ns_each": run.each} for run in self.runs]}
+
+
+def run(kind: str, connections: int, operations: int) -> Run:
+    """Measures at least `operations` operations of one kind, spread over `connections`.
+
+    Raises OSError (ENOMEM) when there is not enough memory.
+    """
+    result = ffi.new("struct ams_bench_result *")
+    check_status(lib.ams_bench_engine(KINDS[kind][0], connections, operations, result))
+    return Run(
+        kind, connections, result.operations, result.nanoseconds, result.bytes, result.memory, result.endpoints
+    )
+
+
+def measure(connections: Sequence[int], rounds: int, operations: int, progress: Steps) -> Result:
+    """Measures all kinds with each number of connections, `rounds` times in turn."""
+    runs = []
+    for number in range(rounds):
+        for kind in KINDS:
+            for count in connections:
+                progress.say(f"round {number + 1}: {KINDS[kind][1]}, {count:,} connections", 1)
+                wanted = operations // 5 if kind == "transaction" else operations
+                runs.append(run(kind, count, max(wanted, 2 * count)))
+    return Result(runs)

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * bench_engine.c - what one segment costs the engine.
+ *
+ * Theory of operation.  A stack without port and switch talks to this file,
+ * which plays all of its peers.  Frames are made before the clock is read,
+ * BATCH at a time, each for the next connection in turn, so that with many
+ * connections none is in the cache when its segment comes; what is timed is
+ * what the node does with a batch: stack_input, events, the application's
+ * calls, stack_output.  Checksums count as verified, and payload is neither
+ * written nor read: a port with offloads and an application that reads in
+ * place.  The stack's own time is virtual and passes 100 ns a segment.
+ *
+ *   ack          the application has sent FLIGHT segments (not timed); the
+ *                peer acknowledges two with each segment
+ *   data         segments of MSS bytes in order; the answers, an ACK for two,
+ *                are made and dropped
+ *   sack         of each two segments the second comes first, so that one
+ *                ACK with a SACK block and one that closes the hole answer
+ *   transaction  SYN, request, ACK and FIN come in; the engine accepts,
+ *                answers with RESPONSE bytes and closes first
+ */
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/status.h"
+#include "io/port.h"
+#include "stack/stack.h"
+#include "wire/arp.h"
+#include "wire/eth.h"
+#include "wire/ipv4.h"
+#include "wire/tcp.h"
+
+#define BATCH 64u
+#define MSS 1460u
+#define FLIGHT 10u              /* RFC 6928's initial window */
+#define RESPONSE 1024u
+#define REQUEST 100u
+#define SERVER_PORT 80u
+#define PORTS 50000u            /* connections per peer address */
+#define FIRST_PORT 10000u
+#define EVENTS 512
+#define BLOB 65536u
+#define ISN_STEP 100000u        /* beyond the last incarnation, so that TIME-WAIT lets it in (RFC 6191) */
+#define TICK 100u               /* virtual ns per segment */
+#define POOL_FRAMES (1u << 20)
+
+static const uint8_t bench_mac[6] = {2, 0, 0, 0, 1, 1};
+static const uint8_t peer_mac[6] = {2, 0, 0, 0, 1, 2};
+
+/* A peer's end of one connection. */
+struct peer {
+    uint32_t snd_nxt;
+    uint32_t rcv_nxt;
+};
+
+struct bench {
+    struct frame_pool pool;
+    struct ams_stack *stack;
+    struct peer *peers;
+    uint32_t n_peers;
+    uint32_t accepted;          /* connections that the application has got */
+    uint64_t now;
+    uint64_t spent;             /* ns inside the engine */
+    uint64_t bytes;             /* that the application has read, or had acknowledged */
+    bool reply;                 /* the application answers and closes */
+    bool in_place;              /* the application reads without copying */
+    struct ams_tx tx[BATCH];
+    int32_t events[EVENTS * AMS_EVENT_WORDS];
+    char *blob;
+    char *response;
+};
+
+/* ---- the peers' frames ------------------------------------------------------------ */
+
+/* Writes the address of a peer. */
+static void peer_ip(uint32_t index, uint8_t out[4])
+{
+    store_be32(out, 0x0a010100u + index / PORTS + 1);
+}
+
+/* Makes one segment from a peer, payload not written.
+ * Return: the frame, NULL without memory.  Owns: the caller. */
+static struct ams_frame *segment_new(struct bench *bench, uint32_t index, uint8_t flags, uint32_t seq, uint32_t payload)
+{
+    const struct peer *peer = &bench->peers[index];
+    struct ams_frame *frame = frame_new(&bench->pool, FRAME_CLASS_SMALL);
+    if (!frame)
+        return NULL;
+    struct eth_repr eth = {.type = ETHERTYPE_IPV4};
+    memcpy(eth.dst, bench_mac, 6);
+    memcpy(eth.src, peer_mac, 6);
+    eth_emit(frame->data, &eth);
+    struct tcp_repr tcp = {
+        .src_port = (uint16_t)(FIRST_PORT + index % PORTS),
+        .dst_port = SERVER_PORT,
+        .seq = seq,
+        .ack = flags & TCP_ACK ? peer->rcv_nxt : 0,
+        .window = 65535,
+        .flags = flags,
+    };
+    if (flags & TCP_SYN) {
+        tcp.mss = MSS;
+        tcp.sack_permitted = true;
+        tcp.has_wscale = true;
+        tcp.wscale = 7;
+    }
+    uint32_t header = tcp_emit(&tcp, frame->data + ETH_HEADER + IP4_HEADER);
+    struct ipv4_repr ip = {.ttl = 64, .protocol = PROTO_TCP, .dont_fragment = true};
+    ip.total_len = (uint16_t)(IP4_HEADER + header + payload);
+    peer_ip(index, ip.src);
+    memcpy(ip.dst, (const uint8_t[]){10, 1, 0, 1}, 4);
+    ipv4_emit(frame->data + ETH_HEADER, &ip);
+    frame->len = ETH_HEADER + ip.total_len;
+    frame->flags = FRAME_CSUM_OK;
+    return frame;
+}
+
+/* The answer to a neighbour question. */
+static struct ams_frame *arp_answer(struct bench *bench, const struct arp_repr *question)
+{
+    struct ams_frame *frame = frame_new(&bench->pool, FRAME_CLASS_SMALL);
+    if (!frame)
+        return NULL;
+    struct eth_repr eth = {.type = ETHERTYPE_ARP};
+    memcpy(eth.dst, bench_mac, 6);
+    memcpy(eth.src, peer_mac, 6);
+    eth_emit(frame->data, &eth);
+    struct arp_repr answer = {.operation = ARP_REPLY};
+    memcpy(answer.sender_mac, peer_mac, 6);
+    memcpy(answer.sender_ip, question->target_ip, 4);
+    memcpy(answer.target_mac, bench_mac, 6);
+    memcpy(answer.target_ip, question->sender_ip, 4);
+    arp_emit(frame->data + ETH_HEADER, &answer);
+    frame->len = ETH_HEADER + ARP_LENGTH;
+    return frame;
+}
+
+/* Looks at what the engine sent: learns its sequence numbers.
+ * Return: the answer to a neighbour question, or NULL. */
+static struct ams_frame *peer_receive(struct bench *bench, const struct ams_tx *tx)
+{
+    struct eth_repr eth;
+    struct arp_repr arp;
+    struct ipv4_repr ip;
+    struct tcp_repr tcp;
+
+    if (eth_parse(tx->head, tx->head_len, &eth) != WIRE_OK)
+        return NULL;
+    if (eth.type == ETHERTYPE_ARP) {
+        if (arp_parse(tx->head + ETH_HEADER, tx->head_len - ETH_HEADER, &arp) != WIRE_OK ||
+            arp.operation != ARP_REQUEST || arp.target_ip[2] == 0)
+            return NULL;
+        return arp_answer(bench, &arp);
+    }
+    if (eth.type != ETHERTYPE_IPV4 || ipv4_parse_quoted(tx->head + ETH_HEADER, tx->head_len - ETH_HEADER, &ip) != WIRE_OK ||
+        !tcp_parse(tx->head + ETH_HEADER + IP4_HEADER, tx->head_len - ETH_HEADER - IP4_HEADER, &tcp))
+        return NULL;
+    uint32_t index = (load_be32(ip.dst) - 0x0a010101u) * PORTS + tcp.dst_port - FIRST_PORT;
+    if (index >= bench->n_peers)
+        return NULL;
+    uint32_t payload = tx->total - ETH_HEADER - IP4_HEADER - tcp.header_len;
+    if (payload || tcp.flags & (TCP_SYN | TCP_FIN))
+        bench->peers[index].rcv_nxt = tcp.seq + payload + !!(tcp.flags & TCP_SYN) + !!(tcp.flags & TCP_FIN);
+    return NULL;
+}
+
+/* ---- the node's part, timed ---------------------------------------------------------- */
+
+/* What the application does when it is told of an endpoint.
+ * @data: bytes in the blob that are its */
+static void application(struct bench *bench, int32_t id, int32_t bits, int32_t data)
+{
+    if (bits & AMS_EV_ACCEPTED) {
+        bench->accepted++;
+        if (bench->in_place)
+            ams_tcp_set_reading(bench->stack, id, AMS_READ_EVENT);
+    }
+    if (bits & AMS_EV_READABLE) {
+        size_t length;
+        while (ams_tcp_peek(bench->stack, id, &length)) {
+            ams_tcp_consume(bench->stack, id, length);
+            bench->bytes += length;
+        }
+    }
+    if (bits & AMS_EV_DATA && bench->reply) {
+        bench->bytes += (uint32_t)data;
+        ams_tcp_send(bench->stack, id, bench->response, RESPONSE);
+        ams_tcp_close(bench->stack, id);
+    }
+}
+
+/* Takes the engine's events until it has none.  Return: 0 or a status. */
+static int take_events(struct bench *bench)
+{
+    int n;
+    do {
+        n = stack_events(bench->stack, bench->events, EVENTS, bench->blob, BLOB);
+        for (int i = 0; i < n; i++)
+            application(bench, bench->events[i * 4], bench->events[i * 4 + 1], bench->events[i * 4 + 3]);
+    } while (n > EVENTS - 4);
+    return n < 0 ? n : 0;
+}
+
+/* Gives the engine n frames and takes what it sends, answering its questions.
+ * Return: 0 or a status.  Consumes the frames. */
+static int exchange(struct bench *bench, struct ams_frame **frames, int n)
+{
+    struct ams_frame *answers[BATCH];
+    int sent, answered = 0;
+
+    bench->now += (uint64_t)n * TICK;
+    uint64_t start = ams_clock_now();
+    stack_input(bench->stack, frames, n, bench->now);
+    stack_timers(bench->stack, bench->now);
+    int status = take_events(bench);
+    if (status < 0)
+        return status;
+    do {
+        sent = stack_output(bench->stack, bench->tx, BATCH, bench->now);
+        bench->spent += ams_clock_now() - start;
+        for (int i = 0; i < sent; i++) {
+            struct ams_frame *answer = peer_receive(bench, &bench->tx[i]);
+            if (answer && answered < (int)BATCH)
+                answers[answered++] = answer;
+            else
+                frame_free(answer);
+        }
+        start = ams_clock_now();
+        stack_output_done(bench->stack, bench->tx, sent);
+    } while (sent == (int)BATCH);
+    bench->spent += ams_clock_now() - start;
+    return answered ? exchange(bench, answers, answered) : 0;
+}
+
+/* One segment from each of the peers [first, first + n), n <= BATCH.
+ * Return: 0 or a status. */
+static int round_of(struct bench *bench, uint32_t first, uint32_t n, uint8_t flags, uint32_t offset, uint32_t payload)
+{
+    struct ams_frame *frames[BATCH];
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct peer *peer = &bench->peers[first + i];
+        frames[i] = segment_new(bench, first + i, flags, peer->snd_nxt + offset, payload);
+        if (!frames[i]) {
+            while (i)
+                frame_free(frames[--i]);
+            return -AMS_ENOMEM;
+        }
+    }
+    return exchange(bench, frames, (int)n);
+}
+
+/* ---- the kinds ------------------------------------------------------------------------- */
+
+/* Opens the connections of the peers [first, first + n). */
+static int open_some(struct bench *bench, uint32_t first, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        bench->peers[first + i].snd_nxt += ISN_STEP;
+    int status = round_of(bench, first, n, TCP_SYN, 0, 0);
+    for (uint32_t i = 0; i < n; i++)
+        bench->peers[first + i].snd_nxt++;
+    return status;
+}
+
+/* Opens all connections. */
+static int open_all(struct bench *bench)
+{
+    for (uint32_t first = 0; first < bench->n_peers; first += BATCH) {
+        uint32_t n = ams_min_u32(BATCH, bench->n_peers - first);
+        int status = open_some(bench, first, n);
+        if (status >= 0)
+            status = round_of(bench, first, n, TCP_ACK, 0, 0);
+        if (status < 0)
+            return status;
+    }
+    return bench->accepted == bench->n_peers ? 0 : -AMS_EIO;
+}
+
+/* In-order data: one segment for each of n peers.  Return: segments, or a status. */
+static int step_data(struct bench *bench, uint32_t first, uint32_t n)
+{
+    int status = round_of(bench, first, n, TCP_ACK | TCP_PSH, 0, MSS);
+    for (uint32_t i = 0; i < n; i++)
+        bench->peers[first + i].snd_nxt += MSS;
+    return status < 0 ? status : (int)n;
+}
+
+/* The second of two segments, then the first. */
+static int step_sack(struct bench *bench, uint32_t first, uint32_t n)
+{
+    int status = round_of(bench, first, n, TCP_ACK | TCP_PSH, MSS, MSS);
+    if (status >= 0)
+        status = round_of(bench, first, n, TCP_ACK | TCP_PSH, 0, MSS);
+    for (uint32_t i = 0; i < n; i++)
+        bench->peers[first + i].snd_nxt += 2 * MSS;
+    return status < 0 ? status : (int)(2 * n);
+}
+
+/* A flight of data goes out, untimed; its acknowledgements come in. */
+static int step_ack(struct bench *bench, uint32_t first, uint32_t n)
+{
+    uint32_t start[BATCH];
+    uint64_t spent = bench->spent;
+
+    for (uint32_t i = 0; i < n; i++) {
+        start[i] = bench->peers[first + i].rcv_nxt;
+        /* Connections are accepted in the order of the peers: ids count up behind the listener's. */
+        int excess = ams_tcp_send_ref(bench->stack, (int)(first + i) + 1, bench->response, FLIGHT * MSS);
+        if (excess)
+            return excess < 0 ? excess : -AMS_EIO; /* what was sent before isn't acknowledged */
+    }
+    int status = exchange(bench, NULL, 0);
+    bench->spent = spent;
+    for (uint32_t ack = 2; ack <= FLIGHT && status >= 0; ack += 2) {
+        for (uint32_t i = 0; i < n; i++)
+            bench->peers[first + i].rcv_nxt = start[i] + ack * MSS;
+        status = round_of(bench, first, n, TCP_ACK, 0, 0);
+    }
+    bench->bytes += (uint64_t)n * FLIGHT * MSS;
+    return status < 0 ? status : (int)(n * FLIGHT / 2);
+}
+
+/* Whole transactions.  Return: how many, or a status. */
+static int step_transaction(struct bench *bench, uint32_t first, uint32_t n)
+{
+    int status = open_some(bench, first, n);
+    if (status >= 0)
+        status = round_of(bench, first, n, TCP_ACK | TCP_PSH, 0, REQUEST);
+    for (uint32_t i = 0; i < n; i++)
+        bench->peers[first + i].snd_nxt += REQUEST;
+    if (status >= 0)
+        status = round_of(bench, first, n, TCP_ACK, 0, 0);
+    if (status >= 0)
+        status = round_of(bench, first, n, TCP_ACK | TCP_FIN, 0, 0);
+    return status < 0 ? status : (int)n;
+}
+
+static int (*const steps[])(struct bench *, uint32_t, uint32_t) = {
+    [AMS_BENCH_ACK] = step_ack,
+    [AMS_BENCH_DATA] = step_data,
+    [AMS_BENCH_SACK] = step_sack,
+    [AMS_BENCH_TRANSACTION] = step_transaction,
+};
+
+/* ---- set-up ------------------------------------------------------------------------------ */
+
+/* Makes the stack, with a listener as its first endpoint. */
+static int bench_init(struct bench *bench, int kind, uint32_t connections)
+{
+    struct ams_endpoint local = {.ip = {[10] = 0xff, 0xff, 10, 1, 0, 1}, .port = SERVER_PORT, .family = AMS_IPV4};
+    struct ams_ifaddr address = {.address = local, .prefix_len = 16};
+    struct ams_stack_config config = {.seed = {1, 2}, .addresses = &address, .n_addresses = 1};
+    struct stack_link link = {.mtu = 1500, .caps = AMS_CAP_CSUM_RX | AMS_CAP_CSUM_TX, .pool = &bench->pool};
+    int status = -AMS_ENOMEM;
+
+    memcpy(config.mac, bench_mac, 6);
+    config.flags = AMS_STACK_NO_DAD;
+    config.now = bench->now = 1000000000;
+    frame_pool_init(&bench->pool, POOL_FRAMES, false);
+    bench->n_peers = connections;
+    bench->reply = kind == AMS_BENCH_TRANSACTION;
+    bench->in_place = !bench->reply;
+    bench->peers = mem_zalloc(connections, sizeof(*bench->peers));
+    bench->blob = mem_zalloc(1, BLOB);
+    bench->response = mem_zalloc(1, FLIGHT * MSS);
+    if (!bench->peers || !bench->blob || !bench->response)
+        return status;
+    bench->stack = stack_new(&config, &link, bench->now, &status);
+    if (!bench->stack)
+        return status;
+    int id = ams_tcp_listen(bench->stack, &local, 4096, 0);
+    return id < 0 ? id : 0;
+}
+
+static void bench_fini(struct bench *bench)
+{
+    stack_free(bench->stack);
+    mem_free(bench->response);
+    mem_free(bench->blob);
+    mem_free(bench->peers);
+    frame_pool_fini(&bench->pool);
+}
+
+/* Runs steps over all peers in turn until `wanted` operations are done. */
+static int bench_run(struct bench *bench, int kind, uint64_t wanted, struct ams_bench_result *result)
+{
+    uint32_t first = 0;
+
+    bench->spent = bench->bytes = 0;
+    while (result->operations < wanted) {
+        uint32_t n = ams_min_u32(BATCH, bench->n_peers - first);
+        int done = steps[kind](bench, first, n);
+        if (done < 0)
+            return done;
+        result->operations += (uint64_t)done;
+        first = first + n < bench->n_peers ? first + n : 0;
+    }
+    result->nanoseconds = bench->spent;
+    result->bytes = bench->bytes;
+    return 0;
+}
+
+int ams_bench_engine(int kind, uint32_t connections, uint64_t operations, struct ams_bench_result *result)
+{
+    memset(result, 0, sizeof(*result));
+    if (kind < 0 || kind >= (int)AMS_ARRAY_SIZE(steps) || !connections || connections > 4 * PORTS)
+        return -AMS_EINVAL;
+    struct bench *bench = mem_zalloc(1, sizeof(*bench));
+    if (!bench)
+        return -AMS_ENOMEM;
+    int status = bench_init(bench, kind, connections);
+    if (!status && kind != AMS_BENCH_TRANSACTION) {
+        uint64_t before = ams_stack_memory(bench->stack);
+        status = open_all(bench);
+        result->memory = ams_stack_memory(bench->stack) - before;
+    }
+    if (!status)
+        status = bench_run(bench, kind, operations, result);
+    result->endpoints = bench->stack ? (uint32_t)ams_stack_endpoints(bench->stack) : 0;
+    bench_fini(bench);
+    mem_free(bench);
+    return status;
+}

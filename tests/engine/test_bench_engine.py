@@ -1,0 +1,44 @@
+"""What `bench engine` measures is what it says: every segment arrives, and many connections stay small."""
+
+from __future__ import annotations
+
+import errno
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from aiomultistack import _bench_engine, _cli
+
+
+@pytest.mark.parametrize(("kind", "size"), [("data", 1460), ("sack", 1460), ("ack", 2 * 1460), ("transaction", 100)])
+@pytest.mark.parametrize("connections", [1, 63, 1000])
+def test_every_operation_is_carried_out(kind: str, size: int, connections: int) -> None:
+    run = _bench_engine.run(kind, connections, 3000)
+    assert run.operations >= 3000
+    assert run.bytes == run.operations * size
+    assert run.endpoints == (1 if kind == "transaction" else connections + 1)
+    assert run.nanoseconds > 0
+
+
+def test_a_hundred_thousand_connections() -> None:
+    run = _bench_engine.run("data", 100_000, 200_000)
+    assert run.endpoints == 100_001
+    assert run.bytes == run.operations * 1460
+    assert run.memory <= 1024 * run.connections
+
+
+@pytest.mark.parametrize("connections", [0, 200_001])
+def test_impossible_numbers_are_refused(connections: int) -> None:
+    with pytest.raises(OSError) as caught:
+        _bench_engine.run("data", connections, 1)
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_command() -> None:
+    arguments = ["bench", "engine", "--connections", "10,20", "--rounds", "1", "--operations", "1000"]
+    shown = CliRunner().invoke(_cli.cli, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "data in order" in shown.output
+    runs = json.loads(CliRunner().invoke(_cli.cli, [*arguments, "--json"]).output)["runs"]
+    assert len(runs) == 8
