@@ -26,6 +26,12 @@ struct ams_owner {
     int (*claim)(void *ctx, uint8_t protocol, const struct ams_endpoint *local);
     /* Undoes one claim(). */
     void (*release)(void *ctx, uint8_t protocol, const struct ams_endpoint *local);
+    /* Lends a range of ports, of TCP and UDP, that a stack may choose from
+     * when it is asked for any; they are still to be claimed one by one.
+     * Each call lends another range, besides those lent before.  NULL: the
+     * stack's configuration has the only range.
+     * Return: 0, -AMS_EADDRNOTAVAIL when there are no more, or why not. */
+    int (*lend)(void *ctx, uint16_t *low, uint16_t *high);
     void *ctx;
 };
 

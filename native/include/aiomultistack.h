@@ -155,6 +155,47 @@ int ams_port_send(struct ams_port *port, const char *frame, size_t length, uint6
  * size: then it was cut), or -AMS_EAGAIN. */
 int ams_port_recv(struct ams_port *port, char *buffer, size_t size, uint64_t now);
 
+/* ---- what a port shares with others ---------------------------------------- */
+
+#define AMS_PORT_ADDRESSES 32
+
+/* What a link dictates to the stack on it. */
+struct ams_port_identity {
+    uint8_t mac[6];         /* the source of all that is sent */
+    uint8_t reserved[2];
+    uint32_t flags;         /* AMS_IDENTITY_* */
+    uint32_t n_addresses;   /* 0: the stack brings its own */
+    struct ams_ifaddr addresses[AMS_PORT_ADDRESSES];
+    struct ams_endpoint gateway4;
+    struct ams_endpoint gateway6;
+};
+
+#define AMS_IDENTITY_QUIET 1   /* somebody else answers for the addresses (ARP, NDP, echo) */
+#define AMS_IDENTITY_HAIRPIN 2 /* other stacks share the addresses: packets to them leave like any others */
+
+/* Fills in the identity; -AMS_EOPNOTSUPP if the link dictates nothing. */
+int ams_port_identity(struct ams_port *port, struct ams_port_identity *identity);
+/* Claims a local 3-tuple on a link that is shared: from here on the port
+ * receives what is sent to it, and may send from it.  A wildcard address
+ * stands for all addresses of its family.  -AMS_EADDRINUSE, -AMS_EACCES
+ * (a port below 1024), -AMS_EADDRNOTAVAIL, -AMS_EMFILE, -AMS_ENETDOWN.
+ * -AMS_EOPNOTSUPP on a link that is the port's alone, where no claim is
+ * needed. */
+int ams_port_claim(struct ams_port *port, int protocol, const struct ams_endpoint *local);
+/* Undoes one claim. */
+int ams_port_release(struct ams_port *port, int protocol, const struct ams_endpoint *local);
+/* Shows a kernel socket that the caller has bound, and that proves its right
+ * to the address: the next claims that it covers use it, instead of one that
+ * the port would bind itself.  Two processes that show the same socket, or
+ * two of one user with SO_REUSEPORT, share the tuple as a group. */
+int ams_port_show(struct ams_port *port, int fd);
+/* Borrows a range of ports for outgoing connections, of TCP and UDP; their
+ * claims need no proof. */
+int ams_port_lend(struct ams_port *port, uint16_t *low, uint16_t *high);
+/* 1 if a stack on this link has the 3-tuple, 0 if none has: then it is the
+ * operating system's, if that has the address. */
+int ams_port_lookup(struct ams_port *port, int protocol, const struct ams_endpoint *address);
+
 /* ---- node: port + switch + stack --------------------------------------- */
 
 struct ams_node;

@@ -14,10 +14,11 @@
  * A frame that validation refuses is counted, and freed with the others once
  * the batch is sent; the stack's retransmission is its own affair.
  *
- * On a port that shares its link with the operating system (port.h), the stack
- * goes by the link's Ethernet address, and every address served and tuple
- * claimed in the switch is served and claimed at the port too, so that both
- * always know the same.
+ * On a link that is shared with others (port.h) the stack may have to go by
+ * the link's Ethernet address, or take its addresses from the link; and every
+ * address served and tuple claimed in the switch is served and claimed at the
+ * port too, once for each tuple, so that both always know the same.  When such
+ * a link was lost, the connections on it are lost.
  *
  * The node owns the pool that the stack and a TAP take frames from; a hub's
  * frames come from, and return to, the hub's.
@@ -31,6 +32,7 @@
 #include "io/port.h"
 #include "stack/stack.h"
 #include "switch/switch.h"
+#include "wire/bytes.h"
 
 #define NODE_STACK_PORT 0
 #define NODE_ROUNDS 4        /* batches taken from the port by one poll */
@@ -61,6 +63,39 @@ struct ams_node {
     int broken;                     /* status of a port that is gone; 0 */
     struct ams_tx tx[PORT_BURST];
 };
+
+/* ---- the stack's claim interface ------------------------------------------------- */
+
+static int node_claim(void *ctx, uint8_t protocol, const struct ams_endpoint *local)
+{
+    struct ams_node *node = ctx;
+    const struct port_ops *ops = node->port->ops;
+    int status = switch_claim(&node->sw, NODE_STACK_PORT, protocol, local);
+
+    if (status || !ops->claim || switch_claims(&node->sw, NODE_STACK_PORT, protocol, local) > 1)
+        return status;
+    status = ops->claim(node->port, protocol, local, PORT_PROVE);
+    if (status)
+        switch_release(&node->sw, NODE_STACK_PORT, protocol, local);
+    return status;
+}
+
+static void node_release(void *ctx, uint8_t protocol, const struct ams_endpoint *local)
+{
+    struct ams_node *node = ctx;
+    const struct port_ops *ops = node->port->ops;
+    int status = switch_release(&node->sw, NODE_STACK_PORT, protocol, local);
+
+    AMS_ASSERT(status == 0);
+    if (ops->release && !switch_claims(&node->sw, NODE_STACK_PORT, protocol, local))
+        ops->release(node->port, protocol, local);
+}
+
+static int node_lend(void *ctx, uint16_t *low, uint16_t *high)
+{
+    struct ams_node *node = ctx;
+    return node->port->ops->lend(node->port, low, high);
+}
 
 /* ---- construction -------------------------------------------------------------- */
 
@@ -99,30 +134,52 @@ static int node_serve(struct ams_node *node, struct port_error *error)
     return status;
 }
 
-/* Claims a tuple in the switch and, if it has to know, at the port. */
-static int node_claim(void *ctx, uint8_t protocol, const struct ams_endpoint *local)
+/* True if all configured addresses are the link's. */
+static bool node_has_addresses(const struct ams_port_identity *identity, const struct ams_stack_config *config)
 {
-    struct ams_node *node = ctx;
-    const struct port_ops *ops = node->port->ops;
-    int status = switch_claim(&node->sw, NODE_STACK_PORT, protocol, local);
-
-    if (status || !ops->claim)
-        return status;
-    status = ops->claim(node->port, protocol, local, PORT_PROVE);
-    if (status)
-        switch_release(&node->sw, NODE_STACK_PORT, protocol, local);
-    return status;
+    for (uint32_t i = 0; i < config->n_addresses; i++) {
+        uint32_t j = 0;
+        while (j < identity->n_addresses &&
+               !ip_equal(identity->addresses[j].address.ip, config->addresses[i].address.ip))
+            j++;
+        if (j == identity->n_addresses)
+            return false;
+    }
+    return true;
 }
 
-static void node_release(void *ctx, uint8_t protocol, const struct ams_endpoint *local)
+/* Makes the stack, as the link dictates.  The addresses of a configuration
+ * that has some must be among the link's.
+ * Return: NULL with *status set on failure. */
+static struct ams_stack *node_stack_new(struct ams_node *node, const struct ams_stack_config *wanted,
+                                        struct stack_link *link, int *status)
 {
-    struct ams_node *node = ctx;
-    const struct port_ops *ops = node->port->ops;
+    struct ams_stack_config config = *wanted;
+    struct ams_port_identity identity;
 
-    if (ops->release)
-        ops->release(node->port, protocol, local);
-    int status = switch_release(&node->sw, NODE_STACK_PORT, protocol, local);
-    AMS_ASSERT(status == 0);
+    memset(&identity, 0, sizeof(identity));
+    *status = ams_port_identity(node->port, &identity);
+    if (*status == -AMS_EOPNOTSUPP)
+        return stack_new(wanted, link, node->now, status);
+    if (*status)
+        return NULL;
+    memcpy(config.mac, identity.mac, 6);
+    if (identity.flags & AMS_IDENTITY_QUIET)
+        link->flags |= STACK_LINK_QUIET;
+    if (identity.flags & AMS_IDENTITY_HAIRPIN)
+        link->flags |= STACK_LINK_HAIRPIN;
+    if (identity.n_addresses && !config.n_addresses) {
+        config.addresses = identity.addresses;
+        config.n_addresses = identity.n_addresses;
+    } else if (identity.n_addresses && !node_has_addresses(&identity, wanted)) {
+        *status = -AMS_EADDRNOTAVAIL;
+        return NULL;
+    }
+    if (!config.gateway4.family)
+        config.gateway4 = identity.gateway4;
+    if (!config.gateway6.family)
+        config.gateway6 = identity.gateway6;
+    return stack_new(&config, link, node->now, status);
 }
 
 /* Makes the stack, and a switch that knows its MAC and addresses.  The stack
@@ -141,8 +198,8 @@ static int node_build(struct ams_node *node, const struct ams_stack_config *give
     link.mtu = node->port->info.mtu;
     link.caps = node->port->info.caps;
     link.pool = &node->pool;
-    link.owner = (struct ams_owner){node_claim, node_release, node};
-    node->stack = stack_new(&config, &link, node->now, &status);
+    link.owner = (struct ams_owner){node_claim, node_release, node->port->ops->lend ? node_lend : NULL, node};
+    node->stack = node_stack_new(node, &config, &link, &status);
     if (!node->stack)
         return status;
     memset(&sw, 0, sizeof(sw));
@@ -249,6 +306,10 @@ int ams_node_poll(struct ams_node *node, uint64_t now, int32_t *events, int max_
             node->broken = n;
         if (n < PORT_BURST)
             break;
+    }
+    if (node->port->lost) {
+        stack_link_lost(node->stack, node->port->lost, node->now);
+        node->port->lost = 0;
     }
     if (node->broken)
         return node->broken;

@@ -42,6 +42,9 @@ int port_status(int number)
     case EBUSY: return -AMS_EBUSY;
     case ENFILE:
     case EMFILE: return -AMS_EMFILE;
+    case EADDRINUSE: return -AMS_EADDRINUSE;
+    case EADDRNOTAVAIL: return -AMS_EADDRNOTAVAIL;
+    case EAFNOSUPPORT: return -AMS_EAFNOSUPPORT;
     case ENOBUFS: return -AMS_ENOBUFS;
     case ENETDOWN: return -AMS_ENETDOWN;
     case EOPNOTSUPP: return -AMS_EOPNOTSUPP;
@@ -157,6 +160,47 @@ int ams_port_recv(struct ams_port *port, char *buffer, size_t size, uint64_t now
     memcpy(buffer, frame->data, frame->len < size ? frame->len : size);
     frame_free(frame);
     return length;
+}
+
+/* ---- links that are shared ---------------------------------------------------- */
+
+int ams_port_identity(struct ams_port *port, struct ams_port_identity *identity)
+{
+    return port->ops->identity ? port->ops->identity(port, identity) : -AMS_EOPNOTSUPP;
+}
+
+int ams_port_claim(struct ams_port *port, int protocol, const struct ams_endpoint *local)
+{
+    if ((protocol != PROTO_TCP && protocol != PROTO_UDP) || !local->port)
+        return -AMS_EINVAL;
+    return port->ops->claim ? port->ops->claim(port, (uint8_t)protocol, local, PORT_PROVE) : -AMS_EOPNOTSUPP;
+}
+
+int ams_port_release(struct ams_port *port, int protocol, const struct ams_endpoint *local)
+{
+    if ((protocol != PROTO_TCP && protocol != PROTO_UDP) || !local->port)
+        return -AMS_EINVAL;
+    if (!port->ops->release)
+        return -AMS_EOPNOTSUPP;
+    port->ops->release(port, (uint8_t)protocol, local);
+    return 0;
+}
+
+int ams_port_show(struct ams_port *port, int fd)
+{
+    return port->ops->show ? port->ops->show(port, fd) : -AMS_EOPNOTSUPP;
+}
+
+int ams_port_lend(struct ams_port *port, uint16_t *low, uint16_t *high)
+{
+    return port->ops->lend ? port->ops->lend(port, low, high) : -AMS_EOPNOTSUPP;
+}
+
+int ams_port_lookup(struct ams_port *port, int protocol, const struct ams_endpoint *address)
+{
+    if (protocol != PROTO_TCP && protocol != PROTO_UDP)
+        return -AMS_EINVAL;
+    return port->ops->lookup ? port->ops->lookup(port, (uint8_t)protocol, address) : -AMS_EOPNOTSUPP;
 }
 
 void port_finish_csum(const struct ams_tx *tx)

@@ -36,6 +36,18 @@
  *            system can have it too: -AMS_EADDRINUSE, -AMS_EACCES as bind(2).
  *            Without, the caller has such a socket.
  *   release  undoes one claim.
+ *
+ * Links whose addresses several stacks share have more verbs; they may wait, for
+ * whoever is at the link's other end.  NULL where there is nothing to do:
+ *
+ *   identity  what the link dictates to the stack on it.
+ *   claim, release  as above; the driver knows what proof is needed.
+ *   show      a kernel socket that may prove the claims to come; duplicated.
+ *   lend      another range of ephemeral ports.
+ *   lookup    has any stack on the link this tuple?  1, 0 or a status.
+ *
+ * A driver whose link was lost sets port->lost to the status that connections
+ * end with; it gets the link back by itself, with all that was claimed.
  */
 #ifndef AMS_IO_PORT_H
 #define AMS_IO_PORT_H
@@ -65,6 +77,10 @@ struct port_ops {
     void (*unserve)(struct ams_port *port, const struct ams_endpoint *address);
     int (*claim)(struct ams_port *port, uint8_t protocol, const struct ams_endpoint *local, uint32_t flags);
     void (*release)(struct ams_port *port, uint8_t protocol, const struct ams_endpoint *local);
+    int (*identity)(struct ams_port *port, struct ams_port_identity *identity);
+    int (*show)(struct ams_port *port, int fd);
+    int (*lend)(struct ams_port *port, uint16_t *low, uint16_t *high);
+    int (*lookup)(struct ams_port *port, uint8_t protocol, const struct ams_endpoint *address);
     void (*close)(struct ams_port *port);
 };
 
@@ -74,6 +90,7 @@ struct ams_port {
     struct frame_pool *pool;  /* where rx takes frames from, unless the driver has its own */
     struct frame_pool *own;   /* set by ams_port_open(): the port's to free */
     struct ams_port_info info;
+    int lost;                 /* see above; whoever uses the port sets it back to 0 */
 };
 
 extern const struct port_ops tap_ops;

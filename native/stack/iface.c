@@ -170,6 +170,8 @@ bool iface_source(const struct ams_stack *stack, const uint8_t dst[16], uint8_t 
 void iface_start(struct ams_stack *stack, uint64_t now)
 {
     struct iface_table *table = stack->iface;
+    if (stack->link_flags & STACK_LINK_QUIET)
+        return;
     for (uint32_t i = 0; i < table->n_addrs; i++) {
         struct iface_addr *addr = &table->addrs[i];
         if (addr->state == IFACE_USABLE) {
@@ -237,7 +239,8 @@ static void add_address(struct ams_stack *stack, const uint8_t ip[16], uint8_t f
         addr->broadcast = load_be32(ip + 12) | 0xffffffffu >> prefix_len;
     addr->stack = stack;
     addr->timer.kind = STACK_TIMER_IFACE;
-    bool usable = family == AMS_IPV4 || (stack->config.flags & AMS_STACK_NO_DAD);
+    bool usable = family == AMS_IPV4 || (stack->config.flags & AMS_STACK_NO_DAD) ||
+                  (stack->link_flags & STACK_LINK_QUIET);
     addr->state = usable ? IFACE_USABLE : IFACE_TENTATIVE;
     uint32_t slot = slot_of(table, ip);
     while (table->slots[slot])
@@ -274,7 +277,7 @@ int iface_init(struct ams_stack *stack)
         const struct ams_ifaddr *from = &config->addresses[i];
         add_address(stack, from->address.ip, (uint8_t)from->address.family, from->prefix_len);
     }
-    if (stack->mtu >= IP6_MIN_MTU) { /* RFC 4291 section 2.8: each interface has one */
+    if (stack->mtu >= IP6_MIN_MTU && !(stack->link_flags & STACK_LINK_QUIET)) { /* RFC 4291 section 2.8: each interface has one */
         uint8_t ip[16];
         ipv6_link_local(ip, stack->mac);
         add_address(stack, ip, AMS_IPV6, 64);

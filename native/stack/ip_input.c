@@ -65,10 +65,11 @@ static bool accept_destination(const struct ams_stack *stack, struct ip_info *ip
     return iface_in_group(stack, ip->dst) || iface_is_broadcast(stack, ip->dst);
 }
 
-/* Our own address as the source of what came from the link: forged. */
+/* Our own address as the source of what came from the link: forged, unless
+ * others on the link have it too (whom a switch watches). */
 static bool source_forged(const struct ams_stack *stack, const struct ip_info *ip, struct ip_arrival arrival)
 {
-    return !arrival.looped && iface_owns(stack, ip->src);
+    return !arrival.looped && !(stack->link_flags & STACK_LINK_HAIRPIN) && iface_owns(stack, ip->src);
 }
 
 /* ---- IPv4 -------------------------------------------------------------------- */

@@ -168,6 +168,10 @@ static void entry_setup(struct ams_stack *stack, struct neighbor *neighbor, cons
     } else if (kind == ROUTE_LOOP) {
         memcpy(neighbor->header, stack->mac, ETH_ADDR);
         neighbor->state = NEIGHBOR_LOOP;
+    } else if (kind == ROUTE_HAIRPIN) {
+        memcpy(neighbor->header, stack->mac, ETH_ADDR);
+        neighbor->state = NEIGHBOR_FIXED;
+        neighbor->usable_until = UINT64_MAX;
     }
     struct neighbor **bucket = bucket_of(stack, ip);
     neighbor->hash_next = *bucket;

@@ -19,7 +19,7 @@
  *   STALE       yes        sent: DELAY        no
  *   DELAY       yes        sent               until PROBE
  *   PROBE       yes        sent               next solicitation
- *   FIXED       yes        sent               no (groups)
+ *   FIXED       yes        sent               no (groups, hairpins)
  *   LOOP        -          received           no (ourselves)
  *
  * Failure to resolve leads back to IDLE: the next packet tries again. */

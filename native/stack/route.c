@@ -77,7 +77,7 @@ int route_next_hop(const struct ams_stack *stack, const uint8_t dst[16], uint8_t
         return -AMS_EAFNOSUPPORT;
     memcpy(next, dst, 16);
     if (iface_may_bind(stack, dst)) {
-        *kind = ROUTE_LOOP;
+        *kind = stack->link_flags & STACK_LINK_HAIRPIN ? ROUTE_HAIRPIN : ROUTE_LOOP;
         return 0;
     }
     if (is_multicast(dst) || iface_is_broadcast(stack, dst)) {

@@ -11,6 +11,7 @@ enum route_kind {
     ROUTE_UNICAST,   /* to a neighbour, perhaps the gateway */
     ROUTE_GROUP,     /* broadcast or multicast: the MAC follows from the address */
     ROUTE_LOOP,      /* to ourselves */
+    ROUTE_HAIRPIN,   /* to an address of ours that others have too: STACK_LINK_HAIRPIN */
 };
 
 /* Finds the next hop.

@@ -153,7 +153,9 @@ static int stack_setup(struct ams_stack *stack, const struct ams_stack_config *c
 {
     stack->pool = link->pool;
     stack->caps = link->caps;
-    stack->owner = link->owner.claim ? link->owner : (struct ams_owner){claim_freely, release_freely, NULL};
+    stack->link_flags = link->flags;
+    stack->owner = link->owner.claim ? link->owner
+                                     : (struct ams_owner){.claim = claim_freely, .release = release_freely};
     stack->mtu = config->mtu ? ams_min_u32(config->mtu, link->mtu) : link->mtu;
     stack->now = now;
     stack->path_generation = 1; /* a zeroed path is never valid */
@@ -211,6 +213,12 @@ void stack_abort_all(struct ams_stack *stack, uint64_t now)
     stack->now = ams_max_u64(stack->now, now);
     stack->out_limit = UINT32_MAX; /* one RST each; nothing comes after it */
     tcp_abort_all(stack, now);
+}
+
+void stack_link_lost(struct ams_stack *stack, int status, uint64_t now)
+{
+    stack->now = ams_max_u64(stack->now, now);
+    tcp_drop_all(stack, status);
 }
 
 /* ---- received frames ---------------------------------------------------------------- */
@@ -358,6 +366,25 @@ uint64_t stack_deadline(struct ams_stack *stack)
     if (stack->out_head || stack->loop_head || stack->ready_head || tcp_output_pending(stack))
         return 0;
     return timer_wheel_deadline(&stack->wheel);
+}
+
+int stack_ephemeral(struct ams_stack *stack, bool more, uint32_t *low, uint32_t *range)
+{
+    const struct ams_owner *owner = &stack->owner;
+    struct ams_stack_config *config = &stack->config;
+
+    if (owner->lend && (more || !stack->borrowed)) {
+        int status = owner->lend(owner->ctx, &config->ephemeral_low, &config->ephemeral_high);
+        if (status < 0)
+            return status;
+        AMS_ASSERT(config->ephemeral_low && config->ephemeral_low <= config->ephemeral_high);
+        stack->borrowed = true;
+    } else if (more) {
+        return -AMS_EADDRNOTAVAIL;
+    }
+    *low = config->ephemeral_low;
+    *range = config->ephemeral_high - config->ephemeral_low + 1u;
+    return 0;
 }
 
 /* ---- what the node and the application ask ---------------------------------------------------- */

@@ -43,7 +43,16 @@ struct stack_link {
     uint32_t caps;            /* AMS_CAP_* */
     struct frame_pool *pool;  /* outlives the stack */
     struct ams_owner owner;   /* registers local 3-tuples with the switch; zero: none is needed */
+    uint32_t flags;           /* STACK_LINK_* */
 };
+
+/* Somebody else speaks for the addresses (an operating system, a switch):
+ * they are usable at once, not announced, and there is no link-local one but
+ * what is configured. */
+#define STACK_LINK_QUIET 1u
+/* Packets to our own addresses leave like any others: the port's other end
+ * knows which of the stacks that share an address has the tuple. */
+#define STACK_LINK_HAIRPIN 2u
 
 /* Counters: one X-macro row each; ams_counter_name() shows them as
  * "stack.<name>". */
@@ -252,6 +261,8 @@ struct ams_stack {
     /* IP and ICMP */
     struct ams_frame *loop_head, *loop_tail; /* frames to ourselves, not yet received */
     uint32_t loop_count;
+    uint32_t link_flags;       /* STACK_LINK_* */
+    bool borrowed;             /* config's ephemeral range was lent by the owner */
     uint32_t out_limit;        /* of out_count and loop_count */
     uint32_t icmp_tokens;      /* ICMP errors that may be sent now */
     uint64_t icmp_refilled;
@@ -292,6 +303,13 @@ void tcp_output_done(struct ams_stack *stack);
 bool tcp_output_pending(const struct ams_stack *stack);
 /* Aborts every connection: RSTs go to `out`.  Closes listeners. */
 void tcp_abort_all(struct ams_stack *stack, uint64_t now);
+/* Ends every connection with a status, without a word to the peers. */
+void tcp_drop_all(struct ams_stack *stack, int status);
+/* The range that ephemeral ports come from.
+ * @more: false at first; true when all of it was found taken: another range
+ *        takes its place, if the owner lends one
+ * Return: 0, -AMS_EADDRNOTAVAIL when there is none, or why not. */
+int stack_ephemeral(struct ams_stack *stack, bool more, uint32_t *low, uint32_t *range);
 /* Reports one ready endpoint: appends events (4 words each) and data to the
  * blob.  Returns the events written (at most 4), -1 if the blob was too full
  * for its data (it stays ready). */
@@ -311,6 +329,9 @@ struct ams_stack *stack_new(const struct ams_stack_config *config, const struct 
 void stack_free(struct ams_stack *stack);
 /* RST for every connection, into the output queue. */
 void stack_abort_all(struct ams_stack *stack, uint64_t now);
+/* The link was gone, and what the peers sent with it: every connection ends
+ * with status, nothing is sent.  Listeners and UDP endpoints stay. */
+void stack_link_lost(struct ams_stack *stack, int status, uint64_t now);
 /* Takes n frames. */
 void stack_input(struct ams_stack *stack, struct ams_frame **frames, int n, uint64_t now);
 /* Runs due timers, then fills up to n descriptors.  Their memory is valid

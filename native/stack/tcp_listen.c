@@ -213,15 +213,17 @@ static bool listener_conflicts(struct ams_stack *stack, const struct ams_endpoin
 /* Picks a free port for a listener that asked for port 0. */
 static int listener_port(struct ams_stack *stack, struct ams_endpoint *local, uint32_t flags)
 {
-    uint32_t low = stack->config.ephemeral_low;
-    uint32_t range = stack->config.ephemeral_high - low + 1u;
-    uint32_t offset = rng_below(&stack->rng, range);
-    for (uint32_t i = 0; i < range; i++) {
-        local->port = (uint16_t)(low + (offset + i) % range);
-        if (!listener_conflicts(stack, local, flags))
-            return 0;
+    uint32_t low, range;
+    int status = 0;
+    for (bool more = false; (status = stack_ephemeral(stack, more, &low, &range)) == 0; more = true) {
+        uint32_t offset = rng_below(&stack->rng, range);
+        for (uint32_t i = 0; i < range; i++) {
+            local->port = (uint16_t)(low + (offset + i) % range);
+            if (!listener_conflicts(stack, local, flags))
+                return 0;
+        }
     }
-    return -AMS_EADDRINUSE;
+    return status == -AMS_EADDRNOTAVAIL ? -AMS_EADDRINUSE : status;
 }
 
 static int listener_check(struct ams_stack *stack, struct ams_endpoint *local, uint32_t flags)

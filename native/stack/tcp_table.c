@@ -226,24 +226,26 @@ uint32_t tcp_isn(struct ams_stack *stack, const struct tcp_flow *flow, uint64_t 
 
 int tcp_ephemeral_port(struct ams_stack *stack, struct tcp_flow *flow)
 {
-    uint32_t low = stack->config.ephemeral_low;
-    uint32_t range = stack->config.ephemeral_high - low + 1u;
+    uint32_t low, range;
     uint64_t words[5];
+    int status;
     memcpy(words, flow->local_ip, 16);
     memcpy(words + 2, flow->remote_ip, 16);
     words[4] = flow->remote_port;
     /* RFC 6056 section 3.3.3: an offset per destination plus a counter; the
      * counter's place is taken by a random step, as in section 3.3.5. */
-    uint32_t offset = (uint32_t)siphash13(&stack->tcp->port_key, words, 5) + rng_below(&stack->rng, range);
-    for (uint32_t i = 0; i < range; i++) {
-        uint16_t port = (uint16_t)(low + (offset + i) % range);
-        if (tcp_flow_find(stack, flow->local_ip, port, flow->remote_ip, flow->remote_port, flow->family) ||
-            tcp_listener_find(stack, flow->local_ip, port, flow->family))
-            continue;
-        flow->local_port = port;
-        return 0;
+    for (bool more = false; (status = stack_ephemeral(stack, more, &low, &range)) == 0; more = true) {
+        uint32_t offset = (uint32_t)siphash13(&stack->tcp->port_key, words, 5) + rng_below(&stack->rng, range);
+        for (uint32_t i = 0; i < range; i++) {
+            uint16_t port = (uint16_t)(low + (offset + i) % range);
+            if (tcp_flow_find(stack, flow->local_ip, port, flow->remote_ip, flow->remote_port, flow->family) ||
+                tcp_listener_find(stack, flow->local_ip, port, flow->family))
+                continue;
+            flow->local_port = port;
+            return 0;
+        }
     }
-    return -AMS_EADDRNOTAVAIL;
+    return status;
 }
 
 /* Fills in the buffer sizes that the configuration left open: at least one

@@ -343,6 +343,19 @@ void tcp_abort_all(struct ams_stack *stack, uint64_t now)
         }
 }
 
+void tcp_drop_all(struct ams_stack *stack, int status)
+{
+    struct tcp_host *tcp = stack->tcp;
+    for (uint32_t i = 0; i < tcp->n_buckets; i++)
+        for (struct tcp_flow *flow = tcp->buckets[i], *next; flow; flow = next) {
+            next = flow->hash_next;
+            if (flow->is_tw)
+                tcp_tw_free(stack, (struct tcp_tw *)flow);
+            else
+                tcp_drop(stack, tcp_conn_of(flow), status);
+        }
+}
+
 /* ---- reports ------------------------------------------------------------------------ */
 
 /* One event's words, being filled. */

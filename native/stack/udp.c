@@ -178,16 +178,18 @@ static int bind_local(struct ams_stack *stack, struct ams_endpoint *local)
 {
     if (local->port)
         return claim(stack, local);
-    uint32_t low = stack->config.ephemeral_low;
-    uint32_t range = stack->config.ephemeral_high - low + 1u;
-    uint32_t start = rng_below(&stack->rng, range);
-    for (uint32_t i = 0; i < range; i++) {
-        local->port = (uint16_t)(low + (start + i) % range);
-        int status = claim(stack, local);
-        if (status != -AMS_EADDRINUSE)
-            return status;
+    uint32_t low, range;
+    int status;
+    for (bool more = false; (status = stack_ephemeral(stack, more, &low, &range)) == 0; more = true) {
+        uint32_t start = rng_below(&stack->rng, range);
+        for (uint32_t i = 0; i < range; i++) {
+            local->port = (uint16_t)(low + (start + i) % range);
+            status = claim(stack, local);
+            if (status != -AMS_EADDRINUSE)
+                return status;
+        }
     }
-    return -AMS_EADDRINUSE;
+    return status == -AMS_EADDRNOTAVAIL ? -AMS_EADDRINUSE : status;
 }
 
 /* True if an endpoint's family and address belong together. */

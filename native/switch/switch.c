@@ -221,6 +221,16 @@ int switch_release(struct ams_switch *sw, uint16_t port, uint8_t protocol, const
     return 0;
 }
 
+uint32_t switch_claims(const struct ams_switch *sw, uint16_t port, uint8_t protocol, const struct ams_endpoint *local)
+{
+    struct switch_tuple key;
+
+    if (switch_claim_key(&key, protocol, local))
+        return 0;
+    const struct tuple_slot *slot = tuple_find(&sw->tuples, &key, tuple_hash(&sw->tuples, &key));
+    return slot && slot->owner == port ? slot->refs : 0;
+}
+
 void switch_release_port(struct ams_switch *sw, uint16_t port)
 {
     bool again = true;

@@ -72,6 +72,8 @@ enum switch_address switch_address_kind(const struct ams_switch *sw, const uint8
  * Return: 0, -AMS_EADDRINUSE, -AMS_EADDRNOTAVAIL, -AMS_EINVAL, -AMS_ENOMEM. */
 int switch_claim(struct ams_switch *sw, uint16_t port, uint8_t protocol, const struct ams_endpoint *local);
 int switch_release(struct ams_switch *sw, uint16_t port, uint8_t protocol, const struct ams_endpoint *local);
+/* How often a port has claimed exactly this tuple. */
+uint32_t switch_claims(const struct ams_switch *sw, uint16_t port, uint8_t protocol, const struct ams_endpoint *local);
 /* Takes all that a port owns from it. */
 void switch_release_port(struct ams_switch *sw, uint16_t port);
 /* The port that owns a tuple, exactly or by wildcard; TUPLE_NOBODY. */

@@ -346,7 +346,7 @@ static void test_claims(void)
 {
     struct claims claims = {0};
     world_init(&world, plain);
-    world.host[A]->owner = (struct ams_owner){claim, release, &claims};
+    world.host[A]->owner = (struct ams_owner){.claim = claim, .release = release, .ctx = &claims};
     struct ams_endpoint any = packets_wildcard(false, 0), peer = packets_endpoint(false, 2, 9);
     int id = ams_udp_open(world.host[A], &any, NULL, 0);
     CHECK_EQ(claims.held, 1);
