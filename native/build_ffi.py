@@ -7,12 +7,18 @@ two markers: there is no second copy of any signature.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import cffi
 
 NATIVE = Path(__file__).resolve().parent
 ROOMS = ("core", "wire", "switch", "stack", "io")
+# Files that only one system can build; all others build everywhere.
+ONLY_ON = {
+    "linux": ("io/*_linux.c", "io/xdp*.c"),
+    "freebsd": ("io/*_freebsd.c",),
+}
 
 
 def declarations() -> str:
@@ -25,9 +31,13 @@ def declarations() -> str:
     return part
 
 
-def sources() -> list[str]:
-    """All C files of the module, relative to the project's root."""
-    return sorted(str(path.relative_to(NATIVE.parent)) for room in ROOMS for path in (NATIVE / room).glob("*.c"))
+def sources(platform: str = sys.platform) -> list[str]:
+    """All C files of the module for a platform (as in ``sys.platform``), relative to the project's root."""
+    others = [pattern for name, patterns in ONLY_ON.items() if not platform.startswith(name) for pattern in patterns]
+    files = [path for room in ROOMS for path in (NATIVE / room).glob("*.c")]
+    return sorted(
+        str(path.relative_to(NATIVE.parent)) for path in files if not any(path.match(pattern) for pattern in others)
+    )
 
 
 ffibuilder = cffi.FFI()

@@ -15,8 +15,6 @@
 #include "wire/checksum.h"
 #include "wire/proto.h"
 
-static const struct port_ops *const port_drivers[] = {&tap_ops, &mem_ops, &shm_ops};
-
 int port_fail(const struct port_error *error, int status, const char *format, ...)
 {
     va_list args;
@@ -58,7 +56,7 @@ static int port_unknown(const char *spec, const struct port_error *error)
     char known[128];
     size_t used = 0;
 
-    for (size_t i = 0; i < AMS_ARRAY_SIZE(port_drivers); i++) {
+    for (size_t i = 0; port_drivers[i]; i++) {
         int more = snprintf(known + used, sizeof(known) - used, "%s%s:", i ? ", " : "", port_drivers[i]->scheme);
         used = more > 0 && used + (size_t)more < sizeof(known) ? used + (size_t)more : sizeof(known) - 1;
     }
@@ -77,7 +75,7 @@ int port_open(struct ams_port **port, const struct ams_port_config *config, stru
     if (config->mtu && (config->mtu < PORT_MTU_MIN || config->mtu > PORT_MTU_MAX))
         return port_fail(error, -AMS_EINVAL, "MTU %u is out of range: %u to %u are possible", config->mtu,
                          PORT_MTU_MIN, PORT_MTU_MAX);
-    for (size_t i = 0; i < AMS_ARRAY_SIZE(port_drivers); i++) {
+    for (size_t i = 0; port_drivers[i]; i++) {
         const struct port_ops *ops = port_drivers[i];
         size_t length = strlen(ops->scheme);
         if (strncmp(spec, ops->scheme, length) == 0 && spec[length] == ':')

@@ -93,6 +93,10 @@ struct ams_port {
     int lost;                 /* see above; whoever uses the port sets it back to 0 */
 };
 
+/* The drivers of this system, NULL at the end: drivers_linux.c or
+ * drivers_freebsd.c. */
+extern const struct port_ops *const port_drivers[];
+
 extern const struct port_ops tap_ops;
 extern const struct port_ops mem_ops;
 extern const struct port_ops shm_ops;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * tap.c - `tap:NAME`: a Linux TAP device.
+ * tap.c - `tap:NAME`: frames through a TAP device.
  *
  * Theory of operation.  Each frame is one read() or write() of a virtio-net
  * header and the frame (IFF_VNET_HDR).  The header lets checksums stay
@@ -25,53 +25,33 @@
  * to take a frame; when it does (EAGAIN), the rest of the batch is copied to a
  * queue, and room() is 0 until that is empty.
  *
- * Without vnet headers (refused by the kernel, or AMS_PORT_NO_OFFLOAD) the
+ * Without vnet headers (a system that has none, or AMS_PORT_NO_OFFLOAD) the
  * port's caps are 0 and checksums are finished here if somebody asks.
  *
- * A device that is deleted gives EBADFD on read: the port is broken for good.
- * One that is down takes nothing (EIO): frames are dropped and counted.
+ * A device that is deleted breaks the port for good.  One that is down takes
+ * nothing: frames are dropped and counted.
+ *
+ * How a device is had and what its errors mean differs between systems:
+ * tap_linux.c and tap_freebsd.c.
  */
-#define _GNU_SOURCE /* struct ifreq, O_CLOEXEC under -std=c11 */
+#define _GNU_SOURCE /* writev under -std=c11 */
 
-#include "io/port.h"
-
-#include "core/status.h"
-
-#ifdef __linux__
+#include "io/tap.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/if_tun.h>
-#include <linux/virtio_net.h>
-#include <net/if.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/status.h"
+#include "io/vnet.h"
 #include "wire/proto.h"
 
-#define TAP_DEVICE "/dev/net/tun"
 #define SMALL_ROOM (FRAME_SMALL - FRAME_HEADROOM)
-#define LINEAR_MAX 4096u
 #define LONE_STREAK 16u
 #define LONE_PROBE 16u
 #define RETRY_DELAY AMS_NS_PER_MS /* no event tells when a full TAP has room again */
-
-struct tap_port {
-    struct ams_port port;
-    int fd;
-    uint32_t header;          /* bytes of virtio-net header before each frame: 0 without */
-    uint32_t lone;            /* calls in a row that found exactly one frame */
-    bool gone;                /* the device was deleted */
-    struct ams_frame *queue_head; /* what the kernel didn't take, header included */
-    struct ams_frame *queue_tail;
-    uint64_t retry_at;        /* when to try the queue again; AMS_NEVER while it is empty */
-    uint8_t linear[FRAME_HEADROOM + LINEAR_MAX]; /* a short frame on its way out */
-};
 
 static struct tap_port *tap_from(struct ams_port *port)
 {
@@ -79,19 +59,6 @@ static struct tap_port *tap_from(struct ams_port *port)
 }
 
 /* ---- receive ------------------------------------------------------------------ */
-
-/* Sets a frame's flags from its virtio-net header. */
-static void tap_describe(struct ams_frame *frame, const struct virtio_net_hdr *header)
-{
-    if (header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
-        frame->flags |= FRAME_CSUM_OK | FRAME_CSUM_PARTIAL;
-    else if (header->flags & VIRTIO_NET_HDR_F_DATA_VALID)
-        frame->flags |= FRAME_CSUM_OK;
-    if ((header->gso_type & ~VIRTIO_NET_HDR_GSO_ECN) != VIRTIO_NET_HDR_GSO_NONE) {
-        frame->flags |= FRAME_GSO;
-        frame->gso_size = header->gso_size;
-    }
-}
 
 /* Takes a frame out of the kernel's queue and drops it: the pool is dry. */
 static ssize_t tap_discard(struct tap_port *tap)
@@ -144,11 +111,8 @@ static ssize_t tap_read(struct tap_port *tap, struct ams_frame **large, struct a
         return got;
     }
     (*out)->len = length;
-    if (tap->header) {
-        struct virtio_net_hdr header;
-        memcpy(&header, start, tap->header);
-        tap_describe(*out, &header);
-    }
+    if (tap->header)
+        vnet_describe(*out, start);
     tap->port.info.rx_frames++;
     tap->port.info.rx_bytes += length;
     return got;
@@ -159,8 +123,9 @@ static int tap_rx_error(struct tap_port *tap, int number)
 {
     if (number == EAGAIN || number == EINTR)
         return 0;
-    tap->gone = true;
-    return number == EBADFD || number == EFAULT ? -AMS_ENODEV : port_status(number);
+    int status = tap_system_rx_error(number);
+    tap->gone = status != 0;
+    return status;
 }
 
 static int tap_rx(struct ams_port *port, struct ams_frame **frames, int n, uint64_t now)
@@ -194,22 +159,14 @@ static int tap_rx(struct ams_port *port, struct ams_frame **frames, int n, uint6
 
 /* ---- transmit ----------------------------------------------------------------- */
 
-/* Writes the virtio-net header of a frame in front of its head. */
-static void tap_put_header(const struct ams_tx *tx)
+/* Completes a frame for the link: the virtio-net header in front of its head,
+ * or its checksum. */
+static void tap_finish(const struct tap_port *tap, const struct ams_tx *tx)
 {
-    struct virtio_net_hdr header = {0};
-
-    if (tx->flags & TX_CSUM) {
-        header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
-        header.csum_start = tx->csum_start;
-        header.csum_offset = tx->csum_offset;
-    }
-    if (tx->gso_size) {
-        header.gso_type = tx->flags & TX_GSO4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
-        header.gso_size = tx->gso_size;
-        header.hdr_len = tx->gso_hdr_len;
-    }
-    memcpy(tx->head - sizeof(header), &header, sizeof(header));
+    if (tap->header)
+        vnet_put(tx, tx->head - tap->header);
+    else if (tx->flags & TX_CSUM)
+        port_finish_csum(tx);
 }
 
 /* Counts what became of a frame that was written.
@@ -252,10 +209,7 @@ static bool tap_write(struct tap_port *tap, const struct ams_tx *tx)
 {
     ssize_t result;
 
-    if (tap->header)
-        tap_put_header(tx);
-    else if (tx->flags & TX_CSUM)
-        port_finish_csum(tx);
+    tap_finish(tap, tx);
     do {
         if (!tx->n_frags)
             result = write(tap->fd, tx->head - tap->header, tx->head_len + tap->header);
@@ -305,10 +259,7 @@ static int tap_tx(struct ams_port *port, const struct ams_tx *tx, int n, uint64_
     tap->retry_at = now + RETRY_DELAY;
     tap_enqueue(tap, &tx[i++]);
     for (; i < n; i++) {
-        if (tap->header)
-            tap_put_header(&tx[i]);
-        else if (tx[i].flags & TX_CSUM)
-            port_finish_csum(&tx[i]);
+        tap_finish(tap, &tx[i]);
         tap_enqueue(tap, &tx[i]);
     }
     return n;
@@ -355,113 +306,10 @@ static void tap_close(struct ams_port *port)
     mem_free(tap);
 }
 
-/* Checks what the kernel would refuse, or worse, expand. */
-static int tap_check_name(const char *name, const struct port_error *error)
-{
-    size_t length = strlen(name);
-
-    if (!length)
-        return port_fail(error, -AMS_EINVAL, "a TAP port needs a device name, as in tap:ams0");
-    if (length >= IFNAMSIZ)
-        return port_fail(error, -AMS_EINVAL, "device name '%.40s' is too long: at most %d characters", name,
-                         IFNAMSIZ - 1);
-    if (strpbrk(name, "/%: \t\n") || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-        return port_fail(error, -AMS_EINVAL, "'%s' is not a device name: use letters, digits, '-', '_' and '.'", name);
-    return 0;
-}
-
-/* Explains why a TAP could not be had.  Return: the status for number. */
-static int tap_refused(const char *name, int number, const struct port_error *error)
-{
-    int status = port_status(number);
-
-    switch (number) {
-    case EPERM:
-    case EACCES:
-        return port_fail(error, status,
-                         "no permission for TAP device %s: run as root, or have root make it for you: "
-                         "ip tuntap add dev %s mode tap user $USER (and let you open " TAP_DEVICE ")", name, name);
-    case EBUSY:
-        return port_fail(error, status, "TAP device %s is used by another process", name);
-    case ENOENT:
-    case ENODEV:
-        return port_fail(error, status, TAP_DEVICE " is missing: load the tun module (modprobe tun), or give the "
-                         "container this device");
-    case EINVAL:
-        return port_fail(error, status, "%s exists, but is no TAP device (a TUN, or another kind of interface)", name);
-    default:
-        return port_fail(error, status, "cannot open TAP device %s: %s", name, strerror(number));
-    }
-}
-
-/* Attaches fd to the device, with the most features that the kernel grants.
- * Return: 0, or an errno. */
-static int tap_attach(struct tap_port *tap, const char *name, bool offload)
-{
-    static const short features[] = {IFF_VNET_HDR, IFF_VNET_HDR | IFF_MULTI_QUEUE, 0, IFF_MULTI_QUEUE};
-    struct ifreq request;
-    int number = EINVAL;
-
-    for (size_t i = offload ? 0 : 2; i < AMS_ARRAY_SIZE(features); i++) {
-        memset(&request, 0, sizeof(request));
-        memcpy(request.ifr_name, name, strlen(name));
-        request.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | features[i]);
-        if (ioctl(tap->fd, TUNSETIFF, &request) == 0) {
-            tap->header = features[i] & IFF_VNET_HDR ? sizeof(struct virtio_net_hdr) : 0;
-            return 0;
-        }
-        number = errno;
-        if (number != EINVAL) /* EINVAL: other features than the device has */
-            break;
-    }
-    return number;
-}
-
-/* Asks for checksum and segmentation offload; sets what was granted. */
-static void tap_set_offload(struct tap_port *tap)
-{
-    int size = (int)tap->header;
-    uint32_t *caps = &tap->port.info.caps;
-
-    if (!tap->header) {
-        ioctl(tap->fd, TUNSETOFFLOAD, 0ul); /* a device that somebody else used may still have it on */
-        return;
-    }
-    ioctl(tap->fd, TUNSETVNETHDRSZ, &size);
-    /* What we may send needs no agreement; what the kernel may send does. */
-    *caps = AMS_CAP_CSUM_TX | AMS_CAP_TSO4 | AMS_CAP_TSO6;
-    if (ioctl(tap->fd, TUNSETOFFLOAD, (unsigned long)(TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6)) == 0)
-        *caps |= AMS_CAP_CSUM_RX | AMS_CAP_LRO;
-    else if (ioctl(tap->fd, TUNSETOFFLOAD, (unsigned long)TUN_F_CSUM) == 0)
-        *caps |= AMS_CAP_CSUM_RX;
-}
-
-/* Reads the device's MTU and MAC.  Return: 0, or an errno. */
-static int tap_read_link(struct tap_port *tap, const char *name)
-{
-    struct ifreq request;
-    int number = 0, fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-    if (fd < 0)
-        return errno;
-    memset(&request, 0, sizeof(request));
-    memcpy(request.ifr_name, name, strlen(name));
-    if (ioctl(fd, SIOCGIFMTU, &request) == 0)
-        tap->port.info.mtu = (uint32_t)request.ifr_mtu;
-    else
-        number = errno;
-    if (ioctl(fd, SIOCGIFHWADDR, &request) == 0)
-        memcpy(tap->port.info.mac, request.ifr_hwaddr.sa_data, 6);
-    else
-        number = errno;
-    close(fd);
-    return number;
-}
-
 static int tap_open(struct ams_port **port, const char *name, const struct ams_port_config *config,
                     struct frame_pool *pool, struct port_error *error)
 {
-    int status = tap_check_name(name, error);
+    int status = tap_system_check(name, error);
     if (status)
         return status;
     struct tap_port *tap = mem_zalloc(1, sizeof(*tap));
@@ -470,16 +318,13 @@ static int tap_open(struct ams_port **port, const char *name, const struct ams_p
     tap->port.ops = &tap_ops;
     tap->port.pool = pool;
     tap->retry_at = AMS_NEVER;
-    tap->fd = open(TAP_DEVICE, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-    int number = tap->fd < 0 ? errno : tap_attach(tap, name, !(config->flags & AMS_PORT_NO_OFFLOAD));
-    if (!number) {
-        tap_set_offload(tap);
-        number = tap_read_link(tap, name);
-    }
+    tap->fd = -1;
+    int number = tap_system_open(tap, name, !(config->flags & AMS_PORT_NO_OFFLOAD));
     if (number) {
         tap_close(&tap->port);
-        return tap_refused(name, number, error);
+        return tap_system_refused(name, number, error);
     }
+    AMS_ASSERT(tap->header == 0 || tap->header == VNET_HEADER);
     if (config->mtu)
         tap->port.info.mtu = config->mtu;
     tap->port.info.fd = tap->fd;
@@ -497,16 +342,3 @@ const struct port_ops tap_ops = {
     .deadline = tap_deadline,
     .close = tap_close,
 };
-
-#else
-
-static int tap_open(struct ams_port **port, const char *name, const struct ams_port_config *config,
-                    struct frame_pool *pool, struct port_error *error)
-{
-    (void)port, (void)name, (void)config, (void)pool;
-    return port_fail(error, -AMS_EOPNOTSUPP, "tap: ports are not supported on this system; mem: ports are");
-}
-
-const struct port_ops tap_ops = {.scheme = "tap", .open = tap_open};
-
-#endif

@@ -7,6 +7,9 @@
 #include "check.h"
 #include "io/tap.c"
 
+#include <linux/virtio_net.h> /* the kernel's word on what ours must be */
+#include <sys/socket.h>
+
 #include "wire/bytes.h"
 
 struct pair {
