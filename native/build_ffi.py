@@ -16,7 +16,7 @@ NATIVE = Path(__file__).resolve().parent
 ROOMS = ("core", "wire", "switch", "stack", "io")
 # Files that only one system can build; all others build everywhere.
 ONLY_ON = {
-    "linux": ("io/*_linux.c", "io/xdp*.c"),
+    "linux": ("io/*_linux.c", "io/xdp*.c", "io/bpf*.c", "io/netlink.c"),
     "freebsd": ("io/*_freebsd.c",),
 }
 

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "core/status.h"
+#include "io/pages.h"
 #include "io/port.h"
 
 #define REGION_LINK 96u
@@ -279,7 +280,7 @@ struct ring_link ring_region_link(const struct ring_region *region)
 void ring_region_discard(struct ring_region *region)
 {
     if (region->base)
-        madvise(region->base, region->size, MADV_REMOVE); /* where it fails, the pages stay until all have unmapped them */
+        pages_discard(region->base, region->size);
 }
 
 void ring_region_close(struct ring_region *region)
