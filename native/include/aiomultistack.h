@@ -397,6 +397,12 @@ int ams_tcp_get_info(struct ams_stack *stack, int id, struct ams_tcp_info *out, 
 /* Lists endpoints of all kinds into out[0..max); returns how many there are. */
 int ams_stack_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_t now);
 
+/* Looks for contradictions in the state of all connections: sequence numbers,
+ * scoreboard, queues, timers.  Returns NULL, or what is wrong with the first
+ * that has one.  For tests, and for those who change the engine: it looks at
+ * everything.  Call it between the stack's own calls. */
+const char *ams_stack_check(struct ams_stack *stack);
+
 /* ---- UDP ---------------------------------------------------------------- */
 
 /* Binds (and, if remote is not NULL, connects) a UDP endpoint; its id.

@@ -120,7 +120,13 @@ struct tcp_rec {
 #define REC_FIN 8u            /* the last sequence number is the FIN's */
 #define REC_EVER_RETRANS 16u  /* no RTT sample (Karn) */
 
-struct tcp_run;
+/* Received data out of order, contiguous (tcp_reass.c). */
+struct tcp_run {
+    uint32_t seq;
+    uint32_t end;             /* one past the last byte, FIN not counted */
+    bool fin;                 /* the FIN follows at end */
+    struct ams_frame *head, *tail;
+};
 
 enum tcp_ca_state { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
 

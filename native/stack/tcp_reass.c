@@ -25,13 +25,6 @@
 #define COALESCE_SMALL 512u
 #define COALESCE_QUEUED 65536u
 
-struct tcp_run {
-    uint32_t seq;
-    uint32_t end;             /* one past the last byte, FIN not counted */
-    bool fin;                 /* the FIN follows at end */
-    struct ams_frame *head, *tail;
-};
-
 /* Appends payload to the in-order queue. */
 static void queue_append(struct tcp_conn *conn, struct ams_frame *frame)
 {

@@ -128,6 +128,9 @@ class Host:
         for id_, bits, aux, length in zip(*[iter(words)] * 4, strict=True):
             offset += self._dispatch(id_, bits, aux, length, offset)
         self.deadline = lib.ams_node_flush(self.node, self.world.now)
+        if self.world.checked:
+            wrong = lib.ams_stack_check(self.stack)
+            assert wrong == ffi.NULL, ffi.string(wrong).decode()
         return count > 0
 
     def _dispatch(self, id_: int, bits: int, aux: int, length: int, offset: int) -> int:
@@ -242,6 +245,7 @@ class World:
         self.now = START
         self.hosts: list[Host] = []
         self.wires: list[Wire] = []
+        self.checked = True  # look for contradictions after each step
         self.hub = lib.ams_hub_new(seed, mtu, 0 if offload else lib.AMS_HUB_NO_OFFLOAD)
         assert self.hub != ffi.NULL
         if impairment:

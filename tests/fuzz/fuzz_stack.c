@@ -10,13 +10,17 @@
  * listens, connects, sends, reads and closes as records tell it.
  *
  * What is checked beyond the sanitizers: time always advances the timers
- * (no deadline in the past stays), descriptors add up, and when the stack is
- * freed no frame is left.
+ * (no deadline in the past stays), descriptors add up, no connection
+ * contradicts itself (ams_stack_check), bytes keep their place, and when the
+ * stack is freed no frame is left.  Bytes have their place by content: each
+ * payload byte, whichever way it goes, is a function of its sequence number,
+ * so that a byte that is sent or queued in the wrong place is seen.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "packets.h"
-#include "stack/stack.h"
+#include "stack/tcp.h"
 #include "wire/checksum.h"
 
 #define FUZZ_ASSERT(condition) ((condition) ? (void)0 : abort())
@@ -42,6 +46,21 @@ struct fuzz {
     int tcp[IDS];             /* connections that we know of */
     int udp;
 };
+
+/* The payload byte at a sequence number. */
+static uint8_t pattern(uint32_t seq)
+{
+    return (uint8_t)(seq * 167 + 13);
+}
+
+/* Is this payload what it must be, from seq on? */
+static bool in_place(const uint8_t *data, uint32_t len, uint32_t seq)
+{
+    for (uint32_t i = 0; i < len; i++)
+        if (data[i] != pattern(seq + i))
+            return false;
+    return true;
+}
 
 /* ---- input ---------------------------------------------------------------------- */
 
@@ -177,6 +196,8 @@ static void do_segment(struct fuzz *fuzz)
     tcp_emit(&tcp, frame + l4);
     if (options & 128)
         take_bytes(fuzz, frame + l4 + TCP_HEADER, header - TCP_HEADER); /* the fuzzer's own options */
+    for (uint32_t i = l4 + header; i < len; i++)
+        frame[i] = pattern(tcp.seq + !!(tcp.flags & TCP_SYN) + i - l4 - header);
     set_checksum(frame, len, v6, PROTO_TCP, TCP_CSUM_OFFSET);
     inject(fuzz, frame, len, 0);
 }
@@ -263,6 +284,7 @@ static void observe(struct fuzz *fuzz, const struct ams_tx *tx)
     if (len < l4 || load_be16(frame + 12) == ETHERTYPE_ARP || frame[ETH_HEADER + (v6 ? 6 : 9)] != PROTO_TCP)
         return;
     FUZZ_ASSERT(tcp_parse(frame + l4, len - l4, &tcp));
+    FUZZ_ASSERT(in_place(frame + l4 + tcp.header_len, len - l4 - tcp.header_len, tcp.seq + !!(tcp.flags & TCP_SYN)));
     fuzz->their_next[v6] = tcp.seq + len - l4 - tcp.header_len + !!(tcp.flags & TCP_SYN) + !!(tcp.flags & TCP_FIN);
     if (tcp.flags & TCP_ACK)
         fuzz->their_ack[v6] = tcp.ack;
@@ -273,6 +295,25 @@ static void observe(struct fuzz *fuzz, const struct ams_tx *tx)
 static void remember(struct fuzz *fuzz, int id)
 {
     fuzz->tcp[(unsigned)id % IDS] = id;
+}
+
+/* Every connection is at one with itself, and its received bytes are in their places. */
+static void check_connections(struct fuzz *fuzz)
+{
+    const char *wrong = ams_stack_check(fuzz->stack);
+    if (wrong)
+        fprintf(stderr, "%s\n", wrong);
+    FUZZ_ASSERT(!wrong);
+    for (int i = 0; i < IDS; i++) {
+        struct tcp_conn *conn = (struct tcp_conn *)sock_find(fuzz->stack, fuzz->tcp[i], SOCK_TCP);
+        if (!conn)
+            continue;
+        uint32_t seq = conn->rcv_nxt - !!(conn->flags & CONN_FIN_RECEIVED) - conn->rcv_queued;
+        for (const struct ams_frame *frame = conn->rcv_head; frame; frame = frame->next) {
+            FUZZ_ASSERT(in_place(frame->data, frame->len, seq));
+            seq += frame->len;
+        }
+    }
 }
 
 static void poll_stack(struct fuzz *fuzz)
@@ -298,6 +339,7 @@ static void poll_stack(struct fuzz *fuzz)
                 remember(fuzz, events[4 * i]);
         if (sent == 0 && n == 0) {
             FUZZ_ASSERT(stack_deadline(fuzz->stack) > fuzz->now); /* or a loop would spin */
+            check_connections(fuzz);
             return;
         }
     }
@@ -316,10 +358,16 @@ static void do_connect(struct fuzz *fuzz)
 
 static void do_send(struct fuzz *fuzz)
 {
-    static const char data[70000];
+    static uint8_t bytes[70000];
     uint8_t how = take8(fuzz);
     uint32_t length = take8(fuzz) * (how & 16 ? 256u : 4u);
     int id = fuzz->tcp[how % IDS];
+    const struct tcp_conn *conn = (const struct tcp_conn *)sock_find(fuzz->stack, id, SOCK_TCP);
+    if (!bytes[0])
+        for (uint32_t i = 0; i < sizeof(bytes); i++)
+            bytes[i] = pattern(i);
+    /* The pattern repeats after 256 bytes: begin where the stream goes on. */
+    const char *data = (const char *)bytes + (conn ? conn->snd_end & 0xff : 0);
     if (how & 32)
         ams_tcp_send_ref(fuzz->stack, id, data, length);
     else
