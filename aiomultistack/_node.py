@@ -297,11 +297,11 @@ def _stack_config(config: Config, keep: list[Any]) -> Any:
 
 def _seed(config: Config) -> list[int]:
     """Two words of seed: random, or made from the configured one and the addresses (two nodes with the same
-    seed must not have the same MAC)."""
+    seed must not have the same MAC; one whose MAC is given doesn't depend on its port's name)."""
     if config.seed is None:
         raw = os.urandom(16)
     else:
-        text = f"{config.seed}|{config.port}|{','.join(config.addresses)}"
+        text = f"{config.seed}|{config.mac or config.port}|{','.join(config.addresses)}"
         raw = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return [int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:], "little")]
 

@@ -2,13 +2,19 @@
 
 The selector never waits: when no descriptor is ready it moves the clock to the loop's next timer.  The engine gets
 the same clock, so that a ``mem:`` hub with delays and losses runs as fast as the machine can, and with a seed it
-runs the same way each time.  While an executor works (name resolution does), time stands still.
+runs the same way each time.
+
+Other threads live in real time.  While an executor works (name resolution does), time stands still.  What a thread
+hands over with `call_soon_threadsafe`, the executors' results among it, waits until nothing else is left to do at
+this instant, so that the moment of its arrival makes no difference.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import selectors
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,6 +35,12 @@ class VirtualSelector(selectors.BaseSelector):
         self.now_ns = _START
         #: While it isn't 0, time stands still and the selector waits truly.
         self.held = 0
+        #: Called when nothing is left to do at this instant; true if it found something.
+        self.on_idle: Callable[[], bool] | None = None
+        #: Called when nothing will ever be runnable by itself; may raise.
+        self.on_stalled: Callable[[], None] | None = None
+        #: Called before the clock moves, with the nanoseconds to come; may raise.
+        self.on_advance: Callable[[int], None] | None = None
 
     def now(self) -> int:
         """Virtual time in nanoseconds."""
@@ -36,14 +48,21 @@ class VirtualSelector(selectors.BaseSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What is ready now; if nothing is, `timeout` seconds pass at once.  Without a timeout it waits truly."""
-        if self.held and (timeout is None or timeout > 0):
-            return self._real.select(None)
         ready = self._real.select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
-        if timeout is None:
+        if self.on_idle is not None and self.on_idle():
+            return []
+        if self.held:
             return self._real.select(None)
-        self.now_ns += max(1, round(timeout * 1e9))
+        if timeout is None:
+            if self.on_stalled is not None:
+                self.on_stalled()
+            return self._real.select(None)
+        step = max(1, round(timeout * 1e9))
+        if self.on_advance is not None:
+            self.on_advance(step)
+        self.now_ns += step
         return []
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -72,12 +91,32 @@ class VirtualLoop(SelectorLoop):
 
     def __init__(self, node: Node, selector: VirtualSelector) -> None:
         self._virtual = selector
+        self._inbox: deque[asyncio.Handle] = deque()
+        selector.on_idle = self._take_inbox
         super().__init__(node, selector)
         self._clock_resolution = 1e-9
 
     def time(self) -> float:
         """Virtual seconds."""
         return self._virtual.now_ns / 1e9
+
+    def call_soon_threadsafe(  # type: ignore[override]  # without type variables
+        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """`loop.call_soon_threadsafe()`: runs when nothing else is left to do at this instant."""
+        self._check_closed()  # type: ignore[attr-defined]
+        handle = asyncio.Handle(callback, args, self, context)
+        self._inbox.append(handle)
+        self._write_to_self()  # type: ignore[attr-defined]
+        return handle
+
+    def _take_inbox(self) -> bool:
+        """Makes what other threads have handed over runnable."""
+        if not self._inbox:
+            return False
+        while self._inbox:
+            self._ready.append(self._inbox.popleft())  # type: ignore[attr-defined]
+        return True
 
     def run_in_executor(  # type: ignore[override]  # without type variables
         self, executor: Any, func: Callable[..., Any], *args: Any
