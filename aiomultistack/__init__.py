@@ -17,6 +17,7 @@ from ._hub import Hub
 from ._loop import Loop, Multistack
 from ._node import EndpointInfo, Node
 from ._server import Server
+from ._shadow import ShadowSocket, socket
 from ._socket import StackSocket
 
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ __all__ = [
     "PortError",
     "PortPermissionError",
     "Server",
+    "ShadowSocket",
     "StackSocket",
     "new_event_loop",
     "run",
+    "socket",
 ]
 
 __version__ = "0.1.0"

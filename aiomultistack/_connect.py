@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     import ssl
 
     from ._loop import Loop
+    from ._sockets import SocketMethods
 
 if sys.version_info < (3, 11):
     ExceptionGroup: Any = None
 
-__all__ = ["AddressInfo", "TLSOptions", "connect_any", "open_transport"]
+__all__ = ["AddressInfo", "TLSOptions", "check_timeouts", "connect_any", "open_transport"]
 
 #: A row of getaddrinfo().
 AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]
@@ -53,6 +54,13 @@ class TLSOptions:
             "ssl_shutdown_timeout": self.shutdown_timeout,
         }
         return {name: value for name, value in values.items() if value is not None}
+
+
+def check_timeouts(tls: TLSOptions) -> None:
+    """Raises ValueError for time-outs without TLS, as asyncio does."""
+    for name, value in (("handshake", tls.handshake_timeout), ("shutdown", tls.shutdown_timeout)):
+        if value is not None and not tls.context:
+            raise ValueError(f"ssl_{name}_timeout is only meaningful with ssl")
 
 
 async def connect_any(
@@ -168,7 +176,11 @@ def _interleave(infos: list[AddressInfo], first: int) -> list[AddressInfo]:
 
 
 async def open_transport(
-    loop: Loop, conduit: Conduit, factory: Callable[[], asyncio.BaseProtocol], tls: TLSOptions
+    loop: SocketMethods,
+    conduit: Conduit,
+    factory: Callable[[], asyncio.BaseProtocol],
+    tls: TLSOptions,
+    server_side: bool = False,
 ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
     """Gives a connection its protocol and transport, and waits until both are ready."""
     context = contextvars.copy_context()
@@ -182,6 +194,7 @@ async def open_transport(
                 protocol,
                 tls.context,
                 waiter,
+                server_side=server_side,
                 server_hostname=tls.server_hostname,
                 handshake_timeout=tls.handshake_timeout,
                 shutdown_timeout=tls.shutdown_timeout,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import errno
+import os
 import socket
 import warnings
 from asyncio import transports
@@ -12,14 +14,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ._addresses import SockAddr
-from ._node import EAGAIN, check_status, endpoint, ffi, lib, sockaddr, status_error
-from ._pump import CLOSED, NOBODY, READABLE, RELEASED, Pump
+from ._endpoints import DATAGRAM_MAX, Datagrams
+from ._node import EAGAIN, endpoint, ffi, lib, sockaddr, status_error
+from ._pump import CLOSED, NOBODY, READABLE, RELEASED
 from ._socket import StackSocket
 from ._transport import wake
 
 __all__ = ["DatagramTransport"]
 
-_DATAGRAM_MAX = 65535  # bytes; no UDP datagram is longer
 _BATCH = 64  # datagrams that one event may deliver before others get their turn
 
 
@@ -27,21 +29,26 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
     """A UDP endpoint of the user-space stack."""
 
     __slots__ = (
-        "__weakref__", "_closing", "_conn_lost", "_context", "_from", "_id", "_on_data", "_peername", "_protocol",
-        "_pump", "_queue", "_queued", "_retrying", "_run", "_socket", "_sockname", "_stack",
+        "__weakref__", "_broadcast", "_closing", "_conn_lost", "_context", "_from", "_held", "_id", "_on_data",
+        "_peername", "_protocol",
+        "_pump", "_queue", "_queued", "_retrying", "_run", "_socket", "_sockname", "_stack", "_started",
     )  # fmt: skip
 
     _loop: asyncio.AbstractEventLoop
 
     def __init__(
-        self, pump: Pump, protocol: asyncio.DatagramProtocol, local: SockAddr | None, remote: SockAddr | None
+        self,
+        datagrams: Datagrams,
+        protocol: asyncio.DatagramProtocol,
+        broadcast: bool,
+        waiter: asyncio.Future[None],
     ) -> None:
+        pump = datagrams.pump
         super().__init__(None, pump.loop)
-        self._closing = True  # until the engine has made the endpoint
-        self._id = check_status(
-            lib.ams_udp_open(pump.stack, endpoint(local), endpoint(remote), 0),
-        )
         self._closing = False
+        self._sockname = datagrams.addresses()[0]
+        self._id, self._peername, self._held = datagrams.release()
+        self._broadcast = broadcast
         self._conn_lost = 0
         self._pump = pump
         self._stack = pump.stack
@@ -52,13 +59,13 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
         self._queue: deque[tuple[bytes, SockAddr | None]] = deque()
         self._queued = 0
         self._retrying = False
+        self._started = False
         self._from = ffi.new("struct ams_endpoint *")
-        self._peername = remote
-        name = ffi.new("struct ams_endpoint *")
-        check_status(lib.ams_udp_local(self._stack, self._id, name))
-        self._sockname = sockaddr(name)
         self._socket: StackSocket | None = None
         pump.attach(self._id, self)
+        self._loop.call_soon(protocol.connection_made, self, context=self._context)
+        self._loop.call_soon(self._start, context=self._context)
+        self._loop.call_soon(wake, waiter)
 
     def __repr__(self) -> str:
         state = "closing" if self._closing else "open"
@@ -68,12 +75,12 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
         if not getattr(self, "_closing", True):
             _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
 
-    def _open(self, waiter: asyncio.Future[None]) -> None:
-        """connection_made(), soon."""
-        assert self._protocol is not None
-        self._loop.call_soon(self._protocol.connection_made, self, context=self._context)
-        self._loop.call_soon(wake, waiter)
-        self._pump.kick()
+    def _start(self) -> None:
+        """Receives what has come before there was a transport, and from here on what comes."""
+        self._started = True
+        while self._held and not self._closing and self._protocol is not None:
+            self._pass_on(*self._held.popleft())
+        self._receive()
 
     # ---- what users ask -----------------------------------------------------------------------------------
 
@@ -130,6 +137,10 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
 
     def _send(self, data: bytes, addr: SockAddr | None) -> bool:
         """Gives the engine a datagram; False if its queue is full."""
+        if addr is not None and not self._broadcast and addr[0] in self._pump.node.broadcasts:
+            if self._protocol is not None:
+                self._protocol.error_received(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+            return True
         status = lib.ams_udp_send(self._stack, self._id, endpoint(addr), data, len(data), self._pump.node.now())
         self._pump.touch()
         if status == EAGAIN:
@@ -160,7 +171,7 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
     # ---- receiving ----------------------------------------------------------------------------------------
 
     def _event(self, bits: int, aux: int, data: bytes) -> None:
-        if bits & READABLE:
+        if bits & READABLE and self._started:
             self._run(self._receive)
         if bits & CLOSED and aux < 0 and not self._conn_lost:
             self._fatal_error(status_error(aux), "Fatal read error on datagram transport")
@@ -172,20 +183,27 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
         for _ in range(_BATCH):
             if self._closing or self._protocol is None:
                 return
-            length = lib.ams_udp_recv(self._stack, self._id, source, scratch, _DATAGRAM_MAX)
+            length = lib.ams_udp_recv(self._stack, self._id, source, scratch, DATAGRAM_MAX)
             if length == EAGAIN:
                 return
-            try:
-                if length < 0:
-                    self._protocol.error_received(status_error(length))
-                else:
-                    address = sockaddr(source)
-                    self._protocol.datagram_received(view[:length], address)  # type: ignore[arg-type]
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as exc:
-                self._fatal_error(exc, "Fatal error: protocol.datagram_received() call failed.")
+            if length < 0:
+                self._pass_on(status_error(length), None)
+            else:
+                self._pass_on(view[:length], sockaddr(source))
         self._loop.call_soon(self._receive, context=self._context)
+
+    def _pass_on(self, data: bytes | OSError, address: SockAddr | None) -> None:
+        """Calls the protocol with a datagram or an error; what it raises is fatal."""
+        assert self._protocol is not None
+        try:
+            if isinstance(data, OSError):
+                self._protocol.error_received(data)
+            else:
+                self._protocol.datagram_received(data, address)  # type: ignore[arg-type]
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal error: protocol.datagram_received() call failed.")
 
     # ---- the end ------------------------------------------------------------------------------------------
 

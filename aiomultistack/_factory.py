@@ -34,6 +34,8 @@ def _uvloop_class() -> type[Loop] | None:
     class UvloopLoop(Loop, uvloop.Loop):  # type: ignore[misc]  # one signature for all versions
         """Our loop over uvloop's."""
 
+        _base_lacks_methods = True
+
     return UvloopLoop
 
 

@@ -20,7 +20,6 @@ import asyncio
 import functools
 import ipaddress
 import socket
-import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +27,16 @@ from . import _control, _tls
 from ._addresses import SockAddr, is_loopback, is_wildcard, numeric
 from ._conduit import Conduit
 from ._config import Config
-from ._connect import AddressInfo, TLSOptions, connect_any, open_transport
+from ._connect import AddressInfo, TLSOptions, check_timeouts, connect_any, open_transport
 from ._datagram import DatagramTransport
+from ._endpoints import Acceptor, Datagrams
 from ._linger import linger
 from ._node import EndpointInfo, Node
 from ._pump import Pump
-from ._sendfile import sendfile
+from ._selector import datagram_endpoint
 from ._server import Server, ServerOptions, listen_on
+from ._shadow import hand_over
+from ._sockets import SocketMethods
 
 if TYPE_CHECKING:
     import ssl as ssl_module
@@ -88,7 +90,7 @@ class Multistack:
         return sum(node.frames for node in self.nodes)
 
 
-class Loop(asyncio.AbstractEventLoop):
+class Loop(SocketMethods):
     """The part of our event loops that doesn't depend on the loop underneath."""
 
     #: The user-space stack: counters, connections, configuration.
@@ -97,7 +99,6 @@ class Loop(asyncio.AbstractEventLoop):
     def __init__(self, node: Node, *args: Any) -> None:
         super().__init__(*args)
         self.multistack = Multistack(self, node.config)
-        self._conduits: weakref.WeakKeyDictionary[socket.socket, Conduit] = weakref.WeakKeyDictionary()
         self._pumps: list[Pump] = []
         try:
             self._pumps.append(Pump(self, node))
@@ -123,7 +124,6 @@ class Loop(asyncio.AbstractEventLoop):
             finally:
                 for pump in self._pumps:
                     pump.close()
-                self._conduits.clear()
         super().close()
 
     # ---- whose address is it ------------------------------------------------------------------------------
@@ -147,6 +147,11 @@ class Loop(asyncio.AbstractEventLoop):
         if len(address) > 3 and address[3]:
             return []
         return [pump for pump in self._pumps if pump.node.owns(address)]
+
+    def _listens_on_host(self, address: tuple[Any, ...]) -> bool:
+        """True if a bind on an address of the stack is one on the system's stack too."""
+        shared = is_wildcard(address[0]) or is_loopback(address[0])
+        return shared and self.multistack.config.host_stack == "also"
 
     async def _resolve(self, address: tuple[Any, ...], kind: int, family: int, proto: int, flags: int) -> list[Any]:
         """Rows of getaddrinfo(), without asking it for what is a number already."""
@@ -185,15 +190,11 @@ class Loop(asyncio.AbstractEventLoop):
         tls = TLSOptions(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         base: Any = super().create_connection
         if sock is not None:
-            conduit = self._conduits.pop(sock, None) if host is None and port is None else None
-            if conduit is None:
+            conduit = self._endpoint(sock) if host is None and port is None else None
+            if not isinstance(conduit, Conduit):
                 return await base(protocol_factory, host, port, sock=sock, **tls.arguments())  # type: ignore[no-any-return]
-            try:
-                _check_tls(tls, None)
-            except ValueError:
-                conduit.abort()
-                raise
-            sock.close()
+            tls = _check_tls(tls, None)
+            hand_over(sock)
             return await open_transport(self, conduit, protocol_factory, tls)
         infos: list[AddressInfo] = []
         if host is not None or port is not None:
@@ -237,14 +238,6 @@ class Loop(asyncio.AbstractEventLoop):
             transport, protocol, sslcontext, server_side=server_side, server_hostname=server_hostname, **options
         )
 
-    async def sendfile(
-        self, transport: Any, file: Any, offset: int = 0, count: int | None = None, *, fallback: bool = True
-    ) -> int:
-        """`loop.sendfile()`."""
-        if _tls.is_ours(transport):
-            return await sendfile(self, transport, file, offset, count, fallback)
-        return await super().sendfile(transport, file, offset, count, fallback=fallback)
-
     # ---- create_server ------------------------------------------------------------------------------------
 
     async def create_server(  # type: ignore[override]  # one signature for all versions of Python
@@ -268,9 +261,7 @@ class Loop(asyncio.AbstractEventLoop):
         """`loop.create_server()`: on the user-space stack where the addresses are its own."""
         if isinstance(ssl, bool):
             raise TypeError("ssl argument must be an SSLContext or None")
-        for name, value in (("handshake", ssl_handshake_timeout), ("shutdown", ssl_shutdown_timeout)):
-            if value is not None and ssl is None:
-                raise ValueError(f"ssl_{name}_timeout is only meaningful with ssl")
+        check_timeouts(TLSOptions(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout))
         options = ServerOptions(
             protocol_factory, backlog, ssl, ssl_handshake_timeout, ssl_shutdown_timeout, reuse_address is not False,
             bool(keep_alive),
@@ -295,7 +286,7 @@ class Loop(asyncio.AbstractEventLoop):
             await pump.between_batches()
         server = Server(self, options)
         try:
-            self._listen(server, stack)
+            self._listen(server, stack, sock)
             await self._listen_on_host(server, base, addresses, stack, sock)
         except BaseException:
             server.close()
@@ -313,9 +304,12 @@ class Loop(asyncio.AbstractEventLoop):
         )
         return list(dict.fromkeys(row[4] for infos in rows for row in infos))
 
-    def _listen(self, server: Server, addresses: list[SockAddr]) -> None:
+    def _listen(self, server: Server, addresses: list[SockAddr], sock: socket.socket | None) -> None:
         """Listens on addresses of the user-space stack."""
-        done = [listen_on(server, self._pumps_at(address), address) for address in addresses]
+        acceptor = None if sock is None else self._endpoint(sock)
+        if not isinstance(acceptor, Acceptor):
+            acceptor = None
+        done = [listen_on(server, self._pumps_at(address), address, acceptor) for address in addresses]
         if not any(done):
             raise OSError(f"could not bind on any address out of {addresses!r}")
 
@@ -335,61 +329,10 @@ class Loop(asyncio.AbstractEventLoop):
             elif server._listeners:
                 server._listeners[0].kernel_socket = sock
             return
-        wanted = [address for address in addresses if address not in stack or (also and is_wildcard(address[0]))]
+        wanted = [address for address in addresses if address not in stack or self._listens_on_host(address)]
         for address in wanted:
             name = f"{address[0]}%{address[3]}" if len(address) == 4 and address[3] else address[0]
             server._parts.append(await base(name, address[1]))
-
-    # ---- kernel sockets that libraries make themselves ----------------------------------------------------
-
-    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        """`loop.sock_connect()`: a TCP socket's connection is opened on the user-space stack if that routes it."""
-        if sock.type == socket.SOCK_STREAM and sock.family in _INET:
-            local = sock.getsockname()
-            rows = await self._resolve(address[:2], sock.type, sock.family, sock.proto, 0) if address[2:] == () else []
-            remote = rows[0][4] if rows else address
-            pump = self._pump_to(remote, local)
-            if pump is not None:
-                await self._stack_connect(sock, pump, remote, local)
-                return
-        await super().sock_connect(sock, address)
-
-    async def _base_sock_connect(self, sock: socket.socket, address: Any) -> None:
-        await super().sock_connect(sock, address)
-
-    async def _stack_connect(self, sock: socket.socket, pump: Pump, remote: SockAddr, local: SockAddr) -> None:
-        """Opens the connection that a kernel socket was to have, and remembers whose it is."""
-        conduit = await Conduit.connect(pump, remote, local if local[1] else None)
-        self._conduits[sock] = conduit
-        weakref.finalize(sock, _abandon, conduit).atexit = False
-
-    def _conduit_of(self, sock: Any) -> Conduit | None:
-        return self._conduits.get(sock) if self._conduits else None
-
-    async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
-        """`loop.sock_recv()`."""
-        conduit = self._conduit_of(sock)
-        if conduit is None:
-            return await super().sock_recv(sock, nbytes)
-        return await conduit.recv(nbytes)
-
-    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
-        """`loop.sock_recv_into()`."""
-        conduit = self._conduit_of(sock)
-        if conduit is None:
-            return await super().sock_recv_into(sock, buf)
-        with memoryview(buf).cast("B") as view:
-            data = await conduit.recv(len(view))
-            view[: len(data)] = data
-        return len(data)
-
-    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
-        """`loop.sock_sendall()`."""
-        conduit = self._conduit_of(sock)
-        if conduit is None:
-            await super().sock_sendall(sock, data)
-        else:
-            await conduit.sendall(data)
 
     # ---- datagrams ----------------------------------------------------------------------------------------
 
@@ -408,6 +351,17 @@ class Loop(asyncio.AbstractEventLoop):
     ) -> tuple[asyncio.DatagramTransport, asyncio.DatagramProtocol]:
         """`loop.create_datagram_endpoint()`."""
         pairs: list[tuple[Pump, SockAddr | None, SockAddr | None]] = []
+        if sock is not None and not (
+            local_addr or remote_addr or family or proto or flags or reuse_port or allow_broadcast
+        ):
+            datagrams = await self._datagrams_of(sock)
+            if isinstance(datagrams, Datagrams):
+                self._check_socket(sock)
+                broadcast = socket.socket.getsockopt(sock, socket.SOL_SOCKET, socket.SO_BROADCAST)
+                hand_over(sock)
+                return await self._datagram_transport(datagrams, protocol_factory, bool(broadcast))
+            if self._base_lacks_methods and sock.family not in (*_INET, socket.AF_UNIX):
+                return await datagram_endpoint(self, protocol_factory, sock)
         if sock is None and (local_addr or remote_addr) and family in (0, *_INET):
             pairs = await self._datagram_pairs(local_addr, remote_addr, family, proto, flags)
         if not pairs:
@@ -422,20 +376,31 @@ class Loop(asyncio.AbstractEventLoop):
         for pump, local, remote in pairs:
             await pump.between_batches()
             try:
-                transport = DatagramTransport(pump, protocol_factory(), local, remote)
+                datagrams = Datagrams(pump, local, remote)
             except OSError as exc:
                 error = error or exc
                 continue
-            waiter = self.create_future()
-            transport._open(waiter)
-            try:
-                await waiter
-            except BaseException:
-                transport.close()
-                raise
-            return transport, transport.get_protocol()
+            return await self._datagram_transport(datagrams, protocol_factory, bool(allow_broadcast))
         assert error is not None
         raise error
+
+    async def _datagram_transport(
+        self, datagrams: Datagrams, protocol_factory: Callable[[], asyncio.DatagramProtocol], broadcast: bool
+    ) -> tuple[asyncio.DatagramTransport, asyncio.DatagramProtocol]:
+        """Makes an endpoint a transport, and waits until its protocol is told."""
+        try:
+            protocol = protocol_factory()
+        except BaseException:
+            datagrams.close()
+            raise
+        waiter = self.create_future()
+        transport = DatagramTransport(datagrams, protocol, broadcast, waiter)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            raise
+        return transport, protocol
 
     async def _datagram_pairs(
         self, local_addr: Any, remote_addr: Any, family: int, proto: int, flags: int
@@ -472,9 +437,7 @@ def _check_tls(tls: TLSOptions, host: str | None) -> TLSOptions:
         if not host:
             raise ValueError("You must set server_hostname when using ssl without a host")
         tls = TLSOptions(tls.context, host, tls.handshake_timeout, tls.shutdown_timeout)
-    for name, value in (("handshake", tls.handshake_timeout), ("shutdown", tls.shutdown_timeout)):
-        if value is not None and not tls.context:
-            raise ValueError(f"ssl_{name}_timeout is only meaningful with ssl")
+    check_timeouts(tls)
     return tls
 
 
@@ -489,10 +452,3 @@ def _socket_addresses(sock: socket.socket) -> list[SockAddr]:
         return []
     address: SockAddr = sock.getsockname()
     return [address] if address[1] else []
-
-
-def _abandon(conduit: Conduit) -> None:
-    """A kernel socket went away without its connection having been adopted."""
-    loop = conduit.pump.loop
-    if conduit.usable and not loop.is_closed():
-        loop.call_soon_threadsafe(conduit.close)

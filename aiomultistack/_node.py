@@ -165,6 +165,8 @@ class Node:
         self.pointer: Any = ffi.gc(out[0], lib.ams_node_free)
         self.stack: Any = lib.ams_node_stack(self.pointer)
         self._counter_names = _counter_names()
+        #: IPv4 addresses that only sockets with SO_BROADCAST may send to.
+        self.broadcasts = _broadcasts(config)
 
     @property
     def closed(self) -> bool:
@@ -293,6 +295,14 @@ def _stack_config(config: Config, keep: list[Any]) -> Any:
     stack.ephemeral_low, stack.ephemeral_high = config.ephemeral_ports
     stack.flags = 0 if config.dad else lib.AMS_STACK_NO_DAD
     return stack
+
+
+def _broadcasts(config: Config) -> frozenset[str]:
+    networks = [ipaddress.ip_interface(text).network for text in config.addresses]
+    return frozenset(
+        ["255.255.255.255"]
+        + [str(network[-1]) for network in networks if network.version == 4 and network.prefixlen < 31]
+    )
 
 
 def _seed(config: Config) -> list[int]:

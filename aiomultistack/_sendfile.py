@@ -8,11 +8,12 @@ of the application's, which learns nothing of the pauses.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ._transport import Transport
 
-__all__ = ["sendfile"]
+__all__ = ["check_file", "send_blocks", "sendfile"]
 
 BLOCK = 1 << 18  # bytes read at once
 
@@ -27,32 +28,58 @@ async def sendfile(
     """
     if transport.is_closing():
         raise RuntimeError("Transport is closing")
-    _check(file, offset, count)
+    check_file(file, offset, count)
     if not fallback:
         if isinstance(transport, Transport):
             raise asyncio.SendfileNotAvailableError("the user-space stack has no descriptor for the kernel's sendfile")
         raise RuntimeError(f"fallback is disabled and native sendfile is not supported for transport {transport!r}")
+    protocol = _Diversion(loop, transport)
+
+    async def write(data: bytes) -> None:
+        await protocol.drain()
+        if transport.is_closing():
+            raise ConnectionError("Connection closed by peer")
+        transport.write(data)
+
+    try:
+        total = await send_blocks(loop, file, offset, count, write)
+        await protocol.drain()
+        return total
+    finally:
+        protocol.restore()
+
+
+async def send_blocks(
+    loop: asyncio.AbstractEventLoop,
+    file: Any,
+    offset: int,
+    count: int | None,
+    send: Callable[[bytes], Awaitable[None]],
+) -> int:
+    """Reads blocks of a file in the default executor and sends them; returns how many bytes were sent."""
     if offset:
         file.seek(offset)
     total = 0
-    protocol = _Diversion(loop, transport)
     try:
         while count is None or total < count:
             size = BLOCK if count is None else min(BLOCK, count - total)
             data = await loop.run_in_executor(None, file.read, size)
             if not data:
                 break
-            await protocol.drain()
-            if transport.is_closing():
-                raise ConnectionError("Connection closed by peer")
-            transport.write(data)
+            await send(data)
             total += len(data)
-        await protocol.drain()
         return total
     finally:
         if total > 0 and hasattr(file, "seek"):
             file.seek(offset + total)
-        protocol.restore()
+
+
+def _is_paused(transport: Any) -> bool:
+    """True if a transport has told its protocol to pause writing."""
+    paused = getattr(transport, "_protocol_paused", None)
+    if paused is None:  # uvloop's doesn't say
+        return bool(transport.get_write_buffer_size() > transport.get_write_buffer_limits()[1])
+    return bool(paused)
 
 
 class _Diversion(asyncio.Protocol):
@@ -63,7 +90,7 @@ class _Diversion(asyncio.Protocol):
         self._transport = transport
         self._protocol = transport.get_protocol()
         self._was_reading = transport.is_reading()
-        self._was_paused = transport._protocol_paused
+        self._was_paused = _is_paused(transport)
         self._paused = self._was_paused
         self._waiter: asyncio.Future[None] | None = None
         transport.pause_reading()
@@ -104,7 +131,7 @@ class _Diversion(asyncio.Protocol):
             self._protocol.resume_writing()
 
 
-def _check(file: Any, offset: int, count: int | None) -> None:
+def check_file(file: Any, offset: int, count: int | None) -> None:
     """Raises what asyncio raises for bad arguments."""
     if "b" not in getattr(file, "mode", "b"):
         raise ValueError("file should be opened in binary mode")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from . import _tls
 from ._addresses import SockAddr
 from ._conduit import Conduit
+from ._endpoints import Acceptor
 from ._node import STATUS, check_status, endpoint, ffi, lib, sockaddr
 from ._pump import NOBODY, Pump
 from ._socket import StackSocket
@@ -50,17 +51,23 @@ class Listener:
 
     __slots__ = ("_backlog", "_context", "_id", "_pump", "_server", "_waiting", "kernel_socket", "serving", "sockname")
 
-    def __init__(self, pump: Pump, address: SockAddr, server: Server, options: ServerOptions) -> None:
+    def __init__(
+        self, pump: Pump, address: SockAddr, server: Server, options: ServerOptions, acceptor: Acceptor | None = None
+    ) -> None:
         flags = (lib.AMS_LISTEN_V6ONLY if ":" in address[0] else 0) | (
             lib.AMS_LISTEN_REUSEADDR if options.reuse_address else 0
         )
         backlog = max(options.backlog, pump.node.config.backlog)
-        self._id = check_status(lib.ams_tcp_listen(pump.stack, endpoint(address), backlog, flags))
+        self._waiting: list[Conduit] = []
+        if acceptor is None:
+            self._id = check_status(lib.ams_tcp_listen(pump.stack, endpoint(address), backlog, flags))
+        else:
+            self._id, waiting = acceptor.release()
+            self._waiting.extend(waiting)
         self._pump = pump
         self._server = server
         self._context = contextvars.copy_context()
         self._backlog = backlog
-        self._waiting: list[Conduit] = []
         self.serving = False
         self.kernel_socket: socket.socket | None = None
         pump.attach(self._id, self)
@@ -98,7 +105,7 @@ class Listener:
 
     def _hold(self, number: int) -> None:
         """Not serving yet: the connection waits, as in a backlog."""
-        conduit = Conduit(self._pump, number)
+        conduit = Conduit(self._pump, number, connected=True)
         self._waiting = [waiting for waiting in self._waiting if waiting.usable]
         if len(self._waiting) < self._backlog:
             self._waiting.append(conduit)
@@ -176,11 +183,13 @@ class Server(asyncio.AbstractServer):
 
     # ---- making -------------------------------------------------------------------------------------------
 
-    def _listen(self, pump: Pump, address: SockAddr) -> bool:
-        """Adds a listener; False if the stack has no address of that family."""
+    def _listen(self, pump: Pump, address: SockAddr, acceptor: Acceptor | None = None) -> bool:
+        """Adds a listener, or takes one over; False if the stack has no address of that family."""
         assert self._listeners is not None
+        if acceptor is not None and acceptor.pump is not pump:
+            acceptor = None
         try:
-            self._listeners.append(Listener(pump, address, self, self._options))
+            self._listeners.append(Listener(pump, address, self, self._options, acceptor))
         except OSError as error:
             if error.errno in [lib.ams_status_errno(status) for status in _SKIPPED]:
                 return False
@@ -323,15 +332,17 @@ def _nothing() -> None:
     """Stands for the methods that servers have since Python 3.13."""
 
 
-def listen_on(server: Server, pumps: Iterable[Pump], address: SockAddr) -> bool:
+def listen_on(
+    server: Server, pumps: Iterable[Pump], address: SockAddr, acceptor: Acceptor | None = None
+) -> bool:
     """Listens on an address of one or several nodes; False if none has its family.
 
-    A wildcard with port 0 takes the same port on all nodes.
+    A wildcard with port 0 takes the same port on all nodes.  acceptor: what listens there already.
     """
     port = address[1]
     done = False
     for pump in pumps:
-        if server._listen(pump, (address[0], port, *address[2:])):
+        if server._listen(pump, (address[0], port, *address[2:]), acceptor):
             done = True
             assert server._listeners is not None
             name = server._listeners[-1].sockname

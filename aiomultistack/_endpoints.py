@@ -1,0 +1,298 @@
+"""What the stack has in place of a kernel's listening socket and of its UDP socket.
+
+Together with `Conduit`, which stands for a connected one, these are what a `ShadowSocket` asks when the program
+calls a method of it.  None of their methods blocks: they raise BlockingIOError, as a non-blocking socket does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections import deque
+from typing import Any
+
+from ._addresses import SockAddr
+from ._conduit import Conduit, would_block
+from ._node import EAGAIN, check_status, endpoint, ffi, lib, sockaddr, status_error
+from ._pump import CLOSED, NOBODY, READABLE, RELEASED, Pump
+from ._readiness import Readiness
+from ._socket import StackSocket
+
+__all__ = ["Acceptor", "Datagrams"]
+
+DATAGRAM_MAX = 65535  # bytes; no UDP datagram is longer
+
+
+class _Endpoint(Readiness):
+    """What the two have in common."""
+
+    __slots__ = ("__weakref__", "_id", "_socket", "_sockname")
+
+    def __init__(self, pump: Pump) -> None:
+        super().__init__(pump)
+        self._id = -1
+        self._sockname: SockAddr | None = None
+        self._socket: StackSocket | None = None
+
+    @property
+    def usable(self) -> bool:
+        """True while the engine has the endpoint."""
+        return self._id >= 0
+
+    def addresses(self) -> tuple[SockAddr | None, SockAddr | None]:
+        """Local and remote socket address."""
+        return self._sockname, None
+
+    def take_error(self) -> int:
+        """SO_ERROR."""
+        return 0
+
+    def _run(self, callback: Any, *args: Any) -> Any:
+        return callback(*args)
+
+    def _on_data(self, data: bytes) -> None:
+        """Data doesn't come with the batch."""
+
+    def _event(self, bits: int, aux: int, data: bytes) -> None:
+        if bits & (READABLE | CLOSED | RELEASED):
+            self._wake()
+
+    def _fatal_error(self, exc: BaseException, message: str) -> None:
+        self._id = -1
+        self._wake()
+
+    def _detach(self) -> None:
+        self._id = -1
+        self._wake()
+
+    def _forget(self) -> int:
+        """Takes the id out of the pump's table; the id, -1 if there is none any more."""
+        self.unwatch_all()
+        number, self._id = self._id, -1
+        if number >= 0 and self.pump.stack is not None:
+            self.pump.endpoints[number] = NOBODY
+            return number
+        return -1
+
+    def _closed(self) -> OSError:
+        return OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+class Acceptor(_Endpoint):
+    """A listener for `loop.sock_accept()`."""
+
+    __slots__ = ("_backlog", "_waiting")
+
+    kind = socket.SOCK_STREAM
+
+    def __init__(self, pump: Pump, address: SockAddr, backlog: int) -> None:
+        super().__init__(pump)
+        flags = (lib.AMS_LISTEN_V6ONLY if ":" in address[0] else 0) | lib.AMS_LISTEN_REUSEADDR
+        self._backlog = max(backlog, pump.node.config.backlog)
+        self._waiting: deque[Conduit] = deque()
+        self._id = check_status(lib.ams_tcp_listen(pump.stack, endpoint(address), self._backlog, flags))
+        name = ffi.new("struct ams_endpoint *")
+        lib.ams_tcp_local(pump.stack, self._id, name)
+        self._sockname = sockaddr(name)
+        pump.attach(self._id, self)
+
+    @property
+    def socket(self) -> StackSocket:
+        """Address and options."""
+        if self._socket is None:
+            self._socket = StackSocket(
+                self.pump.node, lambda: self._id, lambda: self._sockname, lambda: None, listener=True
+            )
+        return self._socket
+
+    def _accept(self, number: int) -> None:
+        """A new connection; called within the batch."""
+        conduit = Conduit(self.pump, number, connected=True)
+        self._waiting = deque(waiting for waiting in self._waiting if waiting.usable)
+        if len(self._waiting) < self._backlog:
+            self._waiting.append(conduit)
+        else:
+            conduit.abort()
+        self._wake()
+
+    def readable(self) -> bool:
+        """True if accept() has something to return or to raise."""
+        return bool(self._waiting) or self._id < 0
+
+    def writable(self) -> bool:
+        """Never: there is nothing to send."""
+        return False
+
+    def accept(self) -> Conduit:
+        """The connection that has waited longest."""
+        if self._waiting:
+            return self._waiting.popleft()
+        raise would_block() if self._id >= 0 else self._closed()
+
+    def release(self) -> tuple[int, deque[Conduit]]:
+        """Hands the listener over to a server: its id, and the connections that wait."""
+        if self._id < 0:
+            raise self._closed()
+        return self._forget(), self._waiting
+
+    def recv(self, size: int, peek: bool = False) -> bytes:
+        """Raises OSError (ENOTCONN)."""
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    recvfrom: Any = recv
+
+    def send(self, data: Any) -> int:
+        """Raises OSError (ENOTCONN)."""
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    def sendto(self, data: Any, address: Any) -> int:
+        """Raises OSError (ENOTCONN)."""
+        return self.send(data)
+
+    def shutdown(self, how: int) -> None:
+        """Stops listening, as Linux does."""
+        self.close()
+
+    def close(self) -> None:
+        """Stops listening; connections that nobody has accepted are reset.  Idempotent."""
+        for conduit in self._waiting:
+            conduit.abort()
+        self._waiting.clear()
+        number = self._forget()
+        if number >= 0:
+            lib.ams_tcp_close(self.pump.stack, number)
+            self.pump.touch()
+        self._wake()
+
+
+class Datagrams(_Endpoint):
+    """A UDP endpoint for `loop.sock_recvfrom()` and its kind."""
+
+    __slots__ = ("_error", "_from", "_held", "_peername", "broadcast")
+
+    kind = socket.SOCK_DGRAM
+
+    def __init__(self, pump: Pump, local: SockAddr | None, remote: SockAddr | None) -> None:
+        super().__init__(pump)
+        #: SO_BROADCAST.
+        self.broadcast = False
+        self._held: deque[tuple[bytes, SockAddr | None]] = deque()
+        self._error: OSError | None = None
+        self._from = ffi.new("struct ams_endpoint *")
+        self._open(local, remote)
+
+    def _open(self, local: SockAddr | None, remote: SockAddr | None) -> None:
+        self._id = check_status(lib.ams_udp_open(self.pump.stack, endpoint(local), endpoint(remote), 0))
+        self._peername = remote
+        name = ffi.new("struct ams_endpoint *")
+        lib.ams_udp_local(self.pump.stack, self._id, name)
+        self._sockname = sockaddr(name)
+        self.pump.attach(self._id, self)
+
+    @property
+    def socket(self) -> StackSocket:
+        """Addresses and options."""
+        if self._socket is None:
+            self._socket = StackSocket(
+                self.pump.node, lambda: self._id, lambda: self._sockname, lambda: self._peername, socket.SOCK_DGRAM
+            )
+        return self._socket
+
+    def addresses(self) -> tuple[SockAddr | None, SockAddr | None]:
+        """Local and remote socket address."""
+        return self._sockname, self._peername
+
+    def connect(self, remote: SockAddr) -> None:
+        """Gives the endpoint a peer, or another one; what others have sent is dropped."""
+        local = self._sockname
+        if self._id < 0:
+            raise self._closed()
+        lib.ams_udp_close(self.pump.stack, self._id)
+        self.pump.endpoints[self._id] = NOBODY
+        self._held.clear()
+        self._open(local, remote)
+
+    def _pull(self) -> bool:
+        """Takes the next datagram or error from the engine; True if there is one."""
+        if self._held or self._error is not None or self._id < 0:
+            return True
+        scratch = self.pump.scratch
+        length = lib.ams_udp_recv(self.pump.stack, self._id, self._from, scratch, DATAGRAM_MAX)
+        if length == EAGAIN:
+            return False
+        if length < 0:
+            self._error = status_error(length)
+        else:
+            self._held.append((self.pump.scratch_view[:length], sockaddr(self._from)))
+        return True
+
+    def readable(self) -> bool:
+        """True if recvfrom() has something to return or to raise."""
+        return self._pull()
+
+    def writable(self) -> bool:
+        """Always, as far as one can tell before trying."""
+        return True
+
+    def take_error(self) -> int:
+        """SO_ERROR: the errno of an ICMP error, once."""
+        self._pull()
+        error, self._error = self._error, None
+        return 0 if error is None else error.errno or errno.EIO
+
+    def recvfrom(self, size: int, peek: bool = False) -> tuple[bytes, SockAddr | None]:
+        """The next datagram, cut to size, and who sent it."""
+        if not self._pull():
+            raise would_block()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        if not self._held:
+            raise self._closed()
+        data, address = self._held[0] if peek else self._held.popleft()
+        return data[:size], address
+
+    def recv(self, size: int, peek: bool = False) -> bytes:
+        """The next datagram, cut to size."""
+        return self.recvfrom(size, peek)[0]
+
+    def sendto(self, data: Any, address: SockAddr | None) -> int:
+        """Sends a datagram; its length."""
+        if self._id < 0:
+            raise self._closed()
+        if not self.broadcast and (address or self._peername or ("",))[0] in self.pump.node.broadcasts:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        raw = bytes(data)
+        status = lib.ams_udp_send(self.pump.stack, self._id, endpoint(address), raw, len(raw), self.pump.node.now())
+        self.pump.touch()
+        if status == EAGAIN:
+            self.pump.loop.call_soon(self._wake)  # after the flush that makes room
+            raise would_block()
+        check_status(status)
+        return len(raw)
+
+    def send(self, data: Any) -> int:
+        """Sends a datagram to the peer; its length."""
+        if self._peername is None:
+            raise OSError(errno.EDESTADDRREQ, os.strerror(errno.EDESTADDRREQ))
+        return self.sendto(data, None)
+
+    def shutdown(self, how: int) -> None:
+        """Raises OSError (ENOTCONN) without a peer, and does nothing with one."""
+        if self._peername is None:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    def release(self) -> tuple[int, SockAddr | None, deque[tuple[bytes, SockAddr | None]]]:
+        """Hands the endpoint over to a transport: its id, its peer, and the datagrams that wait."""
+        if self._id < 0:
+            raise self._closed()
+        return self._forget(), self._peername, self._held
+
+    def close(self) -> None:
+        """Closes the endpoint; idempotent."""
+        number = self._forget()
+        if number >= 0:
+            lib.ams_udp_close(self.pump.stack, number)
+            self.pump.touch()
+        self._wake()

@@ -1,0 +1,394 @@
+"""Sockets of the kernel's that the user-space stack serves.
+
+Theory of operation
+-------------------
+Libraries make kernel sockets themselves, bind or connect them, and pass them to the loop: ``sock_connect``,
+``sock_accept``, ``create_server(sock=)``.  When the address is the stack's, the loop opens an endpoint of the stack
+and makes the socket its *shadow*: the object's class is changed to a subclass of its own, `ShadowSocket`, whose
+methods ask the endpoint (a `Conduit`, `Acceptor` or `Datagrams`).  So whoever holds the object is told the truth:
+addresses, options, shutdown, and non-blocking recv and send for those who use `loop.add_reader()`.
+
+The kernel's socket stays open underneath for as long as the object is.  It is what `fileno()` returns, it holds the
+port that it was bound to against other programs, and it carries no data.  Closing the object, or losing it, closes
+the endpoint.  Which endpoint belongs to which object is kept beside them, because a change of class cannot add
+attributes.  A duplicate shares the endpoint; `detach()` leaves it with the descriptor, known by the kernel's number
+of the socket (its inode), until another object for that descriptor comes to the loop.
+
+An endpoint is the event loop's: other threads may close a socket, nothing else.
+
+`aiomultistack.socket()` makes sockets that are shadows from the start, and that may be bound to addresses that the
+kernel doesn't have (`IP_FREEBIND`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import os
+import socket as socket_module
+import weakref
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ._addresses import SockAddr
+from ._conduit import Conduit
+from ._endpoints import Acceptor, Datagrams
+
+if TYPE_CHECKING:
+    from ._sockets import SocketMethods
+
+__all__ = [
+    "Endpoint", "ShadowSocket", "bound_address", "endpoint_at", "endpoint_of", "free_bind", "hand_over", "make_shadow",
+    "shadow", "socket",
+]  # fmt: skip
+
+Endpoint: TypeAlias = Conduit | Acceptor | Datagrams
+
+_IP_FREEBIND = getattr(socket_module, "IP_FREEBIND", 15)  # linux/in.h
+_BROADCAST = (socket_module.SOL_SOCKET, socket_module.SO_BROADCAST)
+_SO_BUF_LOCK = 72  # asm-generic/socket.h, Linux 5.14: 1 SO_SNDBUF, 2 SO_RCVBUF has been set
+
+#: The endpoint of each shadow, what happens when it is closed or lost, and how many shadows an endpoint has.
+_endpoints: weakref.WeakKeyDictionary[Any, Endpoint] = weakref.WeakKeyDictionary()
+_endings: weakref.WeakKeyDictionary[Any, weakref.finalize[Any, Any]] = weakref.WeakKeyDictionary()
+_users: weakref.WeakKeyDictionary[Endpoint, int] = weakref.WeakKeyDictionary()
+#: The shadow of each descriptor, and endpoints whose descriptor has lost its object, by inode.
+_by_fd: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+_detached: dict[int, Endpoint] = {}
+
+
+class _Shadow:
+    """The methods of a shadow; a mixin, so that it fits over subclasses of `socket.socket` too."""
+
+    __slots__ = ()
+
+    # ---- addresses ----------------------------------------------------------------------------------------
+
+    def getsockname(self: Any) -> Any:
+        """The local address."""
+        endpoint = _endpoints.get(self)
+        return super().getsockname() if endpoint is None else endpoint.socket.getsockname()  # type: ignore[misc]
+
+    def getpeername(self: Any) -> Any:
+        """The remote address."""
+        endpoint = _endpoints.get(self)
+        return super().getpeername() if endpoint is None else endpoint.socket.getpeername()  # type: ignore[misc]
+
+    def listen(self: Any, *backlog: int) -> None:
+        """Listens; on the user-space stack at once if its loop runs, else when the loop is first asked."""
+        super().listen(*backlog)  # type: ignore[misc]
+        loop = _running_loop()
+        if loop is not None and not isinstance(_endpoints.get(self), Acceptor):
+            loop._adopt_listener(self, *backlog)
+
+    def accept(self: Any) -> tuple[Any, Any]:
+        """The next connection and its peer's address; BlockingIOError if there is none."""
+        endpoint = _endpoints.get(self)
+        if endpoint is None:
+            return super().accept()  # type: ignore[misc,no-any-return]
+        if not isinstance(endpoint, Acceptor):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        conduit = endpoint.accept()
+        return shadow(conduit, self.family), conduit.addresses()[1]
+
+    def connect(self: Any, address: Any) -> None:
+        """Connects; a TCP connection takes time: BlockingIOError (EINPROGRESS), it is open when it is writable."""
+        number = self.connect_ex(address)
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    def connect_ex(self: Any, address: Any) -> int:
+        """As connect(), but returns the errno."""
+        loop = _running_loop()
+        if loop is None:
+            return super().connect_ex(address)  # type: ignore[misc,no-any-return]
+        number = loop._connect_shadow(self, address)
+        return super().connect_ex(address) if number is None else number  # type: ignore[misc]
+
+    # ---- data ---------------------------------------------------------------------------------------------
+
+    def recv(self: Any, bufsize: int, flags: int = 0) -> bytes:
+        """Receives; BlockingIOError if there is nothing."""
+        endpoint = _endpoints.get(self)
+        if endpoint is None:
+            return super().recv(bufsize, flags)  # type: ignore[misc,no-any-return]
+        return endpoint.recv(bufsize, bool(flags & socket_module.MSG_PEEK))
+
+    def recvfrom(self: Any, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
+        """Receives, with the sender's address."""
+        endpoint = _endpoints.get(self)
+        if endpoint is None:
+            return super().recvfrom(bufsize, flags)  # type: ignore[misc,no-any-return]
+        return endpoint.recvfrom(bufsize, bool(flags & socket_module.MSG_PEEK))
+
+    def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        """Receives into a buffer; the number of bytes."""
+        return self.recvfrom_into(buffer, nbytes, flags)[0]  # type: ignore[no-any-return]
+
+    def recvfrom_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+        """Receives into a buffer, with the sender's address."""
+        endpoint = _endpoints.get(self)
+        if endpoint is None:
+            return super().recvfrom_into(buffer, nbytes, flags)  # type: ignore[misc,no-any-return]
+        with memoryview(buffer).cast("B") as view:
+            data, address = endpoint.recvfrom(nbytes or len(view), bool(flags & socket_module.MSG_PEEK))
+            view[: len(data)] = data
+        return len(data), address
+
+    def send(self: Any, data: Any, flags: int = 0) -> int:
+        """Sends what there is room for; BlockingIOError if there is none."""
+        endpoint = _endpoints.get(self)
+        return super().send(data, flags) if endpoint is None else endpoint.send(data)  # type: ignore[misc]
+
+    def sendall(self: Any, data: Any, flags: int = 0) -> None:
+        """Sends everything, or raises BlockingIOError in the middle of it, as non-blocking sockets do."""
+        endpoint = _endpoints.get(self)
+        if endpoint is None:
+            super().sendall(data, flags)  # type: ignore[misc]
+            return
+        view = memoryview(data).cast("B")
+        while view:
+            view = view[endpoint.send(view) :]
+
+    def sendto(self: Any, data: Any, *arguments: Any) -> int:
+        """Sends a datagram."""
+        endpoint = _endpoints.get(self)
+        if endpoint is None:
+            return super().sendto(data, *arguments)  # type: ignore[misc,no-any-return]
+        return endpoint.sendto(data, arguments[-1])
+
+    def sendmsg(self: Any, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None) -> int:
+        """Sends several buffers as one."""
+        endpoint = _endpoints.get(self)
+        if endpoint is None:
+            return super().sendmsg(buffers, ancdata, flags, address)  # type: ignore[misc,no-any-return]
+        data = b"".join(bytes(buffer) for buffer in buffers)
+        return endpoint.send(data) if address is None else endpoint.sendto(data, address)
+
+    def recvmsg(self: Any, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> tuple[bytes, list[Any], int, Any]:
+        """Receives; there is never any ancillary data."""
+        endpoint = _endpoints.get(self)
+        if endpoint is None:
+            return super().recvmsg(bufsize, ancbufsize, flags)  # type: ignore[misc,no-any-return]
+        data, address = endpoint.recvfrom(bufsize, bool(flags & socket_module.MSG_PEEK))
+        return data, [], 0, address
+
+    def shutdown(self: Any, how: int) -> None:
+        """Ends one direction or both."""
+        endpoint = _endpoints.get(self)
+        if endpoint is None:
+            super().shutdown(how)  # type: ignore[misc]
+        else:
+            endpoint.shutdown(how)
+
+    # ---- options ------------------------------------------------------------------------------------------
+
+    def getsockopt(self: Any, level: int, optname: int, *buflen: int) -> Any:
+        """The endpoint's option, or the kernel's socket's if it is none that the stack has."""
+        endpoint = _endpoints.get(self)
+        if endpoint is None:
+            return super().getsockopt(level, optname, *buflen)  # type: ignore[misc]
+        if (level, optname) == (socket_module.SOL_SOCKET, socket_module.SO_ERROR):
+            return endpoint.take_error()
+        try:
+            return endpoint.socket.getsockopt(level, optname, *buflen)
+        except OSError as error:
+            if error.errno != errno.ENOPROTOOPT:
+                raise
+        return super().getsockopt(level, optname, *buflen)  # type: ignore[misc]
+
+    def setsockopt(self: Any, level: int, optname: int, *value: Any) -> None:
+        """Sets an option of the endpoint, or of the kernel's socket if the stack doesn't have it."""
+        endpoint = _endpoints.get(self)
+        if isinstance(endpoint, Datagrams) and (level, optname) == _BROADCAST:
+            endpoint.broadcast = bool(value[0])
+        elif endpoint is not None:
+            try:
+                endpoint.socket.setsockopt(level, optname, *value)
+                return
+            except OSError as error:
+                if error.errno != errno.ENOPROTOOPT:
+                    raise
+        super().setsockopt(level, optname, *value)  # type: ignore[misc]
+
+    # ---- the end ------------------------------------------------------------------------------------------
+
+    def _real_close(self: Any, *arguments: Any) -> None:
+        _let_go(self)
+        super()._real_close(*arguments)  # type: ignore[misc]
+
+    def detach(self: Any) -> int:
+        """Gives the descriptor away, and the endpoint with it."""
+        endpoint = _endpoints.pop(self, None)
+        if endpoint is not None:
+            _endings.pop(self).detach()
+            _detached[os.fstat(self.fileno()).st_ino] = endpoint
+        return super().detach()  # type: ignore[misc,no-any-return]
+
+    def dup(self: Any) -> Any:
+        """A duplicate; the endpoint is closed with the last of them."""
+        copy = super().dup()  # type: ignore[misc]
+        endpoint = _endpoints.get(self)
+        if endpoint is not None:
+            _bind(copy, endpoint)
+        return copy
+
+
+class ShadowSocket(_Shadow, socket_module.socket):
+    """A `socket.socket` that the user-space stack serves."""
+
+    __slots__ = ()
+
+
+@functools.lru_cache(maxsize=64)
+def _shadow_class(kind: type) -> type:
+    """The shadow's class of a subclass of `socket.socket`."""
+    if kind is socket_module.socket:
+        return ShadowSocket
+    return type(kind.__name__, (_Shadow, kind), {"__slots__": (), "__module__": kind.__module__})
+
+
+def socket(
+    family: int = socket_module.AF_INET, type: int = socket_module.SOCK_STREAM, proto: int = 0
+) -> ShadowSocket:
+    """A new socket that may be bound and connected to addresses of the user-space stack.
+
+    To be used with the methods of an event loop of ours, such as `loop.sock_connect()` and
+    `loop.create_server(sock=)`, or with `loop.add_reader()`; its own methods never block.  Addresses that are not the
+    stack's are the kernel's, as with any socket.  Raises what `socket.socket()` raises.
+    """
+    made = ShadowSocket(family, type, proto)
+    free_bind(made)
+    return made
+
+
+def free_bind(sock: socket_module.socket) -> None:
+    """Lets a socket be bound to addresses that the kernel doesn't have, where the system knows how."""
+    with contextlib.suppress(OSError):
+        socket_module.socket.setsockopt(sock, socket_module.IPPROTO_IP, _IP_FREEBIND, 1)
+
+
+# ---- which endpoint is whose ------------------------------------------------------------------------------
+
+
+def endpoint_of(sock: Any) -> Endpoint | None:
+    """The endpoint that serves a socket; None if the kernel does."""
+    if isinstance(sock, _Shadow):
+        found = _endpoints.get(sock)
+        if found is not None:
+            return found
+    if _detached and isinstance(sock, socket_module.socket) and sock.fileno() >= 0:
+        found = _detached.pop(os.fstat(sock.fileno()).st_ino, None)
+        if found is not None:
+            _become(sock)
+            _bind(sock, found, 0)
+            return found
+    return None
+
+
+def endpoint_at(fileobj: Any) -> Endpoint | None:
+    """The endpoint of what `loop.add_reader()` takes: a socket, or the descriptor of one."""
+    if not isinstance(fileobj, int):
+        return endpoint_of(fileobj)
+    sock = _by_fd.get(fileobj) if _by_fd else None
+    return _endpoints.get(sock) if sock is not None and sock.fileno() == fileobj else None
+
+
+def make_shadow(sock: socket_module.socket, endpoint: Endpoint) -> None:
+    """Has an endpoint serve a socket from here on; options that were set on the socket are set on the endpoint."""
+    if isinstance(endpoint, Datagrams):
+        endpoint.broadcast = bool(socket_module.socket.getsockopt(sock, *_BROADCAST))
+    else:
+        _copy_options(sock, endpoint)
+    _become(sock)
+    _bind(sock, endpoint)
+
+
+def shadow(endpoint: Endpoint, family: int) -> ShadowSocket:
+    """A new socket object for an endpoint."""
+    made = ShadowSocket(family, endpoint.kind)
+    made.setblocking(False)
+    _bind(made, endpoint)
+    return made
+
+
+def _become(sock: Any) -> None:
+    if not isinstance(sock, _Shadow):
+        kind: Any = type(sock)
+        sock.__class__ = _shadow_class(kind)
+
+
+def _bind(sock: Any, endpoint: Endpoint, count: int = 1) -> None:
+    _endpoints[sock] = endpoint
+    _users[endpoint] = _users.get(endpoint, 0) + count
+    _endings[sock] = ending = weakref.finalize(sock, _release, endpoint)
+    ending.atexit = False
+    _by_fd[sock.fileno()] = sock
+
+
+def _let_go(sock: Any) -> None:
+    """A socket object is closed."""
+    if _endpoints.pop(sock, None) is not None:
+        _endings.pop(sock)()
+
+
+def hand_over(sock: socket_module.socket) -> None:
+    """A transport takes the endpoint over: the descriptor goes, addresses and options can still be asked for."""
+    socket_module.socket._real_close(sock)  # type: ignore[attr-defined]
+
+
+def _release(endpoint: Endpoint) -> None:
+    """A socket object is closed or lost: the endpoint goes with the last of them."""
+    _users[endpoint] = users = _users.get(endpoint, 1) - 1
+    loop = endpoint.pump.loop
+    if users > 0 or not endpoint.usable or loop.is_closed():
+        return
+    if asyncio._get_running_loop() is loop:
+        endpoint.close()
+    else:
+        loop.call_soon_threadsafe(endpoint.close)
+
+
+def _running_loop() -> SocketMethods | None:
+    """The running loop if it is one of ours."""
+    from ._sockets import SocketMethods
+
+    loop = asyncio._get_running_loop()
+    return loop if isinstance(loop, SocketMethods) else None
+
+
+# ---- options ----------------------------------------------------------------------------------------------
+
+_TCP_OPTIONS = tuple(
+    (socket_module.IPPROTO_TCP, getattr(socket_module, name))
+    for name in ("TCP_NODELAY", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+    if hasattr(socket_module, name)
+)
+
+
+def _copy_options(sock: socket_module.socket, endpoint: Endpoint) -> None:
+    """Sets on the endpoint what the program has set on the kernel's socket before."""
+    get, target = functools.partial(socket_module.socket.getsockopt, sock), endpoint.socket
+    sol = socket_module.SOL_SOCKET
+    for level, option in ((sol, socket_module.SO_KEEPALIVE), *_TCP_OPTIONS):
+        with contextlib.suppress(OSError):
+            value = get(level, option)
+            if value != target.getsockopt(level, option):
+                target.setsockopt(level, option, value)
+    linger: Any = get(sol, socket_module.SO_LINGER, 8)
+    if any(linger):
+        target.setsockopt(sol, socket_module.SO_LINGER, linger)
+    try:
+        locked = get(sol, _SO_BUF_LOCK)
+    except OSError:  # an older kernel doesn't say
+        return
+    for bit, option in ((1, socket_module.SO_SNDBUF), (2, socket_module.SO_RCVBUF)):
+        if locked & bit:
+            target.setsockopt(sol, option, get(sol, option) // 2)  # socket(7): the kernel has doubled it
+
+
+def bound_address(sock: socket_module.socket) -> SockAddr | None:
+    """What a kernel socket is bound to; None if it has no port."""
+    address: SockAddr = socket_module.socket.getsockname(sock)
+    return address if address[1] else None
