@@ -94,12 +94,15 @@ class _Fields:
 class Config(_Fields):
     """What a loop's user-space stack is made of.
 
-    port: ``tap:NAME`` (a TAP device, made if missing) or ``mem:NAME`` (a hub inside the process).
-    addresses: the stack's own, each with a prefix length: ``["10.9.0.2/24", "fd09::2/64"]``.
+    port: ``tap:NAME`` (a TAP device, made if missing), ``xdp:INTERFACE`` or ``xdp:INTERFACE@QUEUE`` (a Linux
+        interface beside the system's own stack, which keeps all other traffic), or ``mem:NAME`` (a hub inside
+        the process).
+    addresses: the stack's own, each with a prefix length: ``["10.9.0.2/24", "fd09::2/64"]``.  On an ``xdp:`` port
+        they may be the system's too: then ports that the stack uses are taken from the system, and nothing else.
     gateway: default routers, at most one of each family: ``"10.9.0.1"`` or ``"10.9.0.1,fd09::1"``.
     host_addresses: what the system's side of a TAP gets; needs root or CAP_NET_ADMIN if it lacks them.
     host_stack: ``"no"``, or ``"also"``: wildcard binds listen on the system's own stack too.
-    mac: the stack's Ethernet address; None: made from the seed.
+    mac: the stack's Ethernet address; None: the interface's (``xdp:``), or made from the seed.
     mtu: bytes; 0: the port's own.
     congestion: name of the congestion control; None: the engine's default, ``"cubic"``.
     seed: makes initial sequence numbers, ports and hash keys repeatable (tests only); None: random.
@@ -201,7 +204,7 @@ class Config(_Fields):
 
     @property
     def scheme(self) -> str:
-        """The port's driver: ``tap``, ``mem``."""
+        """The port's driver: ``tap``, ``xdp``, ``mem``."""
         return self.port.partition(":")[0]
 
     @property
@@ -314,7 +317,7 @@ def _check_port(port: str) -> None:
     scheme, colon, name = port.partition(":")
     if not colon or not name or scheme not in _SCHEMES:
         raise ConfigError(
-            f"port {port!r} is not one of tap:NAME, mem:NAME"
+            f"port {port!r} is not one of tap:NAME, xdp:INTERFACE, mem:NAME"
             + (f"; for a TAP device write 'tap:{port}'" if not colon else "")
         )
 

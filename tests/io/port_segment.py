@@ -136,6 +136,36 @@ class TapSegment:
         self.peer.close()
 
 
+class XdpSegment:
+    """A veth pair with an XDP port that takes everything at one end, and a packet socket at the other."""
+
+    def __init__(self, name: str, mtu: int = 1500) -> None:
+        self.peer_name = f"{name}p"
+        veth(name, self.peer_name, mtu)
+        self.port = Port(f"xdp:{name}", flags=lib.AMS_PORT_ALL)
+        self.peer = packet_socket(self.peer_name)
+
+    def peer_send(self, frame: bytes) -> None:
+        self.peer.send(frame)
+
+    def peer_recv(self) -> bytes:
+        while True:
+            data, address = self.peer.recvfrom(70000)
+            if address[2] != socket.PACKET_OUTGOING:
+                return data
+
+    def close(self) -> None:
+        self.port.close()
+        self.peer.close()
+
+
+def veth(name: str, peer: str, mtu: int = 1500) -> None:
+    """Makes a veth pair, both ends up."""
+    ip("link", "add", name, "mtu", str(mtu), "type", "veth", "peer", "name", peer, "mtu", str(mtu))
+    ip("link", "set", name, "up")
+    ip("link", "set", peer, "up")
+
+
 def packet_socket(name: str, *, vnet: bool = False) -> socket.socket:
     """A packet socket on a device; with ``vnet`` each frame has a virtio-net header in front."""
     peer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))

@@ -17,6 +17,7 @@ from port_segment import (
     PortError,
     Segment,
     TapSegment,
+    XdpSegment,
     ip,
     own_namespace,
     packet_socket,
@@ -40,17 +41,20 @@ def frame(number: int, size: int = 60) -> bytes:
 
 
 @pytest.fixture(
-    params=["mem", "mem-offload", pytest.param("tap", marks=needs_root), pytest.param("tap-plain", marks=needs_root)]
+    params=["mem", "mem-offload", *(pytest.param(kind, marks=needs_root) for kind in ("tap", "tap-plain", "xdp"))]
 )
 def segment(request: pytest.FixtureRequest) -> Iterator[Segment]:
     kind: str = request.param
     with contextlib.ExitStack() as stack:
-        made: MemSegment | TapSegment
+        made: MemSegment | TapSegment | XdpSegment
         if kind.startswith("mem"):
             made = MemSegment(0 if kind == "mem-offload" else lib.AMS_HUB_NO_OFFLOAD)
         else:
             stack.enter_context(own_namespace())
-            made = TapSegment("ams0", lib.AMS_PORT_NO_OFFLOAD if kind == "tap-plain" else 0)
+            if kind == "xdp":
+                made = XdpSegment("ams0")
+            else:
+                made = TapSegment("ams0", lib.AMS_PORT_NO_OFFLOAD if kind == "tap-plain" else 0)
         stack.callback(made.close)
         yield made
 
@@ -68,10 +72,16 @@ def test_info_describes_the_link(segment: Segment) -> None:
     info = segment.port.info
     assert info.mtu == 1500
     assert os.fstat(info.fd)
-    assert info.caps in (0, 31)
+    if isinstance(segment, XdpSegment):
+        assert info.caps & ~(lib.AMS_CAP_CSUM_RX | lib.AMS_CAP_LRO) == 0
+    else:
+        assert info.caps in (0, 31)
     assert info.rx_frames == info.tx_frames == info.rx_dropped == info.tx_dropped == 0
     if isinstance(segment, TapSegment):
         assert bytes(info.mac) == segment.peer.getsockname()[4]
+    elif isinstance(segment, XdpSegment):
+        with packet_socket("ams0") as link:
+            assert bytes(info.mac) == link.getsockname()[4]
     else:
         assert bytes(info.mac) == bytes(6)
 
@@ -125,7 +135,10 @@ def test_no_fd_and_no_memory_stays(segment: Segment) -> None:
     segment.port.close()
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(50):
-        port = Port("tap:ams1") if isinstance(segment, TapSegment) else Port("mem:x", hub=segment.hub)  # type: ignore[attr-defined]
+        if isinstance(segment, MemSegment):
+            port = Port("mem:x", hub=segment.hub)
+        else:
+            port = Port("xdp:ams0" if isinstance(segment, XdpSegment) else "tap:ams1")
         port.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -133,9 +146,9 @@ def test_no_fd_and_no_memory_stays(segment: Segment) -> None:
 @pytest.mark.parametrize(
     ("spec", "word"),
     [
-        ("", "tap:, mem:, shm:"),
-        ("eth0", "tap:, mem:, shm:"),
-        ("netmapp:x", "tap:, mem:, shm:"),
+        ("", "tap:, mem:, shm:, xdp:"),
+        ("eth0", "tap:, mem:, shm:, xdp:"),
+        ("netmapp:x", "tap:, mem:, shm:, xdp:"),
         ("tap:", "name"),
         ("tap:with/slash", "with/slash"),
         ("tap:tap%d", "tap%d"),
