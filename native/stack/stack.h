@@ -72,6 +72,7 @@ struct stack_link {
     X(tcp_paws) X(tcp_out_of_window) X(tcp_old_ack) X(tcp_challenge_ack)                 \
     X(tcp_ooo) X(tcp_ooo_dropped) X(tcp_dup_data) X(tcp_rcv_dropped) X(tcp_zero_window_probe) \
     X(tcp_keepalive) X(tcp_keepalive_dropped) X(tcp_delayed_ack) X(tcp_tw_recycled)      \
+    X(tcp_tlp) X(tcp_tlp_recovered) X(tcp_undo) X(tcp_spurious_rto) X(tcp_ecn_reduced)      \
     X(tcp_tw_overflow) X(tcp_abort_data) X(tcp_no_memory) X(tcp_user_timeout)            \
     X(out_queue_full) X(no_memory)
 

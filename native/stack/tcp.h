@@ -15,14 +15,18 @@
  * sent (a super-frame counts as one) has a record (struct tcp_rec) with its
  * range, send time and SACK/loss marks: the scoreboard of RFC 6675, and what
  * RACK (RFC 8985) needs.  snd_nxt never goes back: retransmission is a
- * record marked lost.
+ * record marked lost.  tcp_sack.c keeps the scoreboard, tcp_rack.c says what
+ * is lost, tcp_recovery.c what to do about it, tcp_rate.c measures how fast
+ * data is delivered, and a congestion control (tcp_cc.h) sets cwnd and
+ * pacing rate.
  *
  * Receiving.  In-order payload stays in its frames (rcv_head..); the rest
  * waits in runs (tcp_reass.c).  The application is told through its sock.
  *
- * Timers.  A connection has three deadlines (rexmit_at, delack_at, keep_at)
- * and one wheel timer that is never later than the earliest of them; it is only moved when a deadline gets earlier, and
- * checks what is really due when it fires.  So a segment costs no wheel
+ * Timers.  A connection has several deadlines (rexmit_at, probe_at, pace_at,
+ * delack_at, keep_at) and one wheel timer that is never later than the
+ * earliest of them; it is only moved when a deadline gets earlier, and checks
+ * what is really due when it fires.  So a segment costs no wheel
  * operation.
  *
  * States (RFC 9293 section 3.3.2), numbered as AMS_TCP_*; what the
@@ -72,7 +76,7 @@
 #define TCP_RCVBUF_DEFAULT (128u << 10)
 #define TCP_RCVBUF_MAX (6u << 20)
 #define TCP_CHUNK_SMALL FRAME_SMALL      /* send chunk: a small frame without headroom */
-#define TCP_RECS_INLINE 2u
+#define TCP_RECS_INLINE 1u
 #define TCP_RECS_MAX 16384u
 #define TCP_CHALLENGE_ACKS 100u          /* per second and stack (RFC 5961 section 7) */
 #define TCP_BLOB_DATA 16384u             /* a frame with more is not copied through the blob */
@@ -106,19 +110,26 @@ static inline struct ams_endpoint tcp_flow_remote(const struct tcp_flow *flow)
     return out;
 }
 
-/* A segment in flight, or lost, or SACKed: [seq, seq + len). */
+/* A segment in flight, or lost, or SACKed: [seq, seq + len).  The last four
+ * fields are what the connection looked like when it was sent (tcp_rate.c). */
 struct tcp_rec {
-    uint64_t sent_at;
+    uint64_t sent_at;         /* latest transmission */
     uint32_t seq;
     uint32_t len;             /* sequence space: FIN counts one */
+    uint32_t delivered;       /* conn->delivered, low bits */
+    uint32_t delivered_ago;   /* sent_at - conn->delivered_at, in TCP_AGO units */
+    uint32_t first_tx_ago;    /* sent_at - conn->first_tx_at, in TCP_AGO units */
     uint8_t marks;            /* REC_* */
 };
+
+#define TCP_AGO_SHIFT 10      /* 1024 ns: 32 bits last for 73 minutes */
 
 #define REC_SACKED 1u
 #define REC_LOST 2u           /* and not delivered as far as we know */
 #define REC_RETRANS 4u        /* a retransmission of it is in flight */
 #define REC_FIN 8u            /* the last sequence number is the FIN's */
 #define REC_EVER_RETRANS 16u  /* no RTT sample (Karn) */
+#define REC_APP_LIMITED 32u   /* sent while the application had too little to send */
 
 /* Received data out of order, contiguous (tcp_reass.c). */
 struct tcp_run {
@@ -158,6 +169,21 @@ enum tcp_ca_state { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, T
 #define CONN_EOF_REPORTED (1u << 26)
 #define CONN_DSACK (1u << 27)       /* dsack holds a range to report */
 #define CONN_REXMIT_NOW (1u << 28)  /* the next retransmission may exceed cwnd (RFC 6675 section 5, 4.3) */
+
+/* conn->loss: flags of loss detection and recovery */
+#define LOSS_REORDERED (1u << 0)    /* reordering was seen (RFC 8985 section 6.2.3) */
+#define LOSS_DSACK_ROUND (1u << 1)  /* dsack_round is set */
+#define LOSS_TLP_OUT (1u << 2)      /* a loss probe is out: tlp_end_seq is set */
+#define LOSS_TLP_RETRANS (1u << 3)  /* and it was a retransmission */
+#define LOSS_TLP_NOW (1u << 4)      /* send a loss probe */
+#define LOSS_PROBE_TLP (1u << 5)    /* probe_at is the PTO; else the reordering timer */
+#define LOSS_UNDO (1u << 6)         /* undo_* are set: the reduction may be undone */
+#define LOSS_UNDO_SENT (1u << 7)    /* and something was retransmitted since */
+#define LOSS_FRTO (1u << 8)         /* F-RTO has not yet decided (RFC 5682) */
+#define LOSS_FRTO_NEW (1u << 9)     /* its step 2b: only new data may go now */
+#define LOSS_RENO_HOLD (1u << 10)   /* no SACK: duplicate ACKs at `recover` mean nothing (RFC 6582 section 4.1) */
+#define LOSS_PACE_WAIT (1u << 11)   /* output waits for pace_at */
+#define LOSS_CC_HEAP (1u << 12)     /* cc_heap, not cc_words, is the congestion control's state */
 
 struct tcp_listener;
 
@@ -222,15 +248,41 @@ struct tcp_conn {
     uint32_t rec_cap;         /* a power of two */
     uint32_t rec_head;
     uint32_t rec_count;
-    uint32_t sacked_bytes;
+    uint32_t sacked_bytes;    /* without SACK: what duplicate ACKs stand for */
     uint32_t lost_bytes;      /* marked LOST, SACKED ones excluded */
     uint32_t retrans_bytes;   /* LOST and RETRANS */
     uint32_t high_sacked;     /* one past the highest SACKed byte */
     uint32_t recover;         /* RFC 6582: snd_nxt when recovery began */
-    uint32_t lost_hint;       /* records before it have been judged */
+    uint32_t lost_hint;       /* originals before it have been judged */
     uint32_t rexmit_hint;     /* nothing to retransmit before it */
+    uint16_t loss;            /* LOSS_* */
+    uint8_t reo_mult;         /* reordering window in quarters of the minimum RTT */
+    uint8_t reo_persist;      /* recoveries until it shrinks again */
     struct tcp_sack_block sack_cache[TCP_SACK_BLOCKS]; /* blocks of the last ACK, already marked */
-    uint64_t rack_sent_at;    /* send time of the latest-sent segment known delivered */
+    uint64_t rack_sent_at;    /* send time of the latest-sent segment known delivered, 0: none */
+    uint64_t rack_rtt;        /* and its round-trip time */
+    uint64_t retrans_oldest;  /* no retransmission in flight was sent before */
+    uint32_t rack_end_seq;
+    uint32_t dsack_round;     /* no further widening before snd_una reaches it */
+    uint32_t tlp_end_seq;
+
+    /* the current reduction of cwnd: PRR (RFC 9937) and undo (RFC 4015), bytes */
+    uint32_t prr_flight;      /* RecoverFS */
+    uint32_t prr_delivered;
+    uint32_t prr_out;
+    uint32_t undo_cwnd;
+    uint32_t undo_ssthresh;
+    uint32_t undo_marker;     /* snd_una when it began */
+    uint32_t undo_retrans;    /* retransmitted since, and not reported as duplicate */
+    uint32_t retrans_ts;      /* our timestamp of its first retransmission */
+
+    /* delivery rate (tcp_rate.c) */
+    uint64_t delivered;       /* bytes, SACKed ones included */
+    uint64_t delivered_at;
+    uint64_t first_tx_at;     /* when the segment was sent that was delivered last */
+    uint64_t app_limited;     /* `delivered` up to which samples are app-limited, 0: none */
+    uint32_t rate_delivered;  /* the latest sample: bytes */
+    uint32_t rate_interval;   /* in this time, TCP_AGO units */
     struct tcp_rec recs_inline[TCP_RECS_INLINE];
 
     /* RTT and RTO (RFC 6298), ns */
@@ -243,12 +295,21 @@ struct tcp_conn {
     const struct tcp_cc_ops *cc;
     uint32_t cwnd;
     uint32_t ssthresh;
-    uint64_t cc_private[TCP_CC_PRIVATE];
+    uint64_t pacing_rate;     /* bytes per second, 0: not paced */
+    uint32_t cwnd_used;       /* most bytes in flight in this or the last window */
+    uint32_t cwnd_used_seq;   /* end of this window */
+    uint64_t cwnd_at;         /* when the window was last used, or changed otherwise */
+    union {
+        uint64_t cc_words[TCP_CC_WORDS]; /* the algorithm's state, */
+        void *cc_heap;                   /* or where it is */
+    };
     uint64_t last_sent_at;
 
     /* timers, absolute ns, 0: off */
     struct ams_timer timer;
     uint64_t rexmit_at;
+    uint64_t probe_at;        /* PTO or reordering timer (RFC 8985) */
+    uint64_t pace_at;         /* the next paced segment may go then */
     uint64_t delack_at;
     uint64_t keep_at;
     uint64_t rcv_space_at;
@@ -267,7 +328,8 @@ struct tcp_conn {
     /* statistics */
     uint64_t created;
     uint64_t bytes_sent, bytes_acked, bytes_received, bytes_retrans;
-    uint32_t segs_out, segs_in, dsack_dups;
+    uint32_t segs_out, segs_in, segs_retrans, dsack_dups;
+    uint32_t lost_total;      /* bytes ever marked lost, low bits */
     uint32_t maxseg;          /* TCP_MAXSEG, 0: none */
 };
 
@@ -391,6 +453,17 @@ void tcp_drop(struct ams_stack *stack, struct tcp_conn *conn, int status);
 void tcp_reset(struct ams_stack *stack, struct tcp_conn *conn);
 void tcp_challenge_ack(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
 
+/* The record that a delivery-rate sample starts from. */
+struct tcp_rate_mark {
+    bool valid;
+    bool app_limited;
+    uint32_t end_seq;
+    uint32_t delivered;       /* conn->delivered when it was sent, low bits */
+    uint64_t sent_at;
+    uint64_t delivered_at;
+    uint64_t send_elapsed;
+};
+
 /* ---- tcp_ack.c ------------------------------------------------------------------------ */
 /* Handles the acknowledgement part of a segment.  Return: false if the
  * segment must not be processed further. */
@@ -404,7 +477,7 @@ static inline uint32_t tcp_pipe(const struct tcp_conn *conn)
     return conn->snd_nxt - conn->snd_una - conn->sacked_bytes - conn->lost_bytes + conn->retrans_bytes;
 }
 
-/* ---- tcp_recovery.c --------------------------------------------------------------------- */
+/* ---- tcp_sack.c: the scoreboard ----------------------------------------------------------- */
 struct tcp_rec *tcp_rec_at(struct tcp_conn *conn, uint32_t index);
 /* Appends a record.  NULL: no memory or too many. */
 struct tcp_rec *tcp_rec_push(struct ams_stack *stack, struct tcp_conn *conn);
@@ -412,29 +485,97 @@ struct tcp_rec *tcp_rec_push(struct ams_stack *stack, struct tcp_conn *conn);
 bool tcp_rec_reserve(struct ams_stack *stack, struct tcp_conn *conn, uint32_t more);
 /* Cuts record index in two at seq (inside it).  Return: false: no memory. */
 bool tcp_rec_split(struct ams_stack *stack, struct tcp_conn *conn, uint32_t index, uint32_t seq);
+/* Index of the record that holds seq; rec_count if it lies beyond. */
+uint32_t tcp_rec_search(struct tcp_conn *conn, uint32_t seq);
 void tcp_recs_fini(struct ams_stack *stack, struct tcp_conn *conn);
 /* What one ACK told about deliveries. */
 struct tcp_delivery {
     uint32_t acked;           /* bytes by cumulative ACK */
     uint32_t sacked;          /* bytes newly SACKed */
+    uint32_t delivered;       /* bytes newly delivered either way */
+    uint32_t dsacked;         /* bytes reported as duplicates, 0: no D-SACK */
+    uint32_t dsack_end;       /* where they end */
+    uint32_t prior_pipe;      /* in flight before this ACK */
+    uint32_t prior_lost;      /* lost_total before this ACK */
+    uint32_t fack;            /* one past the highest byte known delivered before this ACK */
+    uint32_t tsecr;           /* echoed timestamp, 0: none */
     uint64_t rtt;             /* of the latest segment acknowledged, 0: none; void if `repaired` */
     uint64_t sack_rtt;        /* of the latest segment newly SACKed, 0: none */
     bool repaired;            /* the cumulative ACK covers retransmitted data: what lay behind the
                                  hole arrived before, so its age is no round-trip time */
+    bool original;            /* never retransmitted data below `recover` was delivered */
+    bool duplicate;           /* a duplicate ACK (RFC 5681 section 2) */
     uint64_t repaired_at;     /* when such data was sent last */
+    struct tcp_rate_mark mark; /* the record that the rate sample starts from */
 };
 void tcp_recs_ack(struct ams_stack *stack, struct tcp_conn *conn, uint32_t ack, struct tcp_delivery *out, uint64_t now);
 void tcp_recs_sack(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *seg,
                    struct tcp_delivery *out, uint64_t now);
+/* Marks one record lost, unless it is SACKed. */
+void tcp_rec_mark_lost(struct tcp_conn *conn, struct tcp_rec *rec);
+/* A retransmission of a lost record was lost, too. */
+void tcp_rec_mark_relost(struct tcp_conn *conn, struct tcp_rec *rec);
+/* Nothing is lost after all. */
+void tcp_recs_unmark_lost(struct tcp_conn *conn);
+/* The receiver dropped what it had SACKed (RFC 2018 section 8). */
+void tcp_recs_forget_sacks(struct tcp_conn *conn);
+
+/* ---- tcp_rack.c: loss detection (RFC 8985) ------------------------------------------------- */
+/* A record was delivered: RACK's newest send time, its RTT, reordering.
+ * Return: an RTT sample in ns, 0 if the record gives none (Karn). */
+uint64_t tcp_rack_delivered(struct tcp_conn *conn, const struct tcp_rec *rec, const struct tcp_delivery *delivery,
+                            uint64_t now);
+/* An ACK with a D-SACK came, or recovery is over: the reordering window. */
+void tcp_rack_dsack(struct tcp_conn *conn);
+void tcp_rack_recovered(struct tcp_conn *conn);
+/* Marks what is lost now; sets the reordering timer for what may be soon. */
+void tcp_rack_detect(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+/* True if a record is due to be declared lost at a timeout (section 6.3). */
+bool tcp_rack_expired(const struct tcp_conn *conn, const struct tcp_rec *rec, uint64_t now);
+/* Arms the probe timeout if a tail loss probe may be needed (section 7.2). */
+void tcp_tlp_schedule(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+/* An ACK arrived while a probe was out (section 7.4).  Return: true if the
+ * probe has repaired a loss that nothing else showed. */
+bool tcp_tlp_ack(struct tcp_conn *conn, const struct tcp_delivery *delivery);
+/* probe_at has come. */
+void tcp_probe_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+
+/* ---- tcp_recovery.c --------------------------------------------------------------------- */
 /* Decides what is lost; enters, runs and leaves recovery. */
 void tcp_recovery_step(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_delivery *delivery,
-                       bool duplicate, uint64_t now);
+                       uint64_t now);
+/* Without SACK: what duplicate and new ACKs say was delivered. */
+void tcp_reno_account(struct tcp_conn *conn, struct tcp_delivery *delivery);
+/* Loss was found outside of an ACK (reordering timer). */
+void tcp_recovery_detected(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+/* True while cwnd is being reduced by PRR. */
+static inline bool tcp_reducing(const struct tcp_conn *conn)
+{
+    return conn->ca_state == TCP_CA_RECOVERY || conn->ca_state == TCP_CA_CWR;
+}
+/* PRR's cwnd after an ACK (RFC 9937 section 6). */
+void tcp_prr_ack(struct tcp_conn *conn, const struct tcp_delivery *delivery);
+/* A record is about to be retransmitted. */
+void tcp_recovery_sent(struct tcp_conn *conn, struct tcp_rec *rec, uint32_t len, uint64_t now);
 /* Retransmission timeout: all that is not SACKed is lost. */
 void tcp_recovery_rto(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+/* Congestion was signalled without loss (ECN); once per window has an effect. */
+void tcp_cc_ecn(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
 /* The first record to retransmit, its index in *index; NULL: none. */
 struct tcp_rec *tcp_recovery_next(struct tcp_conn *conn, uint32_t *index);
 /* The path MTU fell: segments above it are sent again (RFC 1191 section 6.4). */
 void tcp_mtu_reduced(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+
+/* ---- tcp_rate.c ---------------------------------------------------------------------------- */
+/* A record is sent, for the first time or again. */
+void tcp_rate_sent(struct tcp_conn *conn, struct tcp_rec *rec, uint64_t now);
+/* A record was delivered. */
+void tcp_rate_delivered(struct tcp_conn *conn, const struct tcp_rec *rec, struct tcp_rate_mark *mark);
+/* The ACK has been taken in: the sample that it gives. */
+void tcp_rate_sample(struct tcp_conn *conn, const struct tcp_delivery *delivery, struct tcp_cc_sample *out,
+                     uint64_t now);
+/* The application has nothing more to send although it could. */
+void tcp_rate_app_limited(struct tcp_conn *conn);
 
 /* ---- tcp_reass.c: received data --------------------------------------------------------- */
 /* Takes in-order or out-of-order payload; consumes frame (data/len is the

@@ -79,18 +79,6 @@ static uint64_t best_sample(const struct tcp_conn *conn, const struct tcp_repr *
     return ams_max_u64((uint64_t)elapsed * AMS_NS_PER_MS, AMS_NS_PER_MS);
 }
 
-/* After recovery's decisions: grows cwnd where that is allowed. */
-static void ack_grow(struct tcp_conn *conn, const struct tcp_delivery *delivery, uint64_t now)
-{
-    if (!delivery->acked || conn->ca_state == TCP_CA_RECOVERY)
-        return;
-    /* RFC 7661 section 4.4 in short: growth needs a sender that used its window */
-    if (conn->flags & CONN_CWND_LIMITED || conn->ca_state == TCP_CA_LOSS)
-        conn->cc->on_ack(conn, delivery->acked, delivery->rtt, now);
-    if (tcp_pipe(conn) < conn->cwnd)
-        conn->flags &= ~CONN_CWND_LIMITED;
-}
-
 /* True if the ACK number is one that we may see (RFC 5961 section 5.2). */
 static bool ack_acceptable(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *seg, uint64_t now)
 {
@@ -107,28 +95,41 @@ bool tcp_process_ack(struct ams_stack *stack, struct tcp_conn *conn, const struc
 {
     if (AMS_UNLIKELY(!ack_acceptable(stack, conn, seg, now)))
         return false;
-    struct tcp_delivery delivery = {0};
     bool window_changed = window_step(conn, seg);
     bool fresh = seq_gt(seg->ack, conn->snd_una);
+    struct tcp_delivery delivery = {
+        .prior_pipe = tcp_pipe(conn),
+        .prior_lost = conn->lost_total,
+        .fack = conn->sacked_bytes ? conn->high_sacked : conn->snd_una,
+        .tsecr = conn->flags & CONN_TS_OK && seg->has_timestamps ? seg->tsecr : 0,
+        /* RFC 5681 section 2 */
+        .duplicate = !fresh && seg->ack == conn->snd_una && !payload && !window_changed &&
+                     conn->snd_nxt != conn->snd_una && !(seg->flags & (TCP_SYN | TCP_FIN)),
+    };
     if (AMS_UNLIKELY(seg->n_sack) && conn->flags & CONN_SACK_OK)
         tcp_recs_sack(stack, conn, seg, &delivery, now);
     if (fresh)
         ack_advance(stack, conn, seg, &delivery, now);
     else if (seq_lt(seg->ack, conn->snd_una))
         stack->counters.tcp_old_ack++;
+    if (AMS_UNLIKELY(!(conn->flags & CONN_SACK_OK)))
+        tcp_reno_account(conn, &delivery);
     delivery.rtt = best_sample(conn, seg, &delivery, fresh, now);
     if (delivery.rtt)
         tcp_rtt_sample(stack, conn, delivery.rtt);
-    /* RFC 5681 section 2: a duplicate acknowledgement */
-    bool duplicate = !fresh && seg->ack == conn->snd_una && !payload && !window_changed &&
-                     conn->snd_nxt != conn->snd_una && !(seg->flags & (TCP_SYN | TCP_FIN));
-    if (fresh || duplicate || delivery.sacked)
-        tcp_recovery_step(stack, conn, &delivery, duplicate, now);
-    ack_grow(conn, &delivery, now);
+    if (delivery.delivered) {
+        conn->delivered += delivery.delivered;
+        conn->delivered_at = now;
+    }
+    if (fresh || delivery.duplicate || delivery.sacked || delivery.dsacked)
+        tcp_recovery_step(stack, conn, &delivery, now);
+    tcp_cc_ack(conn, &delivery, now);
     if (window_changed && conn->flags & CONN_PERSIST)
         conn->backoff = 0;
-    if (fresh || (window_changed && conn->flags & CONN_PERSIST))
+    if (fresh || (window_changed && conn->flags & CONN_PERSIST)) {
         tcp_rexmit_restart(stack, conn, now);
+        tcp_tlp_schedule(stack, conn, now);
+    }
     if (conn->lost_bytes != conn->retrans_bytes || tcp_unsent(conn) ||
         (conn->flags & (CONN_FIN_QUEUED | CONN_FIN_SENT)) == CONN_FIN_QUEUED)
         tcp_want_output(stack, conn);

@@ -218,13 +218,8 @@ int ams_tcp_set_congestion(struct ams_stack *stack, int id, const char *name)
     if (!cc)
         return -AMS_EINVAL;
     struct tcp_conn *conn = (struct tcp_conn *)sock_find(stack, id, SOCK_TCP);
-    if (conn) {
-        if (conn->cc != cc) {
-            conn->cc = cc;
-            cc->init(conn, stack->now);
-        }
-        return 0;
-    }
+    if (conn)
+        return tcp_cc_choose(stack, conn, cc);
     struct tcp_listener *listener = (struct tcp_listener *)sock_find(stack, id, SOCK_LISTENER);
     if (!listener)
         return -AMS_EBADF;

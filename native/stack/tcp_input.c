@@ -32,7 +32,8 @@ static void conn_detach(struct ams_stack *stack, struct tcp_conn *conn)
     tcp_unlink_output(stack, conn);
     timer_cancel(&stack->wheel, &conn->timer);
     tcp_flow_remove(stack, &conn->flow);
-    conn->rexmit_at = conn->delack_at = conn->keep_at = 0;
+    conn->rexmit_at = conn->probe_at = conn->delack_at = conn->keep_at = 0;
+    conn->loss &= (uint16_t)~LOSS_PACE_WAIT;
     tcp_send_fini(stack, conn);
     conn->rec_count = 0;
     tcp_recs_fini(stack, conn);
@@ -118,9 +119,7 @@ void tcp_established(struct ams_stack *stack, struct tcp_conn *conn, uint64_t no
     conn->rexmit_at = 0;
     conn->recover = conn->lost_hint = conn->rexmit_hint = conn->snd_una;
     conn->rcv_space_at = now;
-    /* RFC 6928 section 2 */
-    conn->cwnd = ams_min_u32(10 * conn->snd_mss, ams_max_u32(2 * conn->snd_mss, 14600));
-    conn->cc->init(conn, now);
+    tcp_cc_start(stack, conn, now);
     tcp_keepalive_restart(stack, conn, now);
 }
 

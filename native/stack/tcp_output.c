@@ -202,6 +202,7 @@ static enum emit_result emit_data(struct ams_stack *stack, struct tcp_conn *conn
     if (sack_space(conn))
         tcp_sack_blocks(conn, &repr);
     conn->bytes_sent += len;
+    conn->prr_out += len;
     stack->counters.tcp_tx_bytes += len;
     return segment_send(stack, conn, tx, &repr, len, now);
 }
@@ -241,29 +242,52 @@ static enum emit_result emit_retransmission(struct ams_stack *stack, struct tcp_
         len = gathered;
     }
     conn->flags &= ~CONN_REXMIT_NOW;
-    rec->marks |= REC_RETRANS | REC_EVER_RETRANS;
-    rec->sent_at = now;
-    conn->retrans_bytes += rec->len;
-    conn->bytes_retrans += len;
+    tcp_recovery_sent(conn, rec, len, now);
     stack->counters.tcp_retrans++;
     if (!conn->rexmit_at)
         tcp_rexmit_restart(stack, conn, now);
     return emit_data(stack, conn, tx, rec->seq, len, fin, now);
 }
 
+/* Retransmits the last segment in flight, for a tail loss probe. */
+static enum emit_result emit_last_again(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx,
+                                        uint64_t now)
+{
+    uint32_t index = conn->rec_count - 1;
+    struct tcp_rec *rec = tcp_rec_at(conn, index);
+    bool fin = rec->marks & REC_FIN;
+    uint32_t mss = conn->snd_mss - sack_space(conn);
+    if (rec->marks & REC_SACKED)
+        return EMIT_NONE;
+    if (rec->len - fin > mss) {
+        uint32_t tail = (rec->len - fin) % mss ? (rec->len - fin) % mss : mss;
+        if (!tcp_rec_split(stack, conn, index, rec->seq + rec->len - fin - tail))
+            return EMIT_NONE;
+        rec = tcp_rec_at(conn, ++index);
+    }
+    uint32_t len = rec->len - fin;
+    if (tcp_send_gather(conn, rec->seq, len, tx) < len)
+        return EMIT_NONE;
+    tcp_recovery_sent(conn, rec, len, now);
+    stack->counters.tcp_retrans++;
+    return emit_data(stack, conn, tx, rec->seq, len, fin, now);
+}
+
 /* How much new data may go now: windows, Nagle, SWS avoidance.
  * @avail: bytes queued and not sent */
-static uint32_t usable_window(struct ams_stack *stack, struct tcp_conn *conn, uint32_t avail, uint32_t mss)
+static uint32_t usable_window(struct ams_stack *stack, struct tcp_conn *conn, uint32_t avail, uint32_t mss,
+                              uint64_t now)
 {
     int32_t room = (int32_t)(conn->snd_una + conn->snd_wnd - conn->snd_nxt);
     uint32_t len = room > 0 ? ams_min_u32(avail, (uint32_t)room) : 0;
     uint32_t pipe = tcp_pipe(conn);
     uint32_t allowed = conn->cwnd > pipe ? conn->cwnd - pipe : 0;
     if (len > allowed) {
-        conn->flags |= CONN_CWND_LIMITED;
         len = allowed / mss * mss;
         if (!len && !pipe)
             len = ams_min_u32(avail, mss);
+        if (!len)
+            tcp_cc_sent(conn, true, now);
     }
     len = ams_min_u32(len, segment_limit(stack, conn, mss));
     uint32_t tail = len % mss;
@@ -279,18 +303,6 @@ static uint32_t usable_window(struct ams_stack *stack, struct tcp_conn *conn, ui
     return hold && !(conn->flags & CONN_FIN_QUEUED) ? len - tail : len;
 }
 
-/* RFC 5681 section 4.1: after an idle RTO the window is no longer known. */
-static void restart_after_idle(struct tcp_conn *conn, uint64_t now)
-{
-    if (conn->snd_nxt != conn->snd_una || !conn->last_sent_at || now - conn->last_sent_at < conn->rto)
-        return;
-    uint32_t initial = ams_min_u32(10 * conn->snd_mss, ams_max_u32(2 * conn->snd_mss, 14600));
-    if (conn->cwnd > initial) {
-        conn->cc->on_idle(conn, now);
-        conn->cwnd = initial;
-    }
-}
-
 static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint64_t now)
 {
     if (conn->flags & CONN_FIN_SENT)
@@ -301,9 +313,10 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
         return EMIT_NONE;
     uint32_t len = 0;
     if (avail) {
-        restart_after_idle(conn, now);
+        if (conn->snd_una == conn->snd_nxt)
+            tcp_cc_restart(conn, now);
         uint32_t mss = conn->snd_mss - sack_space(conn);
-        len = usable_window(stack, conn, avail, mss);
+        len = usable_window(stack, conn, avail, mss, now);
         uint32_t gathered = len ? tcp_send_gather(conn, conn->snd_nxt, len, tx) : 0;
         if (gathered < len)
             len = gathered;
@@ -319,8 +332,8 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
         return EMIT_NONE;
     rec->seq = conn->snd_nxt;
     rec->len = len + fin;
-    rec->sent_at = now;
     rec->marks = fin ? REC_FIN : 0;
+    tcp_rate_sent(conn, rec, now);
     uint32_t seq = conn->snd_nxt;
     bool idle = conn->snd_una == conn->snd_nxt;
     conn->snd_nxt += rec->len;
@@ -333,7 +346,41 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
     }
     if (idle || !conn->rexmit_at || conn->flags & CONN_PERSIST)
         tcp_rexmit_restart(stack, conn, now);
+    tcp_tlp_schedule(stack, conn, now);
+    if (len == avail) {
+        tcp_cc_sent(conn, false, now);
+        tcp_rate_app_limited(conn);
+    }
     return emit_data(stack, conn, tx, seq, len, fin, now);
+}
+
+/* A tail loss probe: new data if the peer's window lets it, whatever cwnd
+ * is; else the last segment once more (RFC 8985 section 7.3). */
+static enum emit_result emit_tail_probe(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx,
+                                        uint64_t now)
+{
+    conn->loss &= (uint16_t)~LOSS_TLP_NOW;
+    if (!conn->rec_count || conn->ca_state >= TCP_CA_RECOVERY)
+        return EMIT_NONE;
+    uint32_t cwnd = conn->cwnd;
+    conn->cwnd = ams_max_u32(cwnd, tcp_pipe(conn) + conn->snd_mss);
+    enum emit_result result = emit_new(stack, conn, tx, now);
+    conn->cwnd = cwnd;
+    if (result == EMIT_NONE) {
+        tx->n_frags = 0;
+        result = emit_last_again(stack, conn, tx, now);
+        conn->loss |= LOSS_TLP_RETRANS;
+    } else {
+        conn->loss &= (uint16_t)~LOSS_TLP_RETRANS;
+    }
+    if (result == EMIT_NONE)
+        return result;
+    conn->loss |= LOSS_TLP_OUT;
+    conn->tlp_end_seq = conn->snd_nxt;
+    conn->probe_at = 0;
+    stack->counters.tcp_tlp++;
+    tcp_rexmit_restart(stack, conn, now);
+    return result;
 }
 
 /* A pure ACK, or a probe one byte to the left (keep-alive, zero window). */
@@ -345,6 +392,35 @@ static enum emit_result emit_ack(struct ams_stack *stack, struct tcp_conn *conn,
     if (conn->flags & CONN_SACK_OK && (conn->n_runs || conn->flags & CONN_DSACK))
         tcp_sack_blocks(conn, &repr);
     return segment_send(stack, conn, tx, &repr, 0, now);
+}
+
+/* F-RTO's step 2b: new data instead of retransmissions (RFC 5682).  What
+ * cannot be sent decides for the conventional way. */
+static enum emit_result emit_frto(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint64_t now)
+{
+    enum emit_result result = emit_new(stack, conn, tx, now);
+    if (result == EMIT_NONE && conn->snd_nxt == conn->recover)
+        conn->loss &= (uint16_t)~(LOSS_FRTO | LOSS_FRTO_NEW);
+    return result;
+}
+
+/* Retransmissions first, then new data. */
+static enum emit_result emit_data_segment(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx,
+                                          uint64_t now)
+{
+    enum emit_result result = EMIT_NONE;
+    if (AMS_UNLIKELY(conn->lost_bytes != conn->retrans_bytes)) {
+        if (conn->loss & LOSS_FRTO_NEW) {
+            result = emit_frto(stack, conn, tx, now);
+            if (result != EMIT_NONE || conn->loss & LOSS_FRTO_NEW)
+                return result;
+        }
+        tx->n_frags = 0;
+        result = emit_retransmission(stack, conn, tx, now);
+    }
+    if (result == EMIT_NONE && conn->lost_bytes == conn->retrans_bytes)
+        result = emit_new(stack, conn, tx, now);
+    return result;
 }
 
 /* Builds the connection's next segment. */
@@ -364,10 +440,10 @@ static enum emit_result tcp_emit_one(struct ams_stack *stack, struct tcp_conn *c
         return EMIT_NONE;
     enum emit_result result = EMIT_NONE;
     if (conn->state != AMS_TCP_SYN_RECEIVED) {
-        if (AMS_UNLIKELY(conn->lost_bytes != conn->retrans_bytes))
-            result = emit_retransmission(stack, conn, tx, now);
-        if (result == EMIT_NONE && conn->lost_bytes == conn->retrans_bytes)
-            result = emit_new(stack, conn, tx, now);
+        if (AMS_UNLIKELY(conn->loss & LOSS_TLP_NOW))
+            result = emit_tail_probe(stack, conn, tx, now);
+        if (result == EMIT_NONE)
+            result = emit_data_segment(stack, conn, tx, now);
     }
     if (result != EMIT_NONE)
         return result;

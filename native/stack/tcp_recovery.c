@@ -1,349 +1,222 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * tcp_recovery.c - the scoreboard, loss detection and recovery.
+ * tcp_recovery.c - what is done about loss, and about loss that was none.
  *
- * Theory of operation.  The records of what is between snd_una and snd_nxt
- * lie in a ring, ordered by sequence number, so a SACK block is found by
- * binary search.  Sums over the marks are kept as they change: the "pipe" of
- * RFC 6675 is one subtraction.
- *
- * Loss is detected
- *   - with SACK: a record is lost when more than (DupThresh - 1) * MSS bytes
- *     above it are SACKed (RFC 6675 section 4, IsLost);
+ * Theory of operation.  Loss is detected
+ *   - with SACK: by RACK-TLP (tcp_rack.c);
  *   - without: at the third duplicate ACK, then at each partial ACK (RFC 6582);
- *     each duplicate ACK counts as one delivered segment;
- *   - a lost retransmission: something sent a quarter RTT later has arrived
- *     (the time-based rule of RFC 8985 section 6.2);
- *   - by timeout: everything not SACKed (RFC 6298 section 5).
+ *     each duplicate ACK counts as one delivered segment, and lets a new one
+ *     out before the third (limited transmit, RFC 3042);
+ *   - by timeout: what RACK would call lost, and the first segment.
  *
  * ca_state: OPEN nothing suspicious; DISORDER SACKs or duplicate ACKs, no
- * loss yet; RECOVERY until snd_una reaches `recover`; LOSS the same after a
- * timeout.  cwnd grows in OPEN, DISORDER and LOSS only.
+ * loss yet; CWR cwnd is being reduced after an ECN signal; RECOVERY the same
+ * after a loss; both until snd_una reaches `recover`; LOSS the same after a
+ * timeout, with slow start from one segment.  In CWR and RECOVERY cwnd is
+ * PRR's (RFC 9937), unless the congestion control owns it.
+ *
+ * Each reduction can be undone (RFC 4015), as long as it is not known to have
+ * been right: when the first ACK after a retransmission echoes a timestamp
+ * from before it (Eifel, RFC 3522), when D-SACK has reported every
+ * retransmission as a duplicate (RFC 3708), or when F-RTO (RFC 5682) sees
+ * originals arrive after a timeout.
  */
-#include <string.h>
-
-#include "core/alloc.h"
 #include "stack/tcp.h"
 
-struct tcp_rec *tcp_rec_at(struct tcp_conn *conn, uint32_t index)
+/* ---- the reduction, and its undoing ------------------------------------------------ */
+
+/* Remembers what an undo must restore. */
+static void undo_prepare(struct tcp_conn *conn)
 {
-    return &conn->recs[(conn->rec_head + index) & (conn->rec_cap - 1)];
+    conn->undo_cwnd = conn->cwnd;
+    conn->undo_ssthresh = conn->ssthresh;
+    conn->undo_marker = conn->snd_una;
+    conn->undo_retrans = 0;
+    conn->loss = (uint16_t)((conn->loss | LOSS_UNDO) & ~LOSS_UNDO_SENT);
 }
 
-bool tcp_rec_reserve(struct ams_stack *stack, struct tcp_conn *conn, uint32_t more)
+/* Starts PRR (RFC 9937 section 6): once per window.
+ * @delivery: of the ACK that shows the loss, NULL if a timer did */
+static void reduction_begin(struct tcp_conn *conn, const struct tcp_delivery *delivery, uint32_t ssthresh)
 {
-    uint32_t need = conn->rec_count + more;
-    if (AMS_LIKELY(need <= conn->rec_cap))
-        return true;
-    uint32_t cap = conn->rec_cap;
-    while (cap < need)
-        cap *= 2;
-    if (cap < 8)
-        cap = 8;
-    if (cap > TCP_RECS_MAX)
+    uint32_t before = conn->sacked_bytes - (delivery ? ams_min_u32(delivery->sacked, conn->sacked_bytes) : 0);
+    conn->prr_flight = conn->snd_nxt - conn->snd_una - before + (delivery ? delivery->acked : 0);
+    conn->prr_flight = ams_max_u32(conn->prr_flight, 1);
+    conn->prr_delivered = conn->prr_out = 0;
+    conn->ssthresh = ssthresh;
+    conn->recover = conn->snd_nxt;
+    conn->loss &= (uint16_t)~LOSS_TLP_OUT;
+}
+
+void tcp_prr_ack(struct tcp_conn *conn, const struct tcp_delivery *delivery)
+{
+    uint32_t pipe = tcp_pipe(conn);
+    int64_t room;
+    conn->prr_delivered += delivery->delivered;
+    if (pipe > conn->ssthresh) {
+        uint64_t target = (uint64_t)conn->prr_delivered * conn->ssthresh + conn->prr_flight - 1;
+        room = (int64_t)(target / conn->prr_flight) - conn->prr_out;
+    } else {
+        room = (int64_t)conn->prr_delivered - conn->prr_out;
+        if (room < delivery->delivered)
+            room = delivery->delivered;
+        if (delivery->acked && conn->lost_total == delivery->prior_lost) /* SafeACK */
+            room += conn->snd_mss;
+        if (room > conn->ssthresh - pipe)
+            room = conn->ssthresh - pipe;
+    }
+    if (room < conn->snd_mss && !conn->prr_out)
+        room = conn->snd_mss; /* the fast retransmit */
+    conn->cwnd = pipe + (room > 0 ? (uint32_t)room : 0);
+}
+
+/* Back to where the reduction began (RFC 4015 section 3). */
+static void undo(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    conn->cwnd = ams_max_u32(conn->cwnd, conn->undo_cwnd);
+    conn->ssthresh = ams_max_u32(conn->ssthresh, conn->undo_ssthresh);
+    conn->loss &= (uint16_t)~(LOSS_UNDO | LOSS_UNDO_SENT | LOSS_FRTO | LOSS_FRTO_NEW);
+    conn->cwnd_at = now;
+    if (conn->cc->on_undo)
+        conn->cc->on_undo(conn, now);
+    stack->counters.tcp_undo++;
+}
+
+/* Eifel detection (RFC 3522 section 3.2): does this ACK, the first for new
+ * data after a retransmission, echo an original's timestamp? */
+static bool echoes_original(const struct tcp_conn *conn, const struct tcp_delivery *delivery)
+{
+    return conn->loss & LOSS_UNDO_SENT && delivery->acked && delivery->tsecr &&
+           (int32_t)(delivery->tsecr - conn->retrans_ts) < 0;
+}
+
+static bool may_undo(const struct tcp_conn *conn, const struct tcp_delivery *delivery)
+{
+    if (!(conn->loss & LOSS_UNDO) || !(conn->loss & LOSS_UNDO_SENT))
         return false;
-    struct tcp_rec *recs = mem_alloc(cap * sizeof(*recs));
-    if (!recs) {
-        stack->counters.tcp_no_memory++;
-        return false;
-    }
-    for (uint32_t i = 0; i < conn->rec_count; i++)
-        recs[i] = *tcp_rec_at(conn, i);
-    stack->tcp->memory += cap * sizeof(*recs);
-    tcp_recs_fini(stack, conn);
-    conn->recs = recs;
-    conn->rec_cap = cap;
-    conn->rec_head = 0;
-    return true;
+    return conn->undo_retrans == 0 || echoes_original(conn, delivery);
 }
 
-/* Frees the ring if it is not the inline one; rec_count stays. */
-void tcp_recs_fini(struct ams_stack *stack, struct tcp_conn *conn)
+/* A D-SACK came: a retransmission was not needed. */
+static void dsack_seen(struct tcp_conn *conn, const struct tcp_delivery *delivery)
 {
-    if (conn->recs == conn->recs_inline)
-        return;
-    stack->tcp->memory -= conn->rec_cap * sizeof(*conn->recs);
-    mem_free(conn->recs);
-    conn->recs = conn->recs_inline;
-    conn->rec_cap = TCP_RECS_INLINE;
-    conn->rec_head = 0;
+    /* more duplicates than retransmissions: the network makes them */
+    if (conn->dsack_dups <= conn->segs_retrans)
+        tcp_rack_dsack(conn);
+    if (conn->loss & LOSS_UNDO && seq_gt(delivery->dsack_end, conn->undo_marker))
+        conn->undo_retrans -= ams_min_u32(conn->undo_retrans, delivery->dsacked);
 }
 
-struct tcp_rec *tcp_rec_push(struct ams_stack *stack, struct tcp_conn *conn)
-{
-    if (!tcp_rec_reserve(stack, conn, 1))
-        return NULL;
-    struct tcp_rec *rec = tcp_rec_at(conn, conn->rec_count++);
-    memset(rec, 0, sizeof(*rec));
-    return rec;
-}
-
-/* Takes the first n bytes of a record out of the sums. */
-static void unaccount(struct tcp_conn *conn, const struct tcp_rec *rec, uint32_t n)
-{
-    if (rec->marks & REC_SACKED) {
-        conn->sacked_bytes -= n;
-    } else if (rec->marks & REC_LOST) {
-        conn->lost_bytes -= n;
-        if (rec->marks & REC_RETRANS)
-            conn->retrans_bytes -= n;
-    }
-}
-
-bool tcp_rec_split(struct ams_stack *stack, struct tcp_conn *conn, uint32_t index, uint32_t seq)
-{
-    if (!tcp_rec_reserve(stack, conn, 1))
-        return false;
-    conn->rec_count++;
-    for (uint32_t i = conn->rec_count - 1; i > index + 1; i--)
-        *tcp_rec_at(conn, i) = *tcp_rec_at(conn, i - 1);
-    struct tcp_rec *left = tcp_rec_at(conn, index);
-    struct tcp_rec *right = tcp_rec_at(conn, index + 1);
-    *right = *left;
-    right->seq = seq;
-    right->len = left->seq + left->len - seq;
-    left->len = seq - left->seq;
-    left->marks &= (uint8_t)~REC_FIN;
-    return true;
-}
-
-/* Index of the record that holds seq; rec_count if it lies beyond. */
-static uint32_t rec_search(struct tcp_conn *conn, uint32_t seq)
-{
-    uint32_t low = 0, high = conn->rec_count;
-    while (low < high) {
-        uint32_t mid = (low + high) / 2;
-        const struct tcp_rec *rec = tcp_rec_at(conn, mid);
-        if (seq_geq(seq, rec->seq + rec->len))
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
-}
-
-/* A record was delivered: the time rule's newest send time.
- * Return: an RTT sample in ns, 0 if the record gives none (Karn). */
-static uint64_t delivered(struct tcp_conn *conn, const struct tcp_rec *rec, uint64_t now)
-{
-    uint64_t rtt = ams_max_u64(now - rec->sent_at, 1);
-    bool ambiguous = rec->marks & REC_EVER_RETRANS;
-    /* which transmission arrived is unknown, unless it came back too early
-     * to be the latest one */
-    if (ambiguous && conn->min_rtt && rtt < conn->min_rtt)
-        return 0;
-    if (rec->sent_at > conn->rack_sent_at)
-        conn->rack_sent_at = rec->sent_at;
-    return ambiguous ? 0 : rtt;
-}
-
-void tcp_recs_ack(struct ams_stack *stack, struct tcp_conn *conn, uint32_t ack, struct tcp_delivery *out, uint64_t now)
-{
-    while (conn->rec_count) {
-        struct tcp_rec *rec = tcp_rec_at(conn, 0);
-        if (seq_leq(ack, rec->seq))
-            break;
-        uint32_t cut = ack - rec->seq;
-        if (cut < rec->len) {
-            unaccount(conn, rec, cut);
-            rec->seq = ack;
-            rec->len -= cut;
-            break;
-        }
-        unaccount(conn, rec, rec->len);
-        if (rec->marks & REC_EVER_RETRANS) {
-            out->repaired = true;
-            out->repaired_at = ams_max_u64(out->repaired_at, rec->sent_at);
-        }
-        if (!(rec->marks & REC_SACKED)) {
-            uint64_t rtt = delivered(conn, rec, now);
-            out->rtt = rtt ? rtt : out->rtt;
-        }
-        conn->rec_head = (conn->rec_head + 1) & (conn->rec_cap - 1);
-        conn->rec_count--;
-    }
-    if (!conn->rec_count && conn->rec_cap > 64)
-        tcp_recs_fini(stack, conn);
-}
-
-/* Marks one whole record as SACKed. */
-static void mark_sacked(struct tcp_conn *conn, struct tcp_rec *rec, struct tcp_delivery *out, uint64_t now)
-{
-    if (rec->marks & REC_SACKED)
-        return;
-    unaccount(conn, rec, rec->len);
-    uint64_t rtt = delivered(conn, rec, now);
-    out->sack_rtt = rtt ? rtt : out->sack_rtt;
-    rec->marks = (uint8_t)((rec->marks & ~(REC_LOST | REC_RETRANS)) | REC_SACKED);
-    conn->sacked_bytes += rec->len;
-    out->sacked += rec->len;
-}
-
-/* Marks the records of [start, end). */
-static void sack_range(struct ams_stack *stack, struct tcp_conn *conn, uint32_t start, uint32_t end,
-                       struct tcp_delivery *out, uint64_t now)
-{
-    uint32_t index = rec_search(conn, start);
-    while (index < conn->rec_count) {
-        struct tcp_rec *rec = tcp_rec_at(conn, index);
-        if (seq_geq(rec->seq, end))
-            break;
-        if (seq_lt(rec->seq, start)) {
-            if (rec->marks & REC_SACKED || !tcp_rec_split(stack, conn, index, start)) {
-                index++;
-                continue;
-            }
-            rec = tcp_rec_at(conn, ++index);
-        }
-        if (seq_gt(rec->seq + rec->len, end)) {
-            if (rec->marks & REC_SACKED || !tcp_rec_split(stack, conn, index, end))
-                break;
-            rec = tcp_rec_at(conn, index);
-        }
-        mark_sacked(conn, rec, out, now);
-        index++;
-    }
-    conn->high_sacked = conn->sacked_bytes == out->sacked ? end : seq_max(conn->high_sacked, end);
-}
-
-/* RFC 2883 section 4: the first block reports a duplicate if it lies below
- * the cumulative ACK or inside the second block. */
-static bool is_dsack(const struct tcp_repr *seg)
-{
-    const struct tcp_sack_block *first = &seg->sack[0];
-    if (seq_leq(first->end, seg->ack))
-        return true;
-    return seg->n_sack > 1 && seq_geq(first->start, seg->sack[1].start) && seq_leq(first->end, seg->sack[1].end);
-}
-
-/* Where in a block the last ACK's marking ended. */
-static uint32_t sack_skip_known(const struct tcp_conn *conn, const struct tcp_sack_block *block)
-{
-    for (int i = 0; i < TCP_SACK_BLOCKS; i++) {
-        const struct tcp_sack_block *known = &conn->sack_cache[i];
-        if (known->start == block->start && known->start != known->end && seq_leq(known->end, block->end) &&
-            seq_geq(known->start, conn->snd_una))
-            return known->end;
-    }
-    return block->start;
-}
-
-void tcp_recs_sack(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *seg,
-                   struct tcp_delivery *out, uint64_t now)
-{
-    struct tcp_sack_block cache[TCP_SACK_BLOCKS] = {{0, 0}};
-    for (int i = 0; i < seg->n_sack; i++) {
-        struct tcp_sack_block block = seg->sack[i];
-        if (i == 0 && is_dsack(seg)) {
-            conn->dsack_dups++;
-            continue;
-        }
-        uint32_t una = seq_max(conn->snd_una, seg->ack);
-        if (seq_geq(block.start, block.end) || seq_gt(block.end, conn->snd_nxt) || seq_leq(block.end, una))
-            continue; /* nonsense, or old news */
-        if (seq_lt(block.start, una))
-            block.start = una;
-        uint32_t from = sack_skip_known(conn, &block);
-        if (from != block.end)
-            sack_range(stack, conn, from, block.end, out, now);
-        cache[i] = block;
-    }
-    if (seg->n_sack)
-        memcpy(conn->sack_cache, cache, sizeof(cache));
-}
-
-/* Marks one record lost. */
-static void mark_lost(struct tcp_conn *conn, struct tcp_rec *rec)
-{
-    if (rec->marks & (REC_SACKED | REC_LOST))
-        return;
-    rec->marks |= REC_LOST;
-    conn->lost_bytes += rec->len;
-    if (seq_lt(rec->seq, conn->rexmit_hint))
-        conn->rexmit_hint = rec->seq;
-}
-
-/* IsLost() of RFC 6675 for all records at once: walks down from the highest
- * SACKed byte until enough is SACKed above; what lies below and is not
- * SACKed is lost. */
-static void detect_by_sack(struct tcp_conn *conn)
-{
-    if (!conn->sacked_bytes)
-        return;
-    uint32_t index = rec_search(conn, conn->high_sacked - 1);
-    uint32_t above = 0;
-    if (index >= conn->rec_count)
-        return;
-    for (;; index--) {
-        const struct tcp_rec *rec = tcp_rec_at(conn, index);
-        if (above > (TCP_DUPTHRESH - 1) * conn->snd_mss)
-            break;
-        if (rec->marks & REC_SACKED)
-            above += rec->len;
-        if (index == 0)
-            return;
-    }
-    uint32_t limit = tcp_rec_at(conn, index)->seq + tcp_rec_at(conn, index)->len;
-    uint32_t from = seq_max(conn->lost_hint, conn->snd_una);
-    if (seq_geq(from, limit))
-        return;
-    for (uint32_t i = rec_search(conn, from); i <= index; i++)
-        mark_lost(conn, tcp_rec_at(conn, i));
-    conn->lost_hint = limit;
-}
-
-/* Retransmissions that must be lost too: something sent later by more than
- * the reordering window has been delivered. */
-static void detect_lost_retransmissions(struct tcp_conn *conn)
+void tcp_recovery_sent(struct tcp_conn *conn, struct tcp_rec *rec, uint32_t len, uint64_t now)
 {
     if (!conn->retrans_bytes)
-        return;
-    uint64_t window = ams_max_u64(conn->srtt / 4, AMS_NS_PER_MS);
-    for (uint32_t i = 0; i < conn->rec_count; i++) {
-        struct tcp_rec *rec = tcp_rec_at(conn, i);
-        if (seq_geq(rec->seq, conn->lost_hint) && seq_geq(rec->seq, conn->recover))
-            break;
-        if (!(rec->marks & REC_RETRANS))
-            continue;
-        if (rec->sent_at + window >= conn->rack_sent_at)
-            break; /* those after it were retransmitted later */
-        rec->marks &= (uint8_t)~REC_RETRANS;
-        conn->retrans_bytes -= rec->len;
-        if (seq_lt(rec->seq, conn->rexmit_hint))
-            conn->rexmit_hint = rec->seq;
+        conn->retrans_oldest = now;
+    if (rec->marks & REC_LOST) {
+        rec->marks |= REC_RETRANS;
+        conn->retrans_bytes += rec->len;
     }
+    rec->marks |= REC_EVER_RETRANS;
+    if (conn->loss & LOSS_UNDO && !(conn->loss & LOSS_UNDO_SENT)) {
+        conn->loss |= LOSS_UNDO_SENT;
+        conn->retrans_ts = tcp_timestamp(conn, now);
+    }
+    conn->undo_retrans += rec->len;
+    conn->bytes_retrans += len;
+    conn->segs_retrans += len > conn->snd_mss ? (len + conn->snd_mss - 1) / conn->snd_mss : 1;
+    tcp_rate_sent(conn, rec, now);
 }
 
-/* Loss was detected: reduces the rate once per window (RFC 5681 section 3.2). */
-static void enter_recovery(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+/* ---- entering and leaving -------------------------------------------------------- */
+
+static void enter_recovery(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_delivery *delivery,
+                           uint64_t now)
 {
-    conn->ssthresh = conn->cc->ssthresh(conn, now);
-    conn->cwnd = conn->ssthresh;
+    if (conn->ca_state != TCP_CA_CWR) {
+        undo_prepare(conn);
+        reduction_begin(conn, delivery, conn->cc->on_loss(conn, now));
+    }
     conn->recover = conn->snd_nxt;
     conn->ca_state = TCP_CA_RECOVERY;
     conn->flags |= CONN_REXMIT_NOW;
     stack->counters.tcp_fast_retrans++;
 }
 
-static void leave_recovery(struct tcp_conn *conn)
+void tcp_cc_ecn(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
-    if (conn->ca_state == TCP_CA_RECOVERY)
-        conn->cwnd = ams_max_u32(conn->ssthresh, 2 * conn->snd_mss);
-    conn->ca_state = conn->sacked_bytes && conn->flags & CONN_SACK_OK ? TCP_CA_DISORDER : TCP_CA_OPEN;
-    conn->dupacks = 0;
-    if (!(conn->flags & CONN_SACK_OK))
-        conn->sacked_bytes = 0;
-    conn->flags &= ~CONN_REXMIT_NOW;
+    if (conn->ca_state >= TCP_CA_CWR || conn->state < AMS_TCP_ESTABLISHED)
+        return;
+    const struct tcp_cc_ops *cc = conn->cc;
+    conn->loss &= (uint16_t)~(LOSS_UNDO | LOSS_UNDO_SENT); /* it was no guess */
+    reduction_begin(conn, NULL, cc->on_ecn ? cc->on_ecn(conn, now) : cc->on_loss(conn, now));
+    conn->ca_state = TCP_CA_CWR;
+    stack->counters.tcp_ecn_reduced++;
 }
 
-/* Without SACK a duplicate ACK stands for one delivered segment. */
-static void reno_duplicate(struct tcp_conn *conn)
+/* Recovery is over, or was undone. */
+static void leave_recovery(struct tcp_conn *conn, uint64_t now)
 {
-    if (conn->dupacks < UINT8_MAX)
-        conn->dupacks++;
+    bool sack = conn->flags & CONN_SACK_OK;
+    uint8_t from = conn->ca_state;
+    if (from != TCP_CA_CWR)
+        tcp_rack_recovered(conn);
+    if (!sack) {
+        conn->sacked_bytes = 0;
+        if (conn->snd_una == conn->recover)
+            conn->loss |= LOSS_RENO_HOLD;
+    }
+    conn->ca_state = sack && conn->sacked_bytes ? TCP_CA_DISORDER : TCP_CA_OPEN;
+    conn->dupacks = 0;
+    conn->flags &= ~CONN_REXMIT_NOW;
+    conn->loss &= (uint16_t)~(LOSS_FRTO | LOSS_FRTO_NEW);
+    conn->cwnd_at = now;
+    if (conn->cc->on_exit)
+        conn->cc->on_exit(conn, now);
+}
+
+/* The end of CWR or RECOVERY: cwnd is ssthresh now (RFC 9937 section 6). */
+static void finish_reduction(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_delivery *delivery,
+                             uint64_t now)
+{
+    if (!(conn->cc->flags & TCP_CC_OWN_CWND))
+        conn->cwnd = ams_max_u32(conn->ssthresh, 2 * conn->snd_mss);
+    if (may_undo(conn, delivery))
+        undo(stack, conn, now);
+    leave_recovery(conn, now);
+}
+
+/* A tail loss probe has repaired what was lost: the reduction that recovery
+ * would have made, at once (RFC 8985 section 7.4.2). */
+static void probe_repaired(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_delivery *delivery,
+                           uint64_t now)
+{
+    if (conn->ca_state >= TCP_CA_CWR)
+        return;
+    conn->loss &= (uint16_t)~(LOSS_UNDO | LOSS_UNDO_SENT);
+    reduction_begin(conn, delivery, conn->cc->on_loss(conn, now));
+    conn->ca_state = TCP_CA_CWR;
+    finish_reduction(stack, conn, delivery, now);
+    stack->counters.tcp_tlp_recovered++;
+}
+
+/* ---- without SACK (RFC 6582) ---------------------------------------------------- */
+
+void tcp_reno_account(struct tcp_conn *conn, struct tcp_delivery *delivery)
+{
     uint32_t flight = conn->snd_nxt - conn->snd_una;
-    uint32_t room = flight - conn->lost_bytes;
-    conn->sacked_bytes = ams_min_u32(conn->sacked_bytes + conn->snd_mss, room);
+    uint32_t room = flight - ams_min_u32(flight, conn->lost_bytes);
+    if (delivery->repaired)
+        delivery->original = false; /* what lay behind a hole may have arrived long ago */
+    if (delivery->acked) {
+        /* duplicate ACKs have counted most of it already */
+        delivery->delivered -= ams_min_u32(conn->sacked_bytes, delivery->delivered);
+        conn->sacked_bytes -= ams_min_u32(conn->sacked_bytes, delivery->acked);
+        conn->sacked_bytes = ams_min_u32(conn->sacked_bytes, room);
+        conn->loss &= (uint16_t)~LOSS_RENO_HOLD;
+    } else if (delivery->duplicate && conn->sacked_bytes < room) {
+        uint32_t more = ams_min_u32(conn->snd_mss, room - conn->sacked_bytes);
+        conn->sacked_bytes += more;
+        delivery->delivered += more;
+    }
 }
 
 /* The first segment is lost, and nothing is known of the others. */
@@ -355,100 +228,183 @@ static void reno_mark_head(struct ams_stack *stack, struct tcp_conn *conn)
     if (rec->len > conn->snd_mss && !(rec->marks & REC_LOST) &&
         tcp_rec_split(stack, conn, 0, rec->seq + conn->snd_mss))
         rec = tcp_rec_at(conn, 0);
-    if (conn->sacked_bytes > conn->snd_nxt - conn->snd_una - conn->lost_bytes - rec->len)
-        conn->sacked_bytes = conn->snd_nxt - conn->snd_una - conn->lost_bytes - rec->len;
-    mark_lost(conn, rec);
+    if (!(rec->marks & REC_LOST)) {
+        uint32_t rest = conn->snd_nxt - conn->snd_una - conn->lost_bytes - rec->len;
+        conn->sacked_bytes = ams_min_u32(conn->sacked_bytes, rest);
+    }
+    tcp_rec_mark_lost(conn, rec);
 }
 
-static void reno_step(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_delivery *delivery,
-                      bool duplicate, uint64_t now)
+static void reno_detect(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_delivery *delivery)
 {
     if (delivery->acked) {
-        conn->sacked_bytes -= ams_min_u32(conn->sacked_bytes, delivery->acked);
-        uint32_t flight = conn->snd_nxt - conn->snd_una;
-        conn->sacked_bytes = ams_min_u32(conn->sacked_bytes, flight - ams_min_u32(flight, conn->lost_bytes));
         if (conn->ca_state == TCP_CA_RECOVERY) {
             reno_mark_head(stack, conn); /* partial ACK (RFC 6582 section 3.2, 5) */
             conn->flags |= CONN_REXMIT_NOW;
-        } else if (conn->ca_state < TCP_CA_RECOVERY) {
+        } else if (conn->ca_state <= TCP_CA_CWR) {
             conn->dupacks = 0;
             conn->sacked_bytes = 0;
-            conn->ca_state = TCP_CA_OPEN;
         }
     }
-    if (!duplicate || conn->ca_state == TCP_CA_LOSS)
+    if (!delivery->duplicate || conn->ca_state == TCP_CA_LOSS || conn->loss & LOSS_RENO_HOLD)
         return;
-    reno_duplicate(conn);
-    if (conn->ca_state < TCP_CA_RECOVERY) {
-        conn->ca_state = TCP_CA_DISORDER;
-        if (conn->dupacks >= TCP_DUPTHRESH) {
-            reno_mark_head(stack, conn);
-            enter_recovery(stack, conn, now);
-        }
-    }
+    if (conn->dupacks < UINT8_MAX)
+        conn->dupacks++;
+    if (conn->ca_state < TCP_CA_RECOVERY && conn->dupacks >= TCP_DUPTHRESH)
+        reno_mark_head(stack, conn);
 }
 
-void tcp_recovery_step(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_delivery *delivery,
-                       bool duplicate, uint64_t now)
-{
-    if (conn->ca_state >= TCP_CA_RECOVERY && seq_geq(conn->snd_una, conn->recover))
-        leave_recovery(conn);
-    if (!(conn->flags & CONN_SACK_OK)) {
-        reno_step(stack, conn, delivery, duplicate, now);
-        return;
-    }
-    detect_by_sack(conn);
-    if (conn->ca_state >= TCP_CA_RECOVERY) {
-        detect_lost_retransmissions(conn);
-        return;
-    }
-    if (conn->lost_bytes)
-        enter_recovery(stack, conn, now);
-    else
-        conn->ca_state = conn->sacked_bytes ? TCP_CA_DISORDER : TCP_CA_OPEN;
-}
-
-/* The receiver dropped what it had SACKed (RFC 2018 section 8). */
-static void forget_sacks(struct tcp_conn *conn)
-{
-    for (uint32_t i = 0; i < conn->rec_count; i++)
-        tcp_rec_at(conn, i)->marks &= (uint8_t)~REC_SACKED;
-    conn->sacked_bytes = 0;
-    memset(conn->sack_cache, 0, sizeof(conn->sack_cache));
-}
+/* ---- after a timeout ---------------------------------------------------------------- */
 
 void tcp_recovery_rto(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
-    if (conn->ca_state < TCP_CA_RECOVERY || !conn->backoff) {
-        if (conn->ca_state != TCP_CA_LOSS)
-            conn->ssthresh = conn->cc->ssthresh(conn, now);
+    bool fresh = conn->ca_state < TCP_CA_RECOVERY;
+    bool reneged = conn->rec_count && tcp_rec_at(conn, 0)->marks & REC_SACKED;
+    bool sack = conn->flags & CONN_SACK_OK;
+    if (conn->ca_state <= TCP_CA_DISORDER || seq_geq(conn->snd_una, conn->recover) ||
+        (conn->ca_state == TCP_CA_LOSS && !conn->backoff)) {
+        undo_prepare(conn);
+        conn->ssthresh = conn->cc->on_loss(conn, now); /* RFC 5681 section 3.1, (4) */
         conn->cc->on_rto(conn, now);
     }
-    if (!(conn->flags & CONN_SACK_OK) || (conn->rec_count && tcp_rec_at(conn, 0)->marks & REC_SACKED))
-        forget_sacks(conn);
-    conn->lost_bytes = 0;
-    conn->retrans_bytes = 0;
+    if (!sack || reneged)
+        tcp_recs_forget_sacks(conn);
     for (uint32_t i = 0; i < conn->rec_count; i++) {
         struct tcp_rec *rec = tcp_rec_at(conn, i);
-        rec->marks &= (uint8_t)~(REC_LOST | REC_RETRANS);
-        mark_lost(conn, rec);
+        if (i && sack && !reneged && !tcp_rack_expired(conn, rec, now))
+            continue; /* RFC 8985 section 6.3 */
+        if (rec->marks & REC_RETRANS)
+            tcp_rec_mark_relost(conn, rec);
+        tcp_rec_mark_lost(conn, rec);
     }
     conn->rexmit_hint = conn->snd_una;
-    conn->lost_hint = conn->snd_nxt;
     conn->recover = conn->snd_nxt;
-    conn->cwnd = conn->snd_mss;
+    conn->cwnd = tcp_pipe(conn) + conn->snd_mss;
+    conn->cwnd_at = now;
     conn->ca_state = TCP_CA_LOSS;
     conn->dupacks = 0;
+    conn->probe_at = 0;
     conn->flags |= CONN_REXMIT_NOW;
+    conn->loss &= (uint16_t)~(LOSS_TLP_OUT | LOSS_TLP_NOW | LOSS_FRTO | LOSS_FRTO_NEW);
+    if (fresh || conn->backoff)
+        conn->loss |= LOSS_FRTO; /* RFC 5682 section 3.1, step 1 */
     stack->counters.tcp_rto++;
 }
+
+/* The timeout was spurious: nothing is lost. */
+static void undo_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    tcp_recs_unmark_lost(conn);
+    undo(stack, conn, now);
+    conn->backoff = 0;
+    stack->counters.tcp_spurious_rto++;
+    leave_recovery(conn, now);
+}
+
+/* F-RTO's steps 2 and 3, with and without SACK (RFC 5682 sections 2.1, 3.1).
+ * Return: true if the timeout was spurious. */
+static bool frto_step(struct tcp_conn *conn, const struct tcp_delivery *delivery)
+{
+    conn->loss &= (uint16_t)~LOSS_FRTO_NEW;
+    if (!(conn->loss & LOSS_FRTO))
+        return false;
+    if (delivery->original && (delivery->acked || delivery->sacked))
+        return true; /* 3b: data sent once was delivered */
+    if (seq_gt(conn->snd_nxt, conn->recover)) {
+        if (delivery->sacked || delivery->duplicate)
+            conn->loss &= (uint16_t)~LOSS_FRTO; /* 3a: the loss was real */
+    } else if (delivery->acked && seq_lt(conn->snd_una, conn->recover)) {
+        conn->recover = conn->snd_nxt;
+        conn->loss |= LOSS_FRTO_NEW; /* 2b */
+    }
+    return false;
+}
+
+/* An ACK in LOSS.  Return: true if LOSS is over. */
+static bool loss_step(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_delivery *delivery,
+                      uint64_t now)
+{
+    bool undoable = conn->loss & LOSS_UNDO;
+    bool delayed = undoable && delivery->acked && may_undo(conn, delivery);
+    bool over = seq_geq(conn->snd_una, conn->recover);
+    if (delayed || (frto_step(conn, delivery) && undoable)) {
+        undo_timeout(stack, conn, now);
+        return true;
+    }
+    if (over)
+        leave_recovery(conn, now);
+    return over;
+}
+
+/* ---- each ACK ------------------------------------------------------------------------ */
+
+/* An ACK in CWR or RECOVERY.  Return: true if that is over. */
+static bool reduction_step(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_delivery *delivery,
+                           uint64_t now)
+{
+    if (seq_geq(conn->snd_una, conn->recover)) {
+        finish_reduction(stack, conn, delivery, now);
+        return true;
+    }
+    if (conn->ca_state == TCP_CA_RECOVERY && conn->loss & LOSS_UNDO && echoes_original(conn, delivery)) {
+        conn->loss |= LOSS_REORDERED; /* the hole was filled by what was late */
+        tcp_recs_unmark_lost(conn);
+        undo(stack, conn, now);
+        leave_recovery(conn, now);
+        return true;
+    }
+    return false;
+}
+
+void tcp_recovery_detected(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    if (conn->lost_bytes == conn->retrans_bytes)
+        return;
+    if (conn->ca_state < TCP_CA_RECOVERY) {
+        struct tcp_delivery nothing = {.prior_lost = conn->lost_total};
+        enter_recovery(stack, conn, NULL, now);
+        if (!(conn->cc->flags & TCP_CC_OWN_CWND))
+            tcp_prr_ack(conn, &nothing);
+    }
+    tcp_want_output(stack, conn);
+}
+
+void tcp_recovery_step(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_delivery *delivery,
+                       uint64_t now)
+{
+    if (AMS_UNLIKELY(delivery->dsacked))
+        dsack_seen(conn, delivery);
+    if (AMS_UNLIKELY(conn->loss & LOSS_TLP_OUT) && tcp_tlp_ack(conn, delivery))
+        probe_repaired(stack, conn, delivery, now);
+    if (AMS_LIKELY(conn->ca_state == TCP_CA_OPEN && !conn->sacked_bytes && !conn->lost_bytes && !delivery->dsacked &&
+                   !delivery->duplicate))
+        return;
+    if (conn->ca_state == TCP_CA_LOSS)
+        loss_step(stack, conn, delivery, now);
+    else if (tcp_reducing(conn))
+        reduction_step(stack, conn, delivery, now);
+    if (conn->ca_state <= TCP_CA_DISORDER && conn->loss & LOSS_UNDO && delivery->dsacked && may_undo(conn, delivery))
+        undo(stack, conn, now);
+    if (conn->flags & CONN_SACK_OK)
+        tcp_rack_detect(stack, conn, now);
+    else
+        reno_detect(stack, conn, delivery);
+    if (conn->ca_state >= TCP_CA_RECOVERY)
+        return;
+    if (conn->lost_bytes != conn->retrans_bytes)
+        enter_recovery(stack, conn, delivery, now);
+    else if (conn->ca_state != TCP_CA_CWR)
+        conn->ca_state = conn->sacked_bytes ? TCP_CA_DISORDER : TCP_CA_OPEN;
+}
+
+/* ---- output asks --------------------------------------------------------------------- */
 
 struct tcp_rec *tcp_recovery_next(struct tcp_conn *conn, uint32_t *index)
 {
     if (conn->lost_bytes == conn->retrans_bytes)
         return NULL;
     uint32_t from = seq_max(conn->rexmit_hint, conn->snd_una);
-    for (uint32_t i = rec_search(conn, from); i < conn->rec_count; i++) {
+    for (uint32_t i = tcp_rec_search(conn, from); i < conn->rec_count; i++) {
         struct tcp_rec *rec = tcp_rec_at(conn, i);
         if ((rec->marks & (REC_LOST | REC_RETRANS)) == REC_LOST) {
             conn->rexmit_hint = rec->seq;
@@ -466,17 +422,15 @@ void tcp_mtu_reduced(struct ams_stack *stack, struct tcp_conn *conn, uint64_t no
         struct tcp_rec *rec = tcp_rec_at(conn, i);
         if (rec->marks & REC_SACKED || rec->len <= conn->snd_mss)
             continue;
-        if (rec->marks & REC_RETRANS) {
-            rec->marks &= (uint8_t)~REC_RETRANS;
-            conn->retrans_bytes -= rec->len;
-            conn->rexmit_hint = seq_min(conn->rexmit_hint, rec->seq);
-        }
-        mark_lost(conn, rec);
+        if (rec->marks & REC_RETRANS)
+            tcp_rec_mark_relost(conn, rec);
+        tcp_rec_mark_lost(conn, rec);
     }
     /* not congestion: the rate stays (RFC 1191 section 6.4) */
     if (conn->lost_bytes && conn->ca_state < TCP_CA_RECOVERY) {
         conn->ca_state = TCP_CA_LOSS;
         conn->recover = conn->snd_nxt;
+        conn->loss &= (uint16_t)~(LOSS_UNDO | LOSS_UNDO_SENT | LOSS_FRTO | LOSS_FRTO_NEW);
     }
     conn->flags |= CONN_REXMIT_NOW;
     tcp_want_output(stack, conn);

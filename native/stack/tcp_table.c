@@ -159,6 +159,7 @@ void tcp_conn_free(struct ams_stack *stack, struct tcp_conn *conn)
     tcp_send_fini(stack, conn);
     tcp_receive_fini(stack, conn);
     tcp_recs_fini(stack, conn);
+    tcp_cc_fini(stack, conn);
     sock_unregister(stack, &conn->sock);
     if (conn->flags & CONN_CLAIMED) {
         struct ams_endpoint local = tcp_flow_local(&conn->flow);

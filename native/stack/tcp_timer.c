@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * tcp_timer.c - retransmission, persist, delayed ACK, keep-alive, FIN-WAIT-2
- * and TIME-WAIT deadlines.
+ * tcp_timer.c - retransmission, persist, loss probe, pacing, delayed ACK,
+ * keep-alive, FIN-WAIT-2 and TIME-WAIT deadlines.
  *
  * The wheel timer of a connection may fire before any deadline is due (it is
  * not moved when a deadline moves away); then it is just armed again.
@@ -13,6 +13,10 @@ static uint64_t earliest(const struct tcp_conn *conn)
     uint64_t at = UINT64_MAX;
     if (conn->rexmit_at)
         at = conn->rexmit_at;
+    if (conn->probe_at && conn->probe_at < at)
+        at = conn->probe_at;
+    if (conn->loss & LOSS_PACE_WAIT && conn->pace_at < at)
+        at = conn->pace_at;
     if (conn->delack_at && conn->delack_at < at)
         at = conn->delack_at;
     if (conn->keep_at && conn->keep_at < at)
@@ -164,7 +168,13 @@ void tcp_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_
         stack->counters.tcp_delayed_ack++;
         tcp_want_output(stack, conn);
     }
-    if (conn->rexmit_at && conn->rexmit_at <= now) {
+    if (conn->loss & LOSS_PACE_WAIT && conn->pace_at <= now) {
+        conn->loss &= (uint16_t)~LOSS_PACE_WAIT;
+        tcp_want_output(stack, conn);
+    }
+    if (conn->probe_at && conn->probe_at <= now) {
+        tcp_probe_timeout(stack, conn, now);
+    } else if (conn->rexmit_at && conn->rexmit_at <= now) {
         bool alive;
         if (conn->state == AMS_TCP_SYN_SENT || conn->state == AMS_TCP_SYN_RECEIVED)
             alive = syn_timeout(stack, conn, now);

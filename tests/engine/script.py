@@ -176,10 +176,11 @@ class Script:
         self.timestamps = timestamps
         self.send(flags, seq=0, win=win, options=options, **more)
 
-    def open(self, *, win: int | None = None, **options: Any) -> Connection:
-        """The whole passive open; returns the accepted connection."""
+    def open(self, *, win: int | None = None, rtt: int = 0, **options: Any) -> Connection:
+        """The whole passive open; returns the accepted connection, which has seen a round trip of ``rtt`` ns."""
         self.syn(**options)
         self.expect("SA", ack=1)
+        self.wait(rtt)
         self.send("A", seq=1, ack=1, win=win)
         return self.accepted()
 
