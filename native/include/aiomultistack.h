@@ -223,10 +223,16 @@ struct ams_stack_config {
     uint16_t ephemeral_low;             /* 0: 32768 */
     uint16_t ephemeral_high;            /* 0: 60999 */
     uint32_t flags;                     /* AMS_STACK_* */
+    uint32_t syn_retries;               /* 0: 6 */
+    uint32_t synack_retries;            /* 0: 5 */
     uint64_t now;                       /* when the node is made, for virtual time; AMS_NOW: the clock's */
 };
 
-#define AMS_STACK_NO_DAD 1 /* addresses are usable at once (RFC 4862 5.4) */
+#define AMS_STACK_NO_DAD 1         /* addresses are usable at once (RFC 4862 5.4) */
+#define AMS_STACK_NO_TIMESTAMPS 2  /* TCP neither offers nor accepts timestamps */
+#define AMS_STACK_NO_SACK 4        /* the same for SACK */
+#define AMS_STACK_NO_WSCALE 8      /* and for window scaling */
+#define AMS_STACK_NO_IDLE_RESTART 16 /* cwnd is kept over idle times (RFC 5681 section 4.1) */
 
 /* One event: four int32_t in a row. */
 #define AMS_EVENT_WORDS 4

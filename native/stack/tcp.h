@@ -79,6 +79,7 @@
 #define TCP_RECS_INLINE 1u
 #define TCP_RECS_MAX 16384u
 #define TCP_CHALLENGE_ACKS 100u          /* per second and stack (RFC 5961 section 7) */
+#define TCP_QUICKACKS 16u                /* segments acknowledged at once when data begins to flow, as Linux */
 #define TCP_BLOB_DATA 16384u             /* a frame with more is not copied through the blob */
 
 /* ---- the table ------------------------------------------------------------- */
@@ -168,6 +169,7 @@ enum tcp_ca_state { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, T
 #define CONN_CLAIMED (1u << 25)     /* the local tuple is ours */
 #define CONN_EOF_REPORTED (1u << 26)
 #define CONN_DSACK (1u << 27)       /* dsack holds a range to report */
+#define CONN_PINGPONG (1u << 15)    /* data flows both ways: ACKs wait to ride on it */
 #define CONN_REXMIT_NOW (1u << 28)  /* the next retransmission may exceed cwnd (RFC 6675 section 5, 4.3) */
 
 /* conn->loss: flags of loss detection and recovery */
@@ -236,6 +238,7 @@ struct tcp_conn {
     uint8_t acks_owed;        /* duplicate ACKs to send one by one (no SACK) */
     uint8_t dupacks;
     uint8_t backoff;
+    uint8_t quickacks;        /* ACKs to send without delay */
     struct tcp_sack_block dsack;
 
     /* timestamps (RFC 7323) */
@@ -315,6 +318,7 @@ struct tcp_conn {
     uint64_t rcv_space_at;
     uint64_t first_unacked_at; /* since when nothing new was acknowledged */
     uint64_t last_rcv_at;
+    uint64_t data_rcv_at;     /* of the latest payload in order, 0: none yet */
     uint8_t probes;           /* keep-alive or window probes unanswered */
     uint8_t keepcnt;
     int16_t linger;           /* seconds, -1: off */
@@ -593,6 +597,8 @@ void tcp_sack_blocks(struct tcp_conn *conn, struct tcp_repr *repr);
 /* ---- tcp_output.c ------------------------------------------------------------------------- */
 void tcp_want_output(struct ams_stack *stack, struct tcp_conn *conn);
 void tcp_unlink_output(struct ams_stack *stack, struct tcp_conn *conn);
+/* The MSS that our SYN offers. */
+uint32_t tcp_advertised_mss(const struct ams_stack *stack, const struct tcp_conn *conn);
 /* Recomputes snd_mss from path MTU, peer's MSS and options. */
 void tcp_update_mss(struct ams_stack *stack, struct tcp_conn *conn);
 static inline uint32_t tcp_timestamp(const struct tcp_conn *conn, uint64_t now)

@@ -85,6 +85,11 @@ static void option_changed(struct ams_stack *stack, struct tcp_conn *conn, int o
             tcp_keepalive_restart(stack, conn, stack->now);
     } else if (option == AMS_OPT_MAXSEG) {
         tcp_update_mss(stack, conn);
+    } else if (option == AMS_OPT_QUICKACK) {
+        if (conn->flags & CONN_QUICKACK)
+            conn->flags &= ~CONN_PINGPONG;
+        else
+            conn->flags |= CONN_PINGPONG;
     }
     tcp_want_output(stack, conn);
 }

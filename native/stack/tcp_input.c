@@ -95,12 +95,12 @@ void tcp_negotiate(struct ams_stack *stack, struct tcp_conn *conn, const struct 
         conn->flags &= ~CONN_TS_OK;
     if (!syn->sack_permitted)
         conn->flags &= ~CONN_SACK_OK;
-    if (!syn->has_wscale) {
+    if (!syn->has_wscale || !(conn->flags & CONN_WSCALE_OK)) {
         conn->flags &= ~CONN_WSCALE_OK;
         conn->rcv_wscale = 0;
         conn->snd_wscale = 0;
         conn->rcvbuf = ams_min_u32(conn->rcvbuf, 65535);
-    } else if (conn->flags & CONN_WSCALE_OK) {
+    } else {
         conn->snd_wscale = syn->wscale;
     }
     if (conn->flags & CONN_TS_OK) {

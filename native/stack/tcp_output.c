@@ -76,6 +76,12 @@ void tcp_update_mss(struct ams_stack *stack, struct tcp_conn *conn)
     conn->snd_mss = mss;
 }
 
+uint32_t tcp_advertised_mss(const struct ams_stack *stack, const struct tcp_conn *conn)
+{
+    uint32_t headers = (conn->flow.family == AMS_IPV4 ? IP4_HEADER : IP6_HEADER) + TCP_HEADER;
+    return ams_min_u32(ams_min_u32(stack->mtu - headers, 65535), conn->maxseg ? conn->maxseg : 65535);
+}
+
 /* Makes sure that the path is known.  Return: false when there is no route. */
 static bool path_ready(struct ams_stack *stack, struct tcp_conn *conn)
 {
@@ -121,6 +127,8 @@ static enum emit_result segment_send(struct ams_stack *stack, struct tcp_conn *c
     tx->gso_size = payload > conn->snd_mss ? (uint16_t)conn->snd_mss : 0;
     ip_l4_checksum(stack, tx, conn->flow.local_ip, conn->flow.remote_ip, PROTO_TCP, l4_off, TCP_CSUM_OFFSET);
     if (AMS_LIKELY(repr->flags & TCP_ACK)) {
+        if (conn->quickacks && (conn->delack_at || conn->flags & CONN_ACK_NOW))
+            conn->quickacks--;
         conn->last_ack_sent = conn->rcv_nxt;
         conn->flags &= ~CONN_ACK_NOW;
         conn->delack_at = 0;
@@ -138,14 +146,13 @@ static enum emit_result emit_syn(struct ams_stack *stack, struct tcp_conn *conn,
 {
     struct tcp_repr repr;
     bool passive = conn->state == AMS_TCP_SYN_RECEIVED;
-    uint32_t headers = (conn->flow.family == AMS_IPV4 ? IP4_HEADER : IP6_HEADER) + TCP_HEADER;
     segment_init(conn, &repr, conn->iss, TCP_SYN, now);
     if (!passive) {
         repr.flags = TCP_SYN;
         repr.ack = 0;
         repr.tsecr = 0;
     }
-    repr.mss = (uint16_t)ams_min_u32(stack->mtu - headers, conn->maxseg ? conn->maxseg : 65535);
+    repr.mss = (uint16_t)tcp_advertised_mss(stack, conn);
     repr.sack_permitted = conn->flags & CONN_SACK_OK;
     repr.has_timestamps = conn->flags & CONN_TS_OK;
     repr.tsval = tcp_timestamp(conn, now);
@@ -196,8 +203,12 @@ static enum emit_result emit_data(struct ams_stack *stack, struct tcp_conn *conn
 {
     struct tcp_repr repr;
     uint8_t flags = fin ? TCP_FIN : 0;
-    if (len && seq + len == conn->snd_end)
+    /* on the last byte written, and on super-frames: their receiver need not
+     * wait for more to join to them */
+    if (len && (seq + len == conn->snd_end || len > conn->snd_mss))
         flags |= TCP_PSH;
+    if (conn->data_rcv_at && now - conn->data_rcv_at < stack->config.delack_ms * AMS_NS_PER_MS)
+        conn->flags |= CONN_PINGPONG;
     segment_init(conn, &repr, seq, flags, now);
     if (sack_space(conn))
         tcp_sack_blocks(conn, &repr);
@@ -313,7 +324,7 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
         return EMIT_NONE;
     uint32_t len = 0;
     if (avail) {
-        if (conn->snd_una == conn->snd_nxt)
+        if (conn->snd_una == conn->snd_nxt && !(stack->config.flags & AMS_STACK_NO_IDLE_RESTART))
             tcp_cc_restart(conn, now);
         uint32_t mss = conn->snd_mss - sack_space(conn);
         len = usable_window(stack, conn, avail, mss, now);

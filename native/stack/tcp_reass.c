@@ -273,14 +273,23 @@ static void ooo_drain(struct ams_stack *stack, struct tcp_conn *conn)
     }
 }
 
-/* RFC 9293 section 3.8.6.3, RFC 5681 section 4.2: when to acknowledge. */
+/* RFC 9293 section 3.8.6.3, RFC 5681 section 4.2: when to acknowledge.
+ * More than one full segment: at once.  The first segments after a silence:
+ * at once too, since the peer's cwnd is small and each ACK lets it grow (as
+ * Linux's quick ACKs), unless data flows the other way as well: then the ACK
+ * will ride on it. */
 static void ack_policy(struct ams_stack *stack, struct tcp_conn *conn, uint32_t segment, uint64_t now)
 {
     if (segment > conn->rcv_mss)
-        conn->rcv_mss = segment;
-    if (conn->rcv_nxt - conn->last_ack_sent >= 2 * ams_max_u32(conn->rcv_mss, TCP_MSS_DEFAULT4) ||
-         conn->flags & (CONN_QUICKACK | CONN_FIN_RECEIVED) ||
-        conn->n_runs) {
+        conn->rcv_mss = ams_min_u32(segment, tcp_advertised_mss(stack, conn));
+    if (segment) {
+        if (!conn->data_rcv_at || now - conn->data_rcv_at > conn->rto)
+            conn->quickacks = TCP_QUICKACKS;
+        conn->data_rcv_at = now;
+    }
+    if (conn->rcv_nxt - conn->last_ack_sent > ams_max_u32(conn->rcv_mss, TCP_MSS_DEFAULT4) ||
+        (conn->quickacks && !(conn->flags & CONN_PINGPONG)) ||
+        conn->flags & (CONN_QUICKACK | CONN_FIN_RECEIVED) || conn->n_runs) {
         conn->flags |= CONN_ACK_NOW;
     } else if (!conn->delack_at) {
         conn->delack_at = now + stack->config.delack_ms * AMS_NS_PER_MS;

@@ -249,6 +249,13 @@ int tcp_ephemeral_port(struct ams_stack *stack, struct tcp_flow *flow)
     return status;
 }
 
+/* Fills in what the configuration left open. */
+static void retry_defaults(struct ams_stack_config *config)
+{
+    config->syn_retries = config->syn_retries ? ams_min_u32(config->syn_retries, 127) : TCP_SYN_RETRIES;
+    config->synack_retries = config->synack_retries ? ams_min_u32(config->synack_retries, 127) : TCP_SYNACK_RETRIES;
+}
+
 /* Fills in the buffer sizes that the configuration left open: at least one
  * socket buffer fits below its maximum. */
 static void buffer_defaults(struct ams_stack_config *config)
@@ -267,6 +274,7 @@ static void buffer_defaults(struct ams_stack_config *config)
 int tcp_init(struct ams_stack *stack)
 {
     buffer_defaults(&stack->config);
+    retry_defaults(&stack->config);
     struct tcp_host *tcp = mem_zalloc(1, sizeof(*tcp));
     if (!tcp)
         return -AMS_ENOMEM;

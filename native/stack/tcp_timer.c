@@ -82,7 +82,7 @@ static bool user_timed_out(const struct tcp_conn *conn, uint64_t now)
 /* Return: false if the connection is gone. */
 static bool syn_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
-    unsigned limit = conn->state == AMS_TCP_SYN_SENT ? TCP_SYN_RETRIES : TCP_SYNACK_RETRIES;
+    unsigned limit = conn->state == AMS_TCP_SYN_SENT ? stack->config.syn_retries : stack->config.synack_retries;
     if (conn->backoff >= limit || user_timed_out(conn, now)) {
         give_up(stack, conn);
         return false;
@@ -165,6 +165,7 @@ void tcp_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_
     if (conn->delack_at && conn->delack_at <= now) {
         conn->delack_at = 0;
         conn->flags |= CONN_ACK_NOW;
+        conn->flags &= ~CONN_PINGPONG; /* nothing came for it to ride on */
         stack->counters.tcp_delayed_ack++;
         tcp_want_output(stack, conn);
     }

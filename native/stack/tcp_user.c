@@ -41,8 +41,11 @@ void tcp_conn_start(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now
     conn->iss = tcp_isn(stack, &conn->flow, now);
     conn->snd_una = conn->snd_nxt = conn->iss;
     conn->snd_end = conn->iss + 1;
-    conn->flags |= CONN_TS_OK | CONN_SACK_OK | CONN_WSCALE_OK;
-    conn->rcv_wscale = choose_wscale(ams_max_u32(stack->config.rcvbuf_max, conn->rcvbuf));
+    uint32_t refused = stack->config.flags;
+    conn->flags |= (refused & AMS_STACK_NO_TIMESTAMPS ? 0 : CONN_TS_OK) | (refused & AMS_STACK_NO_SACK ? 0 : CONN_SACK_OK) |
+                   (refused & AMS_STACK_NO_WSCALE ? 0 : CONN_WSCALE_OK);
+    if (conn->flags & CONN_WSCALE_OK)
+        conn->rcv_wscale = choose_wscale(ams_max_u32(stack->config.rcvbuf_max, conn->rcvbuf));
     conn->first_unacked_at = now;
 }
 

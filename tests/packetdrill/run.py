@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""Runs packetdrill scripts against the engine, each in a network namespace of its own.
+
+    tests/packetdrill/run.py --packetdrill ~/packetdrill/gtests/net/packetdrill ~/packetdrill/gtests/net/tcp
+
+Needs root (namespaces), packetdrill's source directory with the program built in it, iproute2 and procps.
+Builds the adapter first.  Prints a line for each failure and a table by folder; the exit status is the
+number of failures, at most 100.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+# What the scripts' authors run them with; the names in -D are what the scripts use.
+VARIANTS = {
+    "ipv4": [
+        "--ip_version=ipv4",
+        "--local_ip=192.168.0.1",
+        "--gateway_ip=192.168.0.1",
+        "--netmask_ip=255.255.0.0",
+        "--remote_ip=192.0.2.1",
+        "-D",
+        "TFO_COOKIE=3021b9d889017eeb",
+        "-D",
+        "TFO_COOKIE_ZERO=b7c12350a90dc8f5",
+        "-D",
+        "CODE=host_unreachable",
+        "-D",
+        "CMSG_LEVEL_IP=SOL_IP",
+        "-D",
+        "CMSG_TYPE_RECVERR=IP_RECVERR",
+    ],
+    "ipv6": [
+        "--ip_version=ipv6",
+        "--mtu=1520",
+        "--local_ip=fd3d:0a0b:17d6::1",
+        "--gateway_ip=fd3d:0a0b:17d6:8888::1",
+        "--remote_ip=fd3d:fa7b:d17d::1",
+        "-D",
+        "TFO_COOKIE=c1d1e9742a47a9bc",
+        "-D",
+        "TFO_COOKIE_ZERO=82af1a8f9a205c34",
+        "-D",
+        "CMSG_LEVEL_IP=SOL_IPV6",
+        "-D",
+        "CMSG_TYPE_RECVERR=IPV6_RECVERR",
+    ],
+    "mapped": [
+        "--ip_version=ipv4-mapped-ipv6",
+        "--local_ip=192.168.0.1",
+        "--gateway_ip=192.168.0.1",
+        "--netmask_ip=255.255.0.0",
+        "--remote_ip=192.0.2.1",
+        "-D",
+        "TFO_COOKIE=3021b9d889017eeb",
+        "-D",
+        "TFO_COOKIE_ZERO=b7c12350a90dc8f5",
+        "-D",
+        "CODE=host_unreachable",
+        "-D",
+        "CMSG_LEVEL_IP=SOL_IPV6",
+        "-D",
+        "CMSG_TYPE_RECVERR=IPV6_RECVERR",
+    ],
+}
+FLAGS = {
+    "ipv4": "mtu=1500,local4=192.168.0.1",
+    "ipv6": "mtu=1520,local6=fd3d:a0b:17d6::1",
+    "mapped": "mtu=1500,local4=192.168.0.1",
+}
+# Scripts' set-up addresses a device of that name; the stack itself uses none.
+NAMESPACE = (
+    "ip link set lo up; ip link add tun0 type dummy 2>/dev/null || ip tuntap add tun0 mode tun;"
+    'ip link set tun0 up; exec "$@"'
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one script ended."""
+
+    path: Path
+    variant: str
+    passed: bool
+    output: str
+
+
+def build(packetdrill: Path, out: Path) -> None:
+    """Builds the adapter and the preloaded library into ``out``."""
+    command = ["make", "-s", "-C", str(HERE), f"PACKETDRILL={packetdrill}", f"OUT={out}"]
+    subprocess.run(command, check=True)
+
+
+def run_script(
+    packetdrill: Path, out: Path, path: Path, variant: str, *, extra: list[str] | None = None, timeout: float = 60
+) -> Result:
+    """Runs one script; ``timeout`` is in seconds of real time."""
+    command = ["unshare", "-n", "sh", "-c", NAMESPACE, "sh"]
+    command += [str(packetdrill / "packetdrill"), f"--so_filename={out}/adapter.so", f"--so_flags={FLAGS[variant]}"]
+    command += [*VARIANTS[variant], "--send_omit_free", *(extra or []), path.name]
+    environment = {**os.environ, "LD_PRELOAD": f"{out}/preload.so"}
+    try:
+        done = subprocess.run(
+            command, cwd=path.parent, env=environment, capture_output=True, text=True, timeout=timeout, errors="replace"
+        )
+    except subprocess.TimeoutExpired:
+        return Result(path, variant, False, f"not done after {timeout:.0f} s")
+    return Result(path, variant, done.returncode == 0, (done.stdout + done.stderr).strip())
+
+
+def scripts_of(paths: list[Path]) -> list[Path]:
+    """All .pkt files at or below the paths."""
+    found: list[Path] = []
+    for path in paths:
+        found += sorted(path.rglob("*.pkt")) if path.is_dir() else [path]
+    return [path.resolve() for path in found]
+
+
+def suits(path: Path, variant: str) -> bool:
+    """Names that end in v4 or v6 are for that family only."""
+    if path.stem.endswith("v6"):
+        return variant == "ipv6"
+    if path.stem.endswith("v4"):
+        return variant == "ipv4"
+    return True
+
+
+def table(results: list[Result]) -> str:
+    """Passed and run, by folder."""
+    passed: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    for result in results:
+        folder = "/".join(result.path.parent.parts[-2:])
+        total[folder] += 1
+        passed[folder] += result.passed
+    lines = [f"{passed[folder]:4d} of {total[folder]:4d}  {folder}" for folder in sorted(total)]
+    return "\n".join([*lines, f"{sum(passed.values()):4d} of {sum(total.values()):4d}  in all"])
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("paths", nargs="+", type=Path, help="scripts, or folders of them")
+    parser.add_argument("--packetdrill", type=Path, required=True, help="packetdrill's source directory, built")
+    parser.add_argument("--out", type=Path, help="where to build the adapter (default: a temporary directory)")
+    parser.add_argument("--variants", default="ipv4", help="comma-separated: ipv4, ipv6, mapped; or all")
+    parser.add_argument("-j", "--jobs", type=int, default=2)
+    parser.add_argument("-v", "--verbose", action="store_true", help="print what packetdrill said of failures")
+    parser.add_argument("-x", "--extra", action="append", help="an argument for packetdrill, such as --verbose")
+    args = parser.parse_args()
+    variants = list(VARIANTS) if args.variants == "all" else args.variants.split(",")
+    with tempfile.TemporaryDirectory() as temporary:
+        out = (args.out or Path(temporary)).resolve()
+        build(args.packetdrill.resolve(), out)
+        jobs = [(path, variant) for path in scripts_of(args.paths) for variant in variants if suits(path, variant)]
+        with ThreadPoolExecutor(args.jobs) as pool:
+            runs = [
+                pool.submit(run_script, args.packetdrill.resolve(), out, path, variant, extra=args.extra)
+                for path, variant in jobs
+            ]
+            results = [run.result() for run in runs]
+    for result in results:
+        if not result.passed or (args.extra and args.verbose):
+            last = result.output if args.verbose else (result.output.splitlines() or [""])[-1]
+            print(f"FAIL {result.variant} {result.path.parent.name}/{result.path.name}: {last}")
+    print(table(results))
+    return min(100, sum(not result.passed for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * world.h - packetdrill's shared-object mode on top of the engine: what the
+ * parts of the adapter know of each other.
+ *
+ * Theory of operation.  packetdrill loads adapter.so, which carries the whole
+ * engine, and drives it through a table of functions that look like system
+ * calls.  The engine sits on a hub in memory; a bare port on the same hub is
+ * the wire, where whole IP packets get and lose an Ethernet header and ARP
+ * and neighbour solicitations are answered for everybody.
+ *
+ *   world.c     virtual time, the wire, events, waiting
+ *   adapter.c   the calls on sockets
+ *   files.c     poll, epoll and pipes
+ *   sockopt.c   getsockopt and setsockopt, struct tcp_info
+ *   settings.c  the namespace's sysctls, as the engine's configuration
+ *   preload.c   a library of its own, for LD_PRELOAD: getsockopt() and
+ *               close() that packetdrill calls in the C library
+ *
+ * Time is virtual.  It stands still but for three calls: usleep() and
+ * netdev_receive() advance it from deadline to deadline, and each
+ * gettimeofday() adds a microsecond (packetdrill spins on it just before an
+ * event).
+ *
+ * Blocking calls run on a second thread of packetdrill's, which really sleeps
+ * here until its condition holds.  The main thread looks after each step
+ * whether one does, and then stands still until that thread has returned and
+ * read the clock: so a call ends at the virtual instant that ended it.
+ *
+ * A descriptor is a real one (an eventfd), so that packetdrill can hand it to
+ * the C library; it means nothing to the kernel.
+ */
+#ifndef PD_WORLD_H
+#define PD_WORLD_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/socket.h>
+
+#include "aiomultistack.h"
+
+#define PD_FDS 1024
+#define PD_NS_PER_US 1000ull
+#define PD_NS_PER_S 1000000000ull
+#define PD_PACKET_MAX 65550
+
+enum pd_kind { PD_FREE, PD_TCP, PD_EPOLL, PD_PIPE };
+enum pd_state { PD_NEW, PD_LISTENING, PD_CONNECTING, PD_CONNECTED, PD_CLOSED };
+
+#define PD_ACCEPT_QUEUE 256
+#define PD_OPTIONS 32
+#define PD_WATCHES 64
+
+/* An option that was set before the engine knew the socket. */
+struct pd_option {
+    int name;
+    int value;
+};
+
+struct pd_watch {
+    int fd;
+    uint32_t events;          /* as epoll_ctl() gave them */
+    uint64_t data;
+    uint32_t seen;            /* the socket's changes when last reported */
+    bool spent;               /* EPOLLONESHOT has fired */
+};
+
+struct pd_file {
+    enum pd_kind kind;
+    enum pd_state state;
+    int fd;
+    int family;               /* AF_INET, AF_INET6 */
+    int flags;                /* O_NONBLOCK */
+    int id;                   /* the engine's, -1: none */
+    struct ams_endpoint local;
+    struct ams_endpoint remote;
+    bool bound;
+    bool v6only;
+    bool eof;                 /* the peer's FIN was reported */
+    bool told;                /* a final error was returned once */
+    bool read_shut, write_shut;
+    bool drain_wanted;
+    bool fastopen_connect;    /* TCP_FASTOPEN_CONNECT: connect() waits for data */
+    bool deferred;            /* such a connect() has returned */
+    int error;                /* errno that ended it */
+    uint32_t changes;         /* counts events, for edge-triggered watches */
+    struct pd_option options[PD_OPTIONS];
+    int n_options;
+    char congestion[16];
+    int accepted[PD_ACCEPT_QUEUE]; /* a listener's: engine ids */
+    int n_accepted;
+    struct pd_watch watches[PD_WATCHES]; /* an epoll's */
+    int n_watches;
+    char *pipe_data;          /* a pipe's: what was written and not read */
+    size_t pipe_len;
+    struct pd_file *pipe_peer;
+};
+
+/* A thread that waits for something to become true. */
+struct pd_waiter {
+    bool (*ready)(struct pd_file *file, void *arg);
+    struct pd_file *file;
+    void *arg;
+    uint64_t deadline;        /* UINT64_MAX: none */
+    bool go;
+    bool clock_read;
+    pthread_t thread;
+    struct pd_waiter *next;
+};
+
+struct pd_packet {
+    struct pd_packet *next;
+    uint64_t at;
+    size_t len;
+    char data[];
+};
+
+struct pd_world {
+    pthread_mutex_t lock;
+    pthread_cond_t woken;     /* a waiter may go */
+    pthread_cond_t returned;  /* it has read the clock */
+    pthread_t main_thread;
+    struct pd_waiter *waiters;
+    char *so_flags;
+    struct ams_hub *hub;
+    struct ams_node *node;    /* NULL until the first address is known */
+    struct ams_stack *stack;
+    struct ams_port *wire;
+    uint64_t now;
+    struct pd_packet *out_head, *out_tail;
+    struct pd_file *by_fd[PD_FDS];
+    struct pd_file **by_id;
+    int n_by_id;
+};
+
+/* ---- world.c */
+
+/* Makes the node, once, with `local` among its addresses.
+ * Return: 0, or -1 with errno. */
+int world_start(struct pd_world *world, const struct ams_endpoint *local);
+void world_stop(struct pd_world *world);
+/* Lets everything happen that can happen now. */
+void world_settle(struct pd_world *world);
+/* Advances time to `until`, or, if packets is true, to the next packet out. */
+void world_run(struct pd_world *world, uint64_t until, bool packets);
+/* Sends an IP packet to the engine.  Return: 0 or -1 with errno. */
+int world_inject(struct pd_world *world, const void *packet, size_t len);
+/* Sleeps until ready(file, arg) or the deadline.  Return: true if ready. */
+bool world_wait(struct pd_world *world, struct pd_file *file, bool (*ready)(struct pd_file *, void *), void *arg,
+                uint64_t deadline);
+/* Notes that the calling thread, back from a wait, has read the clock.
+ * Return: false if it was not back from a wait. */
+bool world_clock_read(struct pd_world *world);
+/* A new descriptor.  Return: NULL with errno. */
+struct pd_file *world_file_new(struct pd_world *world, enum pd_kind kind);
+/* The file of a descriptor of that kind; NULL with errno. */
+struct pd_file *world_file(struct pd_world *world, int fd, enum pd_kind kind);
+/* Closes as the application would. */
+int world_close(struct pd_world *world, int fd);
+/* Ties an engine id to a file. */
+void world_bind_id(struct pd_world *world, struct pd_file *file, int id);
+/* errno for a negative status.  Return: -1. */
+int world_fail(int status);
+
+/* ---- files.c */
+struct packetdrill_interface;
+void files_install(struct packetdrill_interface *interface);
+ssize_t files_read_pipe(struct pd_file *file, void *buffer, size_t size);
+ssize_t files_write_pipe(struct pd_file *file, const void *data, size_t size);
+/* poll() events that hold for a file now. */
+short file_ready(struct pd_world *world, struct pd_file *file);
+
+/* ---- sockopt.c */
+int sockopt_get(struct pd_world *world, int fd, int level, int name, void *value, socklen_t *len);
+int sockopt_set(struct pd_world *world, int fd, int level, int name, const void *value, socklen_t len);
+/* Applies what was set before the id existed. */
+void sockopt_apply(struct pd_world *world, struct pd_file *file);
+
+/* ---- settings.c */
+/* Fills in what sysctls and the adapter's flags say. */
+void settings_read(const struct pd_world *world, struct ams_stack_config *config, struct ams_port_config *port);
+/* The value of a word `key=value` in the adapter's flags.  Return: false if there is none. */
+bool settings_flag(const struct pd_world *world, const char *key, char *out, size_t size);
+
+/* The calling convention: sockaddr <-> endpoint. */
+bool address_in(const struct sockaddr *address, socklen_t len, struct ams_endpoint *out);
+void address_out(int family, const struct ams_endpoint *endpoint, struct sockaddr *address, socklen_t *len);
+
+#endif
