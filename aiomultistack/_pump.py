@@ -162,7 +162,9 @@ class Pump:
             self._batches()
         finally:
             self._dispatching = False
-        if self._dirty:
+        if self.broken is not None:
+            self._dirty = False  # nothing leaves any more
+        elif self._dirty:
             self.flush()
         else:
             self.touch()
@@ -256,6 +258,9 @@ class Pump:
             return
         self._dirty = False
         if self._pointer is None:
+            return
+        if self.broken is not None:
+            self.kick()  # whoever wants to send learns of it there
             return
         deadline = lib.ams_node_flush(self._pointer, 0 if self._clock is None else self._clock())
         if deadline < self._armed:
