@@ -25,6 +25,11 @@ static inline void *mem_alloc(size_t size) { return ALLOC_FAILS() ? NULL : mallo
 static inline void *mem_zalloc(size_t count, size_t size) { return ALLOC_FAILS() ? NULL : calloc(count, size); }
 /* realloc, or NULL with ptr untouched. */
 static inline void *mem_realloc(void *ptr, size_t size) { return ALLOC_FAILS() ? NULL : realloc(ptr, size); }
+/* Uninitialised memory on a boundary (a power of two), or NULL. */
+static inline void *mem_aligned(size_t alignment, size_t size)
+{
+    return ALLOC_FAILS() ? NULL : aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+}
 static inline void mem_free(void *ptr) { free(ptr); }
 
 #endif

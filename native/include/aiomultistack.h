@@ -457,7 +457,7 @@ struct ams_switch_config {
     uint32_t mtu;
     int32_t unclaimed;      /* where frames for tuples that nobody owns go: AMS_SWITCH_TO_* */
     uint32_t flags;         /* AMS_SWITCH_ORPHANS */
-    uint32_t reserved;
+    uint32_t max_flows;     /* connections of groups that are remembered; 0: 65536 */
     uint64_t seed[2];       /* secret; keys the tables */
 };
 
@@ -505,8 +505,6 @@ struct ams_bench_result {
  * (1 to 200000) that are served in turn, until at least `operations` are done.
  * Returns 0 or a status. */
 int ams_bench_engine(int kind, uint32_t connections, uint64_t operations, struct ams_bench_result *result);
-
-/* CFFI-END */
 
 /* ---- fabric: many stacks in processes of their own, on one link ------------ */
 
@@ -651,6 +649,8 @@ int ams_fabric_captured(struct ams_fabric *fabric, struct ams_fabric_frame *info
 int ams_fabric_capture_fd(struct ams_fabric *fabric);
 /* How many frames were not copied because the queue was full. */
 uint64_t ams_fabric_capture_lost(struct ams_fabric *fabric);
+
+/* CFFI-END */
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop

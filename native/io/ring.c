@@ -31,6 +31,11 @@
 #define REGION_PAGE 4096u
 #define REGION_NAME "aiomultistack"
 #define REGION_BUF_FIRST 1u
+#ifdef MAP_POPULATE
+#define REGION_POPULATE MAP_POPULATE /* no page faults while frames wait */
+#else
+#define REGION_POPULATE 0
+#endif
 #define REGION_SIZE_MAX ((uint64_t)1 << 34)
 
 _Static_assert(sizeof(struct ring_slot) == 16, "netmap_slot");
@@ -169,11 +174,12 @@ static int region_views(struct ring_region *region, uint64_t tx, uint64_t rx, ui
 /* Maps a region's file. */
 static int region_map(struct ring_region *region)
 {
-    void *base = mmap(NULL, region->size, PROT_READ | PROT_WRITE, MAP_SHARED, region->fd, 0);
+    void *base = mmap(NULL, region->size, PROT_READ | PROT_WRITE, MAP_SHARED | REGION_POPULATE, region->fd, 0);
 
     if (base == MAP_FAILED)
         return port_status(errno);
     region->base = base;
+    region->mapped = true;
     return 0;
 }
 
@@ -285,11 +291,11 @@ void ring_region_discard(struct ring_region *region)
 
 void ring_region_close(struct ring_region *region)
 {
-    if (region->fd >= 0) {
-        if (region->base)
-            munmap(region->base, region->size);
+    if (region->mapped)
+        munmap(region->base, region->size);
+    if (region->fd >= 0)
         close(region->fd);
-    }
+    region->mapped = false;
     region->base = NULL;
     region->size = 0;
     region->fd = -1;

@@ -376,7 +376,8 @@ struct ring_link {
 struct ring_region {
     uint8_t *base;
     size_t size;
-    int fd;                      /* the memfd; -1 for a view of another's mapping */
+    int fd;                      /* the memfd; -1: not kept */
+    bool mapped;                 /* base is ours to unmap */
     struct ring tx, rx;
     struct ring_bell *device_bell; /* armed by the device, rung by the user */
     struct ring_bell *user_bell;   /* armed by the user, rung by the device */

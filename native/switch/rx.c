@@ -35,6 +35,7 @@ static const uint8_t rx_reasons[PACKET_STATUSES] = {
 static int32_t rx_drop(struct ams_switch *sw, enum switch_counter reason)
 {
     sw->counters[reason]++;
+    sw->rx_reason = reason;
     return SWITCH_TO_NOBODY;
 }
 
@@ -52,7 +53,8 @@ static int32_t rx_unclaimed(struct ams_switch *sw)
 
 /* An ICMP error goes to the owner of the tuple that the quoted packet, which
  * one of us sent, came from. */
-static int32_t rx_icmp_error(struct ams_switch *sw, const struct ams_frame *frame, const struct packet *outer)
+static int32_t rx_icmp_error(struct ams_switch *sw, const struct ams_frame *frame, const struct packet *outer,
+                             uint64_t now)
 {
     struct packet quoted;
     struct switch_tuple tuple;
@@ -64,12 +66,12 @@ static int32_t rx_icmp_error(struct ams_switch *sw, const struct ams_frame *fram
     if (!(quoted.flags & PACKET_PORTS)) /* about a ping, or about a later fragment */
         return SWITCH_TO_CONTROL;
     switch_tuple_set(&tuple, quoted.src, quoted.sport, quoted.protocol, quoted.family);
-    int owner = switch_tuple_owner(sw, &tuple);
-    return owner != TUPLE_NOBODY ? owner : rx_unclaimed(sw);
+    const struct tuple_slot *slot = switch_find(sw, &tuple);
+    return slot ? switch_pick(sw, slot, &quoted, true, now) : rx_unclaimed(sw);
 }
 
 /* Chooses the target of an IP packet that shows its transport header. */
-static int32_t rx_whole(struct ams_switch *sw, const struct ams_frame *frame, const struct packet *packet)
+static int32_t rx_whole(struct ams_switch *sw, const struct ams_frame *frame, const struct packet *packet, uint64_t now)
 {
     enum switch_address kind = switch_address_kind(sw, packet->dst, packet->family);
 
@@ -78,15 +80,15 @@ static int32_t rx_whole(struct ams_switch *sw, const struct ams_frame *frame, co
     if (packet->flags & PACKET_PORTS) {
         struct switch_tuple tuple;
         switch_tuple_set(&tuple, packet->dst, packet->dport, packet->protocol, packet->family);
-        int owner = switch_tuple_owner(sw, &tuple);
-        return owner != TUPLE_NOBODY ? owner : rx_unclaimed(sw);
+        const struct tuple_slot *slot = switch_find(sw, &tuple);
+        return slot ? switch_pick(sw, slot, packet, false, now) : rx_unclaimed(sw);
     }
     switch (packet->protocol) {
     case PROTO_ICMP:
     case PROTO_ICMPV6:
         if ((packet->protocol == PROTO_ICMP) != (packet->family == AMS_IPV4))
             return rx_unclaimed(sw);
-        return packet_is_icmp_error(packet) ? rx_icmp_error(sw, frame, packet) : SWITCH_TO_CONTROL;
+        return packet_is_icmp_error(packet) ? rx_icmp_error(sw, frame, packet, now) : SWITCH_TO_CONTROL;
     case PACKET_IGMP: return SWITCH_TO_CONTROL;
     default: return rx_unclaimed(sw);
     }
@@ -98,10 +100,10 @@ static int32_t rx_ip(struct ams_switch *sw, const struct ams_frame *frame, const
     sw->counters[SWITCH_RX_IP_OPTIONS] += !!(packet->flags & PACKET_OPTIONS);
     sw->counters[SWITCH_RX_EXTENSIONS] += !!(packet->flags & PACKET_EXTENSIONS);
     if (!(packet->flags & (PACKET_FRAG_FIRST | PACKET_FRAG_LATER)))
-        return rx_whole(sw, frame, packet);
+        return rx_whole(sw, frame, packet, now);
     sw->counters[SWITCH_RX_FRAGMENTS]++;
     if (packet->flags & PACKET_FRAG_FIRST) {
-        int32_t target = rx_whole(sw, frame, packet);
+        int32_t target = rx_whole(sw, frame, packet, now);
         fragment_store(&sw->rx_fragments, packet, target, now);
         sw->counters[SWITCH_RX_FRAG_EVICTED] = sw->rx_fragments.evicted;
         return target;
@@ -174,8 +176,10 @@ static inline bool rx_fast(const struct ams_switch *sw, const struct ams_frame *
     return true;
 }
 
-/* Classifies up to SWITCH_BATCH frames. */
-static void rx_batch(struct ams_switch *sw, struct ams_frame *const *frames, int n, int32_t *targets, uint64_t now)
+/* Classifies up to SWITCH_BATCH frames.
+ * @reasons: why those for nobody are dropped; may be NULL */
+static void rx_batch(struct ams_switch *sw, struct ams_frame *const *frames, int n, int32_t *targets, uint8_t *reasons,
+                     uint64_t now)
 {
     struct switch_tuple tuples[SWITCH_BATCH];
     uint32_t hashes[SWITCH_BATCH];
@@ -192,15 +196,47 @@ static void rx_batch(struct ams_switch *sw, struct ams_frame *const *frames, int
     }
     for (int i = 0; i < n; i++) {
         const struct tuple_slot *slot = fast[i] ? tuple_find(&sw->tuples, &tuples[i], hashes[i]) : NULL;
-        targets[i] = AMS_LIKELY(slot != NULL) ? slot->owner : rx_frame(sw, frames[i], now);
+        if (fast[i] && !slot && sw->wildcards)
+            slot = switch_find(sw, &tuples[i]);
+        targets[i] = AMS_LIKELY(slot && !slot->group) ? slot->owner : rx_frame(sw, frames[i], now);
         rx_count(sw, targets[i]);
+        if (reasons)
+            reasons[i] = sw->rx_reason;
+    }
+}
+
+void switch_rx_reasons(struct ams_switch *sw, struct ams_frame *const *frames, int n, int32_t *targets,
+                       uint8_t *reasons, uint64_t now)
+{
+    for (int done = 0; done < n; done += SWITCH_BATCH) {
+        int part = n - done < SWITCH_BATCH ? n - done : SWITCH_BATCH;
+        rx_batch(sw, frames + done, part, targets + done, reasons ? reasons + done : NULL, now);
     }
 }
 
 void switch_rx(struct ams_switch *sw, struct ams_frame *const *frames, int n, int32_t *targets, uint64_t now)
 {
-    for (int done = 0; done < n; done += SWITCH_BATCH) {
-        int part = n - done < SWITCH_BATCH ? n - done : SWITCH_BATCH;
-        rx_batch(sw, frames + done, part, targets + done, now);
-    }
+    switch_rx_reasons(sw, frames, n, targets, NULL, now);
+}
+
+int32_t switch_rx_local(struct ams_switch *sw, const uint8_t *data, uint32_t length, uint64_t now)
+{
+    struct ams_frame view = {.data = (uint8_t *)(uintptr_t)data, .len = length}; /* untagged: not written to */
+    int32_t target = rx_frame(sw, &view, now);
+
+    rx_count(sw, target);
+    return target;
+}
+
+int32_t switch_group_receiver(struct ams_switch *sw, const uint8_t *data, uint32_t length, uint64_t now)
+{
+    struct packet packet;
+    struct switch_tuple tuple;
+
+    if (packet_parse(data, length, length, &packet) != PACKET_OK || !(packet.flags & PACKET_PORTS) ||
+        packet.flags & PACKET_FRAG_FIRST)
+        return SWITCH_TO_NOBODY;
+    switch_tuple_set(&tuple, packet.dst, packet.dport, packet.protocol, packet.family);
+    const struct tuple_slot *slot = switch_find(sw, &tuple);
+    return slot ? switch_pick(sw, slot, &packet, false, now) : SWITCH_TO_NOBODY;
 }

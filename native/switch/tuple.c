@@ -63,14 +63,15 @@ static int tuple_grow(struct tuple_table *table)
     return 0;
 }
 
-int tuple_insert(struct tuple_table *table, const struct switch_tuple *tuple, uint16_t owner)
+int tuple_insert(struct tuple_table *table, const struct switch_tuple *tuple, uint16_t owner, uint16_t group)
 {
     if (table->used >= (table->mask + 1) / 2) {
         int status = tuple_grow(table);
         if (status)
             return status;
     }
-    struct tuple_slot slot = {.tuple = *tuple, .hash = tuple_hash(table, tuple), .refs = 1, .owner = owner};
+    struct tuple_slot slot = {.tuple = *tuple, .hash = tuple_hash(table, tuple), .refs = 1, .owner = owner,
+                              .group = group};
     tuple_place(table, &slot);
     table->used++;
     return 0;

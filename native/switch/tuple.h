@@ -36,8 +36,8 @@ struct tuple_slot {
     struct switch_tuple tuple;
     uint32_t hash;
     uint32_t refs;       /* claims; 0: the slot is free */
-    uint16_t owner;      /* port index */
-    uint16_t reserved;
+    uint16_t owner;      /* port index, or TUPLE_GROUP */
+    uint16_t group;      /* number of the group; 0: one port owns it */
 };
 
 struct tuple_table {
@@ -48,6 +48,7 @@ struct tuple_table {
 };
 
 #define TUPLE_NOBODY (-1)
+#define TUPLE_GROUP 0xffffu /* an owner that is no port */
 #define TUPLE_WILDCARD 0x80
 
 /* Prepares a table of at least `capacity` tuples.
@@ -152,8 +153,9 @@ static inline int tuple_owner(const struct tuple_table *table, const struct swit
 }
 
 /* Adds a tuple that is not there yet, with one reference.
+ * @group: its number, if owner is TUPLE_GROUP
  * Return: 0, -AMS_ENOMEM (the table is as it was). */
-int tuple_insert(struct tuple_table *table, const struct switch_tuple *tuple, uint16_t owner);
+int tuple_insert(struct tuple_table *table, const struct switch_tuple *tuple, uint16_t owner, uint16_t group);
 /* Removes a slot that tuple_find() gave, whatever its references. */
 void tuple_remove(struct tuple_table *table, struct tuple_slot *slot);
 

@@ -117,29 +117,35 @@ static inline bool tx_fills_frame(const struct ams_tx *tx, const struct packet *
 }
 
 /* Checks the source tuple of a packet that shows its ports. */
-static enum switch_counter tx_tuple(const struct ams_switch *sw, uint16_t port, const struct packet *packet)
+static enum switch_counter tx_tuple(struct ams_switch *sw, uint16_t port, const struct packet *packet, uint64_t now)
 {
     struct switch_tuple tuple;
+    struct flow_key flow;
 
     if (switch_address_kind(sw, packet->src, packet->family) != SWITCH_ADDRESS_UNICAST)
         return SWITCH_TX_SOURCE_ADDRESS;
     switch_tuple_set(&tuple, packet->src, packet->sport, packet->protocol, packet->family);
-    int owner = switch_tuple_owner(sw, &tuple);
-    if (owner == port)
+    const struct tuple_slot *slot = switch_find(sw, &tuple);
+    if (slot && switch_owns(sw, slot, port)) {
+        if (slot->group) {
+            flow_of(&flow, packet, true);
+            group_learn(&sw->groups, slot->group, port, &flow, packet->tcp_flags, now);
+        }
         return SWITCH_PASSED;
+    }
     /* RFC 9293 section 3.5.2: whoever answers for the address resets what nobody has */
-    if (owner == TUPLE_NOBODY && port == sw->control && packet->protocol == PROTO_TCP &&
+    if (!slot && port == sw->control && packet->protocol == PROTO_TCP &&
         packet->tcp_flags & PACKET_TCP_RST && !(packet->flags & PACKET_FRAG_FIRST))
         return SWITCH_PASSED;
     return SWITCH_TX_TUPLE;
 }
 
 /* Checks an IP packet that is no later fragment. */
-static enum switch_counter tx_whole(const struct ams_switch *sw, uint16_t port, const uint8_t *data, uint32_t avail,
-                                    const struct packet *packet)
+static enum switch_counter tx_whole(struct ams_switch *sw, uint16_t port, const uint8_t *data, uint32_t avail,
+                                    const struct packet *packet, uint64_t now)
 {
     if (packet->flags & PACKET_PORTS)
-        return tx_tuple(sw, port, packet);
+        return tx_tuple(sw, port, packet, now);
     switch (packet->protocol) {
     case PROTO_ICMP:
     case PROTO_ICMPV6: return switch_tx_icmp(sw, port, data, avail, packet);
@@ -198,7 +204,7 @@ static enum switch_counter tx_frame(struct ams_switch *sw, uint16_t port, const 
         return switch_tx_arp(sw, port, data, &packet);
     if (!tx_fills_frame(tx, &packet))
         return SWITCH_TX_BAD_LENGTH;
-    reason = packet.flags & PACKET_FRAG_LATER ? SWITCH_PASSED : tx_whole(sw, port, data, avail, &packet);
+    reason = packet.flags & PACKET_FRAG_LATER ? SWITCH_PASSED : tx_whole(sw, port, data, avail, &packet, now);
     if (packet.flags & (PACKET_FRAG_FIRST | PACKET_FRAG_LATER))
         reason = tx_fragment(sw, port, &packet, reason, now);
     return reason;
@@ -254,4 +260,18 @@ int switch_tx(struct ams_switch *sw, uint16_t port, const struct ams_tx *tx, int
         passed += tx_batch(sw, port, tx + done, part, verdicts + done, now);
     }
     return passed;
+}
+
+bool switch_truthful(struct ams_switch *sw, const uint8_t *data, uint32_t length)
+{
+    struct packet packet;
+
+    if (length < ETH_HEADER || memcmp(data + 6, sw->mac, 6) != 0 || length > sw->mtu + ETH_HEADER ||
+        packet_parse(data, length, length, &packet) != PACKET_OK)
+        return false;
+    if (packet.ethertype == ETHERTYPE_ARP)
+        return switch_tx_arp(sw, sw->control, data, &packet) == SWITCH_PASSED;
+    if (packet.flags & (PACKET_PORTS | PACKET_FRAG_FIRST | PACKET_FRAG_LATER | PACKET_ROUTING))
+        return false;
+    return tx_whole(sw, sw->control, data, length, &packet, 0) == SWITCH_PASSED;
 }

@@ -65,8 +65,9 @@ static enum switch_counter tx_icmp_error(const struct ams_switch *sw, uint16_t p
     if (!(quoted.flags & PACKET_PORTS))
         return port == sw->control ? SWITCH_PASSED : SWITCH_TX_ICMP;
     switch_tuple_set(&tuple, quoted.dst, quoted.dport, quoted.protocol, quoted.family);
-    int owner = switch_tuple_owner(sw, &tuple);
-    return owner == port || (owner == TUPLE_NOBODY && port == sw->control) ? SWITCH_PASSED : SWITCH_TX_ICMP;
+    const struct tuple_slot *slot = switch_find(sw, &tuple);
+    bool ours = slot ? switch_owns(sw, slot, port) : port == sw->control;
+    return ours ? SWITCH_PASSED : SWITCH_TX_ICMP;
 }
 
 /* Walks NDP options: a link-layer address in them must be ours.

@@ -35,7 +35,7 @@ static void test_table_agrees_with_a_list(void)
         CHECK_EQ(tuple_owner(&table, &tuple), model[n]);
         if (model[n] == TUPLE_NOBODY) {
             model[n] = (int)rng_below(&rng, 1000);
-            CHECK_EQ(tuple_insert(&table, &tuple, (uint16_t)model[n]), 0);
+            CHECK_EQ(tuple_insert(&table, &tuple, (uint16_t)model[n], 0), 0);
             used++;
         } else if (rng_below(&rng, 2)) {
             tuple_remove(&table, tuple_find(&table, &tuple, tuple_hash(&table, &tuple)));

@@ -1,0 +1,597 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * fabric_port.c - what the control plane asks of the fabric.
+ *
+ * Each function packs its arguments and has them carried out on the data
+ * thread.  What takes long (memory, descriptors) is done before or after, on
+ * the caller's.  An uplink that has to know which frames are ours (port.h's
+ * serve and claim) is told of each address and tuple.
+ */
+#define _GNU_SOURCE
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "core/status.h"
+#include "io/fabric.h"
+#include "wire/bytes.h"
+#include "wire/proto.h"
+
+struct counter_row {
+    const char *name;
+    const char *text;
+    int drop;
+};
+
+static const struct counter_row counter_rows[FABRIC_OWN_COUNTERS] = {
+#define FABRIC_COUNTER_ROW(NAME, name, text, drop) {name, text, drop},
+    FABRIC_COUNTER_TABLE(FABRIC_COUNTER_ROW)
+#undef FABRIC_COUNTER_ROW
+};
+
+/* A client by its index; NULL if there is none. */
+static struct fabric_port *client_at(const struct ams_fabric *fabric, int index)
+{
+    if (index < AMS_FABRIC_CLIENTS || (uint32_t)index >= fabric->n_ports)
+        return NULL;
+    return fabric->ports[index];
+}
+
+/* ---- attaching -------------------------------------------------------------------------- */
+
+/* Closes and frees what a client's port holds. */
+static void client_free(struct fabric_port *port)
+{
+    ring_region_discard(&port->region);
+    ring_region_close(&port->region);
+    if (port->kick_fd >= 0)
+        close(port->kick_fd);
+    if (port->notify_fd >= 0)
+        close(port->notify_fd);
+    mem_free(port);
+}
+
+/* Makes the descriptors: ours, and those for the client. */
+static int client_fds(struct fabric_port *port, struct ams_fabric_link *link)
+{
+    int pipe_fds[2];
+
+    port->kick_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (port->kick_fd < 0 || pipe2(pipe_fds, O_NONBLOCK | O_CLOEXEC) < 0)
+        return port_status(errno);
+    link->notify_fd = pipe_fds[0];
+    port->notify_fd = pipe_fds[1];
+    link->kick_fd = fcntl(port->kick_fd, F_DUPFD_CLOEXEC, 0);
+    link->memory_fd = fcntl(port->region.fd, F_DUPFD_CLOEXEC, 0);
+    return link->kick_fd < 0 || link->memory_fd < 0 ? port_status(errno) : 0;
+}
+
+static void link_close(struct ams_fabric_link *link)
+{
+    int32_t *const fds[] = {&link->memory_fd, &link->kick_fd, &link->notify_fd};
+
+    for (size_t i = 0; i < AMS_ARRAY_SIZE(fds); i++) {
+        if (*fds[i] >= 0)
+            close(*fds[i]);
+        *fds[i] = -1;
+    }
+}
+
+struct attach_args {
+    struct fabric_port *port;
+    bool control;
+};
+
+/* Gives a port an index and lets it in.  Return: the index, or a status. */
+static int attach_run(struct ams_fabric *fabric, void *args)
+{
+    struct attach_args *attach = args;
+    struct fabric_port *port = attach->port;
+    uint32_t index = AMS_FABRIC_CLIENTS;
+
+    if (attach->control && fabric->sw.control != AMS_FABRIC_CONTROL)
+        return -AMS_EBUSY;
+    while (index < fabric->n_ports && fabric->ports[index])
+        index++;
+    if (index == fabric->n_ports)
+        return -AMS_EMFILE;
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = index};
+    if (epoll_ctl(fabric->epoll_fd, EPOLL_CTL_ADD, port->kick_fd, &event) < 0)
+        return port_status(errno);
+    port->index = (uint16_t)index;
+    fabric->ports[index] = port;
+    if (attach->control)
+        fabric->sw.control = port->index;
+    return (int)index;
+}
+
+/* Makes a client's port with its memory.  Return: NULL with *status set. */
+static struct fabric_port *client_new(const struct ams_fabric *fabric, const struct ams_fabric_limits *limits,
+                                      struct ams_fabric_link *link, int *status)
+{
+    struct ring_layout layout = fabric->layout;
+    struct ring_link about = {.mtu = fabric->mtu};
+    struct fabric_port *port = mem_aligned(AMS_CACHE_LINE, sizeof(*port));
+
+    *status = -AMS_ENOMEM;
+    if (!port)
+        return NULL;
+    memset(port, 0, sizeof(*port));
+    port->kick_fd = port->notify_fd = -1;
+    port->client = true;
+    memcpy(about.mac, fabric->sw.mac, 6);
+    if (limits->tx_slots)
+        layout.tx_slots = limits->tx_slots;
+    if (limits->rx_slots)
+        layout.rx_slots = limits->rx_slots;
+    *status = layout.tx_slots > fabric->max_slots || layout.rx_slots > fabric->max_slots ? -AMS_EINVAL : 0;
+    if (!*status)
+        *status = ring_region_create(&port->region, "aiomultistack-port", &layout, &about);
+    else
+        port->region.fd = -1;
+    if (!*status)
+        *status = client_fds(port, link);
+    if (*status) {
+        client_free(port);
+        return NULL;
+    }
+    port->rx = port->region.rx;
+    port->tx = port->region.tx;
+    port->user_bell = port->region.user_bell;
+    port->device_bell = port->region.device_bell;
+    return port;
+}
+
+int ams_fabric_attach(struct ams_fabric *fabric, const struct ams_fabric_limits *limits, struct ams_fabric_link *link)
+{
+    static const struct ams_fabric_limits none;
+    struct attach_args args;
+    int status;
+
+    if (!limits)
+        limits = &none;
+    link->index = link->memory_fd = link->kick_fd = link->notify_fd = -1;
+    if (limits->flags & ~(uint32_t)AMS_ATTACH_CONTROL)
+        return -AMS_EINVAL;
+    args.control = limits->flags & AMS_ATTACH_CONTROL;
+    args.port = client_new(fabric, limits, link, &status);
+    if (args.port) {
+        close(args.port->region.fd); /* the mapping and the client's descriptor are enough */
+        args.port->region.fd = -1;
+        status = fabric_call(fabric, attach_run, &args);
+        if (status < 0)
+            client_free(args.port);
+    }
+    if (status < 0)
+        link_close(link);
+    link->index = status;
+    return status;
+}
+
+/* ---- claims ---------------------------------------------------------------------------------- */
+
+struct claim_args {
+    int index;
+    uint8_t protocol;
+    uint32_t flags;
+    const struct ams_endpoint *local;
+};
+
+static int claim_run(struct ams_fabric *fabric, void *args)
+{
+    const struct claim_args *claim = args;
+    struct fabric_port *port = client_at(fabric, claim->index);
+    struct ams_port *uplink = fabric->uplink.port;
+
+    if (!port)
+        return -AMS_EINVAL;
+    if (port->claims >= fabric->max_claims)
+        return -AMS_EMFILE;
+    int status = (claim->flags & AMS_CLAIM_GROUP ? switch_join : switch_claim)(&fabric->sw, port->index,
+                                                                               claim->protocol, claim->local);
+    if (!status && uplink && uplink->ops->claim) {
+        status = uplink->ops->claim(uplink, claim->protocol, claim->local, 0);
+        if (status)
+            switch_release(&fabric->sw, port->index, claim->protocol, claim->local);
+    }
+    port->claims += !status;
+    return status;
+}
+
+/* Undoes one claim of a port. */
+static int claim_undo(struct ams_fabric *fabric, struct fabric_port *port, uint8_t protocol,
+                      const struct ams_endpoint *local)
+{
+    struct ams_port *uplink = fabric->uplink.port;
+    int status = switch_release(&fabric->sw, port->index, protocol, local);
+
+    if (status)
+        return status;
+    port->claims--;
+    if (uplink && uplink->ops->release)
+        uplink->ops->release(uplink, protocol, local);
+    return 0;
+}
+
+static int release_run(struct ams_fabric *fabric, void *args)
+{
+    const struct claim_args *claim = args;
+    struct fabric_port *port = client_at(fabric, claim->index);
+
+    return port ? claim_undo(fabric, port, claim->protocol, claim->local) : -AMS_EINVAL;
+}
+
+int ams_fabric_claim(struct ams_fabric *fabric, int index, int protocol, const struct ams_endpoint *local,
+                     uint32_t flags)
+{
+    struct claim_args args = {index, (uint8_t)protocol, flags, local};
+
+    if (protocol < 0 || protocol > UINT8_MAX || flags & ~(uint32_t)AMS_CLAIM_GROUP)
+        return -AMS_EINVAL;
+    return fabric_call(fabric, claim_run, &args);
+}
+
+int ams_fabric_release(struct ams_fabric *fabric, int index, int protocol, const struct ams_endpoint *local)
+{
+    struct claim_args args = {index, (uint8_t)protocol, 0, local};
+
+    if (protocol < 0 || protocol > UINT8_MAX)
+        return -AMS_EINVAL;
+    return fabric_call(fabric, release_run, &args);
+}
+
+/* The endpoint that a slot was claimed by. */
+static struct ams_endpoint slot_local(const struct tuple_slot *slot)
+{
+    struct ams_endpoint local = {.port = slot->tuple.port,
+                                 .family = (uint16_t)(slot->tuple.family & ~TUPLE_WILDCARD)};
+
+    memcpy(local.ip, slot->tuple.ip, 16);
+    return local;
+}
+
+/* Undoes all claims of a port, one by one: the uplink counts them, too. */
+static void claim_undo_all(struct ams_fabric *fabric, struct fabric_port *port)
+{
+    struct ams_switch *sw = &fabric->sw;
+    bool again = true;
+
+    while (again) { /* a removal may move a slot to a place already passed */
+        again = false;
+        for (uint32_t i = 0; i <= sw->tuples.mask; i++) {
+            struct tuple_slot *slot = &sw->tuples.slots[i];
+            while (slot->refs && switch_owns(sw, slot, port->index)) {
+                struct ams_endpoint local = slot_local(slot);
+                claim_undo(fabric, port, slot->tuple.protocol, &local);
+                again = true;
+            }
+        }
+    }
+    switch_release_port(sw, port->index); /* its fragments */
+}
+
+static int detach_run(struct ams_fabric *fabric, void *args)
+{
+    struct claim_args *detach = args;
+    struct fabric_port *port = client_at(fabric, detach->index);
+
+    if (!port)
+        return -AMS_EINVAL;
+    claim_undo_all(fabric, port);
+    if (fabric->sw.control == port->index)
+        fabric->sw.control = AMS_FABRIC_CONTROL;
+    fabric_deactivate(fabric, port);
+    fabric_publish(fabric); /* so that it isn't among the dirty ones */
+    epoll_ctl(fabric->epoll_fd, EPOLL_CTL_DEL, port->kick_fd, NULL);
+    for (int i = 0; i < FABRIC_COUNTERS; i++)
+        fabric->retired[i] += port->counters[i];
+    fabric->ports[port->index] = NULL;
+    detach->local = (const void *)port;
+    return 0;
+}
+
+int ams_fabric_detach(struct ams_fabric *fabric, int index)
+{
+    struct claim_args args = {.index = index};
+    int status = fabric_call(fabric, detach_run, &args);
+
+    if (!status)
+        client_free((struct fabric_port *)(uintptr_t)args.local);
+    return status;
+}
+
+/* ---- addresses --------------------------------------------------------------------------------- */
+
+static int add_address_run(struct ams_fabric *fabric, void *args)
+{
+    const struct ams_ifaddr *address = args;
+    struct ams_port *uplink = fabric->uplink.port;
+    struct port_error quiet = {NULL, 0};
+    int status = switch_add_address(&fabric->sw, address);
+
+    if (status || !uplink || !uplink->ops->serve)
+        return status;
+    status = uplink->ops->serve(uplink, &address->address, &quiet);
+    if (status < 0)
+        switch_remove_address(&fabric->sw, &address->address);
+    return status < 0 ? status : 0;
+}
+
+int ams_fabric_add_address(struct ams_fabric *fabric, const struct ams_ifaddr *address)
+{
+    return fabric_call(fabric, add_address_run, (void *)(uintptr_t)address);
+}
+
+static int remove_address_run(struct ams_fabric *fabric, void *args)
+{
+    const struct ams_endpoint *address = args;
+    struct ams_switch *sw = &fabric->sw;
+    bool again = true;
+
+    while (again) { /* its claims first, one by one */
+        again = false;
+        for (uint32_t i = 0; i <= sw->tuples.mask; i++) {
+            struct tuple_slot *slot = &sw->tuples.slots[i];
+            if (!slot->refs || slot->tuple.family != address->family || !ip_equal(slot->tuple.ip, address->ip))
+                continue;
+            struct ams_endpoint local = slot_local(slot);
+            int owner = slot->group ? group_first(&sw->groups, slot->group) : slot->owner;
+            claim_undo(fabric, fabric->ports[owner], slot->tuple.protocol, &local);
+            again = true;
+        }
+    }
+    int status = switch_remove_address(sw, address);
+    if (!status && fabric->uplink.port && fabric->uplink.port->ops->unserve)
+        fabric->uplink.port->ops->unserve(fabric->uplink.port, address);
+    return status;
+}
+
+int ams_fabric_remove_address(struct ams_fabric *fabric, const struct ams_endpoint *address)
+{
+    return fabric_call(fabric, remove_address_run, (void *)(uintptr_t)address);
+}
+
+/* ---- listings ------------------------------------------------------------------------------------ */
+
+struct list_args {
+    void *out;
+    int max;
+    int index;
+};
+
+static int tuples_run(struct ams_fabric *fabric, void *args)
+{
+    const struct list_args *list = args;
+    struct ams_fabric_tuple *out = list->out;
+    const struct ams_switch *sw = &fabric->sw;
+    int n = 0;
+
+    for (uint32_t i = 0; i <= sw->tuples.mask; i++) {
+        const struct tuple_slot *slot = &sw->tuples.slots[i];
+        if (!slot->refs)
+            continue;
+        struct ams_fabric_tuple tuple = {.local = slot_local(slot), .protocol = slot->tuple.protocol,
+                                         .group = slot->group != 0, .index = slot->owner, .claims = slot->refs};
+        const struct switch_group *group = slot->group ? group_get(&sw->groups, slot->group) : NULL;
+        for (uint32_t member = 0; member < (group ? group->n : 1); member++, n++) {
+            if (group) {
+                tuple.index = group->members[member].port;
+                tuple.claims = group->members[member].refs;
+            }
+            if (n < list->max)
+                out[n] = tuple;
+        }
+    }
+    return n;
+}
+
+int ams_fabric_tuples(struct ams_fabric *fabric, struct ams_fabric_tuple *out, int max)
+{
+    struct list_args args = {.out = out, .max = max};
+
+    return fabric_call(fabric, tuples_run, &args);
+}
+
+static int ports_run(struct ams_fabric *fabric, void *args)
+{
+    const struct list_args *list = args;
+    int *out = list->out, n = 0;
+
+    for (uint32_t i = 0; i < fabric->n_ports; i++) {
+        if (!fabric->ports[i] || (i == AMS_FABRIC_UPLINK && !fabric->uplink.port) ||
+            (i == AMS_FABRIC_HOST && !fabric->host.port))
+            continue;
+        if (n < list->max)
+            out[n] = (int)i;
+        n++;
+    }
+    return n;
+}
+
+int ams_fabric_ports(struct ams_fabric *fabric, int *out, int max)
+{
+    struct list_args args = {.out = out, .max = max};
+
+    return fabric_call(fabric, ports_run, &args);
+}
+
+static int info_run(struct ams_fabric *fabric, void *args)
+{
+    const struct list_args *list = args;
+    struct ams_port_info *info = list->out;
+    const struct fabric_wire *wire = list->index == AMS_FABRIC_UPLINK ? &fabric->uplink
+                                     : list->index == AMS_FABRIC_HOST ? &fabric->host : NULL;
+
+    memset(info, 0, sizeof(*info));
+    if (wire && wire->port) {
+        ams_port_info(wire->port, info);
+        return wire->broken;
+    }
+    const struct fabric_port *port = list->index == AMS_FABRIC_CONTROL ? fabric->ports[0]
+                                                                       : client_at(fabric, list->index);
+    if (!port)
+        return -AMS_EINVAL;
+    info->mtu = fabric->mtu;
+    info->fd = -1;
+    memcpy(info->mac, fabric->sw.mac, 6);
+    info->rx_frames = port->counters[FABRIC_OUT_FRAMES];
+    info->rx_bytes = port->counters[FABRIC_OUT_BYTES];
+    info->tx_frames = port->counters[FABRIC_IN_FRAMES];
+    info->tx_bytes = port->counters[FABRIC_IN_BYTES];
+    for (int i = 0; i < FABRIC_COUNTERS; i++) {
+        if (ams_fabric_counter_drop(i) && i >= FABRIC_OUT_FULL && i <= FABRIC_OUT_BROKEN)
+            info->rx_dropped += port->counters[i];
+        else if (ams_fabric_counter_drop(i))
+            info->tx_dropped += port->counters[i];
+    }
+    return 0;
+}
+
+int ams_fabric_port_info(struct ams_fabric *fabric, int index, struct ams_port_info *info)
+{
+    struct list_args args = {.out = info, .index = index};
+
+    return fabric_call(fabric, info_run, &args);
+}
+
+static int counters_run(struct ams_fabric *fabric, void *args)
+{
+    const struct list_args *list = args;
+    uint64_t *values = list->out;
+
+    if (list->index >= (int)fabric->n_ports || (list->index >= 0 && !fabric->ports[list->index]))
+        return -AMS_EINVAL;
+    for (int i = 0; i < FABRIC_COUNTERS && i < list->max; i++) {
+        uint64_t sum = list->index < 0 ? fabric->retired[i] : 0;
+        for (uint32_t index = 0; index < fabric->n_ports; index++) {
+            if (fabric->ports[index] && (list->index < 0 || (uint32_t)list->index == index))
+                sum += fabric->ports[index]->counters[i];
+        }
+        values[i] = sum;
+    }
+    return FABRIC_COUNTERS;
+}
+
+int ams_fabric_counters(struct ams_fabric *fabric, int index, uint64_t *values, int max)
+{
+    struct list_args args = {.out = values, .max = max, .index = index};
+
+    return fabric_call(fabric, counters_run, &args);
+}
+
+const char *ams_fabric_counter_name(int index)
+{
+    if (index >= 0 && index < FABRIC_OWN_COUNTERS)
+        return counter_rows[index].name;
+    return index < 0 ? NULL : ams_switch_counter_name(index - FABRIC_OWN_COUNTERS);
+}
+
+const char *ams_fabric_counter_text(int index)
+{
+    if (index >= 0 && index < FABRIC_OWN_COUNTERS)
+        return counter_rows[index].text;
+    return index < 0 ? NULL : ams_switch_counter_text(index - FABRIC_OWN_COUNTERS);
+}
+
+int ams_fabric_counter_drop(int index)
+{
+    if (index >= 0 && index < FABRIC_OWN_COUNTERS)
+        return counter_rows[index].drop;
+    index -= FABRIC_OWN_COUNTERS;
+    return index >= SWITCH_RX_RUNT && index < SWITCH_COUNTERS;
+}
+
+/* ---- frames by hand ------------------------------------------------------------------------------- */
+
+int ams_fabric_punted(struct ams_fabric *fabric, struct ams_fabric_frame *info, char *buffer, size_t size)
+{
+    return fabric_queue_take(&fabric->punts, info, buffer, size);
+}
+
+int ams_fabric_punt_fd(struct ams_fabric *fabric)
+{
+    return fabric->punts.fd;
+}
+
+struct inject_args {
+    int index;
+    const uint8_t *frame;
+    uint32_t length;
+};
+
+static int inject_run(struct ams_fabric *fabric, void *args)
+{
+    const struct inject_args *inject = args;
+    struct fabric_wire *wire = inject->index == AMS_FABRIC_UPLINK ? &fabric->uplink
+                               : inject->index == AMS_FABRIC_HOST ? &fabric->host : NULL;
+    struct fabric_port *port = client_at(fabric, inject->index);
+    bool sent;
+
+    if (wire && wire->port) {
+        sent = fabric_wire_put(fabric, wire, fabric->ports[AMS_FABRIC_CONTROL], inject->frame, inject->length, NULL,
+                               inject->length);
+        fabric_wire_flush(fabric, wire);
+    } else if (port) {
+        sent = fabric_deliver(fabric, port, inject->frame, inject->length, 0);
+    } else {
+        return -AMS_EINVAL;
+    }
+    return sent ? 0 : -AMS_EAGAIN;
+}
+
+int ams_fabric_inject(struct ams_fabric *fabric, int index, const char *frame, size_t length)
+{
+    struct inject_args args = {index, (const uint8_t *)frame, (uint32_t)length};
+
+    if (length < ETH_HEADER || length > FABRIC_FRAME_MAX)
+        return -AMS_EINVAL;
+    return fabric_call(fabric, inject_run, &args);
+}
+
+/* ---- capture ----------------------------------------------------------------------------------------- */
+
+struct capture_args {
+    int index;
+    bool on;
+};
+
+static int capture_run(struct ams_fabric *fabric, void *args)
+{
+    const struct capture_args *capture = args;
+
+    fabric->capture_index = capture->index;
+    fabric->capturing = capture->on;
+    return 0;
+}
+
+int ams_fabric_capture(struct ams_fabric *fabric, int index, uint32_t snap, uint32_t frames)
+{
+    struct capture_args off = {-1, false}, on = {index, true};
+
+    if (index < -1 || index >= (int)fabric->n_ports || snap > PORT_FRAME_MAX || frames > 1u << 20)
+        return -AMS_EINVAL;
+    fabric_call(fabric, capture_run, &off);
+    int status = fabric_queue_resize(&fabric->captures, frames, frames, snap);
+    return status || !frames ? status : fabric_call(fabric, capture_run, &on);
+}
+
+int ams_fabric_captured(struct ams_fabric *fabric, struct ams_fabric_frame *info, char *buffer, size_t size)
+{
+    return fabric_queue_take(&fabric->captures, info, buffer, size);
+}
+
+int ams_fabric_capture_fd(struct ams_fabric *fabric)
+{
+    return fabric->captures.fd;
+}
+
+uint64_t ams_fabric_capture_lost(struct ams_fabric *fabric)
+{
+    return fabric_queue_lost(&fabric->captures);
+}
