@@ -7,15 +7,14 @@
 #include "io/fabric.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
 #include "core/status.h"
+#include "io/wait.h"
 #include "wire/proto.h"
 
 #define FABRIC_EVENTS 64
@@ -25,7 +24,7 @@
 #define FABRIC_PUNTS 512u
 #define FABRIC_SPIN_US 50u
 #define FABRIC_CLAIMS 65536u
-#define FABRIC_EVENT_WAKE UINT64_MAX /* of epoll; others are port indices */
+#define FABRIC_EVENT_WAKE UINT32_MAX /* a token; others are port indices */
 
 /* ---- capture ---------------------------------------------------------------------- */
 
@@ -142,27 +141,27 @@ static void fabric_event(struct ams_fabric *fabric, uint64_t which)
     }
 }
 
-/* Takes a broken wire out of epoll, where it would be readable for ever. */
+/* Waits no longer for a broken wire, which would be readable for ever. */
 static void fabric_bury(struct ams_fabric *fabric, struct fabric_wire *wire)
 {
     if (wire->broken && wire->port->info.fd >= 0)
-        epoll_ctl(fabric->epoll_fd, EPOLL_CTL_DEL, wire->port->info.fd, NULL);
+        wait_remove(fabric->wait_fd, wire->port->info.fd);
 }
 
-/* Asks epoll what there is to do.
- * @timeout: as epoll_wait(2) */
+/* Sees what there is to do.
+ * @timeout: ms to wait for it; -1: for ever */
 static void fabric_wait(struct ams_fabric *fabric, int timeout)
 {
-    struct epoll_event events[FABRIC_EVENTS];
+    uint64_t tokens[FABRIC_EVENTS];
 
     if (fabric->uplink.broken)
         fabric_bury(fabric, &fabric->uplink);
     if (fabric->host.broken)
         fabric_bury(fabric, &fabric->host);
-    int n = epoll_wait(fabric->epoll_fd, events, FABRIC_EVENTS, timeout);
+    int n = wait_for(fabric->wait_fd, tokens, FABRIC_EVENTS, timeout);
     fabric->now = ams_clock_now();
     for (int i = 0; i < n; i++)
-        fabric_event(fabric, events[i].data.u64);
+        fabric_event(fabric, tokens[i]);
 }
 
 /* Milliseconds until a driver wants to be called although its fd is silent. */
@@ -238,16 +237,14 @@ int ams_fabric_start(struct ams_fabric *fabric)
 {
     pthread_attr_t attr;
     sigset_t all, before;
-    cpu_set_t cpus;
 
     if (fabric->running)
         return -AMS_EBUSY;
     if (pthread_attr_init(&attr) != 0)
         return -AMS_EAGAIN;
-    if (fabric->cpu >= 0 && fabric->cpu < CPU_SETSIZE) {
-        CPU_ZERO(&cpus);
-        CPU_SET((size_t)fabric->cpu, &cpus);
-        pthread_attr_setaffinity_np(&attr, sizeof(cpus), &cpus);
+    if (fabric->cpu >= 0 && wait_pin(&attr, fabric->cpu)) {
+        pthread_attr_destroy(&attr);
+        return -AMS_EINVAL;
     }
     sigfillset(&all); /* signals are for other threads; SIGPIPE is for nobody */
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -315,8 +312,9 @@ static int fabric_configure(struct ams_fabric *fabric, const struct ams_fabric_c
                             struct port_error *error)
 {
     uint32_t clients = config->max_clients ? config->max_clients : FABRIC_CLIENTS;
-    uint32_t tx = config->tx_slots ? config->tx_slots : FABRIC_SLOTS;
-    uint32_t rx = config->rx_slots ? config->rx_slots : FABRIC_SLOTS;
+    uint32_t usual = config->max_slots ? ams_min_u32(config->max_slots, FABRIC_SLOTS) : FABRIC_SLOTS;
+    uint32_t tx = config->tx_slots ? config->tx_slots : usual;
+    uint32_t rx = config->rx_slots ? config->rx_slots : usual;
     uint32_t limit = config->max_slots ? config->max_slots : ams_max_u32(ams_max_u32(tx, rx), FABRIC_SLOTS_LIMIT);
 
     if (clients > FABRIC_CLIENTS_MAX)
@@ -355,7 +353,6 @@ static int fabric_tables(struct ams_fabric *fabric)
 /* Opens what there is to open. */
 static int fabric_wires(struct ams_fabric *fabric, const struct ams_fabric_config *config, struct port_error *error)
 {
-    struct epoll_event event = {.events = EPOLLIN};
     struct fabric_wire *const wires[] = {&fabric->uplink, &fabric->host};
     const struct ams_port_config *const configs[] = {&config->uplink, &config->host};
     const uint16_t indices[] = {AMS_FABRIC_UPLINK, AMS_FABRIC_HOST};
@@ -365,9 +362,8 @@ static int fabric_wires(struct ams_fabric *fabric, const struct ams_fabric_confi
         if (!configs[i]->spec || !configs[i]->spec[0])
             continue;
         status = fabric_wire_open(fabric, wires[i], indices[i], configs[i], error);
-        event.data.u64 = indices[i];
-        if (!status && epoll_ctl(fabric->epoll_fd, EPOLL_CTL_ADD, wires[i]->port->info.fd, &event) < 0)
-            status = port_fail(error, port_status(errno), "cannot wait for frames of '%.60s'", configs[i]->spec);
+        if (!status)
+            status = wait_add(fabric->wait_fd, wires[i]->port->info.fd, indices[i], false);
     }
     return status;
 }
@@ -408,18 +404,18 @@ static int fabric_switch(struct ams_fabric *fabric, const struct ams_fabric_conf
     return status;
 }
 
-/* Makes epoll, the wake-up fd and the queues. */
+/* Makes what the thread waits on, and the queues. */
 static int fabric_plumbing(struct ams_fabric *fabric, const struct ams_fabric_config *config)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = FABRIC_EVENT_WAKE};
     uint32_t punts = config->punt_frames ? config->punt_frames : FABRIC_PUNTS;
 
-    fabric->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    fabric->wait_fd = wait_new();
     fabric->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (fabric->epoll_fd < 0 || fabric->wake_fd < 0 ||
-        epoll_ctl(fabric->epoll_fd, EPOLL_CTL_ADD, fabric->wake_fd, &event) < 0)
-        return port_status(errno);
-    int status = fabric_queue_init(&fabric->punts, fabric->n_ports);
+    if (fabric->wait_fd < 0 || fabric->wake_fd < 0)
+        return fabric->wait_fd < 0 ? fabric->wait_fd : port_status(errno);
+    int status = wait_add(fabric->wait_fd, fabric->wake_fd, FABRIC_EVENT_WAKE, false);
+    if (!status)
+        status = fabric_queue_init(&fabric->punts, fabric->n_ports);
     if (!status)
         status = fabric_queue_init(&fabric->captures, fabric->n_ports);
     if (!status)
@@ -439,7 +435,7 @@ int ams_fabric_new(struct ams_fabric **out, const struct ams_fabric_config *conf
     if (!fabric)
         return port_fail(&reason, -AMS_ENOMEM, "out of memory");
     memset(fabric, 0, sizeof(*fabric));
-    fabric->epoll_fd = fabric->wake_fd = -1;
+    fabric->wait_fd = fabric->wake_fd = -1;
     fabric->last_call = &fabric->calls;
     AMS_ASSERT(pthread_mutex_init(&fabric->lock, NULL) == 0 && pthread_cond_init(&fabric->called, NULL) == 0);
     frame_pool_init(&fabric->pool, PORT_POOL_FRAMES, false);
@@ -479,8 +475,8 @@ void ams_fabric_free(struct ams_fabric *fabric)
     frame_pool_fini(&fabric->pool);
     fabric_queue_fini(&fabric->punts);
     fabric_queue_fini(&fabric->captures);
-    if (fabric->epoll_fd >= 0)
-        close(fabric->epoll_fd);
+    if (fabric->wait_fd >= 0)
+        close(fabric->wait_fd);
     if (fabric->wake_fd >= 0)
         close(fabric->wake_fd);
     mem_free(fabric->ports);

@@ -19,8 +19,7 @@
  * to a port driver is in a frame of our own anyway.
  *
  * Sleeping.  A client is *active* while frames come from it, and for spin_us
- * after the last; then its bell is armed (ring.h), and its kick wakes us
- * through epoll.  Idle clients cost nothing, however many there are.  Kicks
+ * after the last; then its bell is armed (ring.h), and its kick wakes us.  Idle clients cost nothing, however many there are.  Kicks
  * are eventfds, registered edge-triggered and never read.  Clients are
  * notified through pipes, whose writing end is ours alone: the flags of an
  * eventfd would be shared with the client, who could make us wait in write()
@@ -50,7 +49,7 @@
 #define FABRIC_CLIENTS_MAX 4096u
 #define FABRIC_FRAME_MAX 9216u   /* the longest frame that a client may send or get */
 #define FABRIC_BUFFER_MAX (FABRIC_FRAME_MAX + 2 * AMS_CACHE_LINE) /* ring_buffer_size() of that */
-#define FABRIC_POLL_NS 10000u    /* how often epoll is asked while there is work */
+#define FABRIC_POLL_NS 10000u    /* how often descriptors are looked at while there is work */
 
 _Static_assert(FABRIC_HEAD >= SWITCH_REACH, "the switch reads that much");
 _Static_assert(FABRIC_BATCH <= SWITCH_BATCH, "one batch");
@@ -190,7 +189,7 @@ struct ams_fabric {
     uint32_t max_claims;
     uint64_t retired[FABRIC_COUNTERS]; /* of ports that were */
     struct fabric_queue punts, captures;
-    int epoll_fd;
+    int wait_fd;
     int wake_fd;
 
     pthread_mutex_t lock;        /* guards the calls, and all the rest while there is no thread */

@@ -12,14 +12,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
 #include "core/status.h"
 #include "io/fabric.h"
+#include "io/wait.h"
 #include "wire/bytes.h"
 #include "wire/proto.h"
 
@@ -101,9 +100,9 @@ static int attach_run(struct ams_fabric *fabric, void *args)
         index++;
     if (index == fabric->n_ports)
         return -AMS_EMFILE;
-    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = index};
-    if (epoll_ctl(fabric->epoll_fd, EPOLL_CTL_ADD, port->kick_fd, &event) < 0)
-        return port_status(errno);
+    int status = wait_add(fabric->wait_fd, port->kick_fd, index, true);
+    if (status)
+        return status;
     port->index = (uint16_t)index;
     fabric->ports[index] = port;
     if (attach->control)
@@ -288,7 +287,7 @@ static int detach_run(struct ams_fabric *fabric, void *args)
         fabric->sw.control = AMS_FABRIC_CONTROL;
     fabric_deactivate(fabric, port);
     fabric_publish(fabric); /* so that it isn't among the dirty ones */
-    epoll_ctl(fabric->epoll_fd, EPOLL_CTL_DEL, port->kick_fd, NULL);
+    wait_remove(fabric->wait_fd, port->kick_fd);
     for (int i = 0; i < FABRIC_COUNTERS; i++)
         fabric->retired[i] += port->counters[i];
     fabric->ports[port->index] = NULL;
