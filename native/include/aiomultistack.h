@@ -337,6 +337,7 @@ int ams_tcp_remote(struct ams_stack *stack, int id, struct ams_endpoint *out);
 #define AMS_OPT_RCVBUF 11
 #define AMS_OPT_MAXSEG 12
 #define AMS_OPT_ERROR 13       /* SO_ERROR: pending status, cleared */
+#define AMS_OPT_PACING 14      /* spread segments over the round trip; BBR always does */
 /* Options of a connection or a listener (whose connections inherit). */
 int ams_tcp_setopt(struct ams_stack *stack, int id, int option, int value);
 int ams_tcp_getopt(struct ams_stack *stack, int id, int option, int *value);

@@ -158,6 +158,7 @@ enum tcp_ca_state { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, T
 #define CONN_PROBE_NOW (1u << 12)   /* send a window or keep-alive probe */
 #define CONN_RST_NOW (1u << 13)     /* send RST, then free */
 #define CONN_ORPHAN (1u << 14)      /* the application has closed */
+#define CONN_PACING (1u << 15)      /* the application wants output paced */
 #define CONN_ON_OUTPUT (1u << 16)
 #define CONN_WANT_DRAIN (1u << 17)
 #define CONN_CWND_LIMITED (1u << 18)
@@ -261,11 +262,10 @@ struct tcp_conn {
     uint16_t loss;            /* LOSS_* */
     uint8_t reo_mult;         /* reordering window in quarters of the minimum RTT */
     uint8_t reo_persist;      /* recoveries until it shrinks again */
-    struct tcp_sack_block sack_cache[TCP_SACK_BLOCKS]; /* blocks of the last ACK, already marked */
     uint64_t rack_sent_at;    /* send time of the latest-sent segment known delivered, 0: none */
-    uint64_t rack_rtt;        /* and its round-trip time */
     uint64_t retrans_oldest;  /* no retransmission in flight was sent before */
     uint32_t rack_end_seq;
+    uint32_t rack_rtt;        /* its round-trip time, TCP_AGO units */
     uint32_t dsack_round;     /* no further widening before snd_una reaches it */
     uint32_t tlp_end_seq;
 
@@ -277,13 +277,14 @@ struct tcp_conn {
     uint32_t undo_ssthresh;
     uint32_t undo_marker;     /* snd_una when it began */
     uint32_t undo_retrans;    /* retransmitted since, and not reported as duplicate */
-    uint32_t retrans_ts;      /* our timestamp of its first retransmission */
+    uint32_t retrans_ts;      /* our timestamp of the first retransmission that may be in flight */
+    uint32_t retrans_high;    /* one past the highest byte retransmitted */
 
     /* delivery rate (tcp_rate.c) */
     uint64_t delivered;       /* bytes, SACKed ones included */
     uint64_t delivered_at;
     uint64_t first_tx_at;     /* when the segment was sent that was delivered last */
-    uint64_t app_limited;     /* `delivered` up to which samples are app-limited, 0: none */
+    uint32_t app_limited;     /* `delivered` (low bits) up to which samples are app-limited, 0: none */
     uint32_t rate_delivered;  /* the latest sample: bytes */
     uint32_t rate_interval;   /* in this time, TCP_AGO units */
     struct tcp_rec recs_inline[TCP_RECS_INLINE];
@@ -482,6 +483,11 @@ static inline uint32_t tcp_pipe(const struct tcp_conn *conn)
 }
 
 /* ---- tcp_sack.c: the scoreboard ----------------------------------------------------------- */
+/* A ring of records with what only a larger scoreboard needs. */
+struct tcp_board {
+    struct tcp_sack_block cache[TCP_SACK_BLOCKS]; /* blocks of the last ACK, already marked */
+    struct tcp_rec recs[];
+};
 struct tcp_rec *tcp_rec_at(struct tcp_conn *conn, uint32_t index);
 /* Appends a record.  NULL: no memory or too many. */
 struct tcp_rec *tcp_rec_push(struct ams_stack *stack, struct tcp_conn *conn);
@@ -601,6 +607,13 @@ void tcp_unlink_output(struct ams_stack *stack, struct tcp_conn *conn);
 uint32_t tcp_advertised_mss(const struct ams_stack *stack, const struct tcp_conn *conn);
 /* Recomputes snd_mss from path MTU, peer's MSS and options. */
 void tcp_update_mss(struct ams_stack *stack, struct tcp_conn *conn);
+/* Bytes that a paced connection may send at once: what it sends in about a
+ * millisecond, two segments at least. */
+static inline uint32_t tcp_paced_burst(const struct tcp_conn *conn)
+{
+    uint32_t burst = (uint32_t)ams_min_u64(conn->pacing_rate >> 10, TCP_GSO_MAX);
+    return ams_max_u32(burst, 2 * conn->snd_mss);
+}
 static inline uint32_t tcp_timestamp(const struct tcp_conn *conn, uint64_t now)
 {
     return (uint32_t)(now / AMS_NS_PER_MS) + conn->ts_offset;

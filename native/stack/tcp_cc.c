@@ -14,7 +14,7 @@
 #include "core/alloc.h"
 #include "stack/tcp.h"
 
-static const struct tcp_cc_ops *const cc_table[] = {&cc_cubic, &cc_reno};
+static const struct tcp_cc_ops *const cc_table[] = {&cc_cubic, &cc_reno, &cc_bbr};
 
 const struct tcp_cc_ops *tcp_cc_at(int index)
 {
@@ -134,6 +134,16 @@ static bool window_used(const struct tcp_conn *conn)
     return conn->cwnd < conn->ssthresh && conn->cwnd < 2 * conn->cwnd_used;
 }
 
+/* Paces an algorithm that does not pace itself: the window over the smoothed
+ * RTT, twice of it in slow start and 6/5 later, so that the window decides. */
+static void pace_window(struct tcp_conn *conn)
+{
+    if (!conn->srtt)
+        return;
+    double gain = conn->cwnd < conn->ssthresh / 2 ? 2.0 : 1.2;
+    conn->pacing_rate = (uint64_t)(gain * conn->cwnd * (double)AMS_NS_PER_S / (double)conn->srtt);
+}
+
 void tcp_cc_ack(struct tcp_conn *conn, const struct tcp_delivery *delivery, uint64_t now)
 {
     struct tcp_cc_sample sample;
@@ -146,6 +156,8 @@ void tcp_cc_ack(struct tcp_conn *conn, const struct tcp_delivery *delivery, uint
         tcp_prr_ack(conn, delivery);
     else if (delivery->acked && (conn->ca_state == TCP_CA_LOSS || window_used(conn)))
         conn->cc->on_ack(conn, &sample, now);
+    if (AMS_UNLIKELY(conn->flags & CONN_PACING) && !(conn->cc->flags & TCP_CC_PACED))
+        pace_window(conn);
 }
 
 /* ---- use ------------------------------------------------------------------------- */
@@ -183,9 +195,10 @@ void tcp_cc_sent(struct tcp_conn *conn, bool limited, uint64_t now)
 void tcp_cc_restart(struct tcp_conn *conn, uint64_t now)
 {
     uint64_t idle = now - conn->last_sent_at;
-    if (idle < conn->rto || !conn->last_sent_at)
+    bool own = conn->cc->flags & TCP_CC_OWN_CWND;
+    if (!conn->last_sent_at || (idle < conn->rto && !own))
         return;
-    if (!(conn->cc->flags & TCP_CC_OWN_CWND)) {
+    if (!own) {
         uint32_t floor = ams_min_u32(tcp_initial_window(conn), conn->cwnd);
         remember_window(conn);
         for (; idle >= conn->rto && conn->cwnd > floor; idle -= conn->rto)

@@ -20,8 +20,8 @@
  *   on_ecn    an ECN signal, once per window: the new ssthresh.  NULL: on_loss
  *   on_undo   the loss was none: cwnd and ssthresh have been restored
  *   on_exit   recovery is over.  NULL: nothing to do
- *   on_idle   the sender starts again after it was idle for an RTO; cwnd has
- *             been reduced already unless TCP_CC_OWN_CWND is set
+ *   on_idle   the sender starts again after it was idle for an RTO, and cwnd
+ *             has been reduced; with TCP_CC_OWN_CWND whenever it starts again
  *   fini      the state goes.  NULL: nothing to do
  */
 #ifndef AMS_STACK_TCP_CC_H
@@ -29,7 +29,7 @@
 
 #include "core/base.h"
 
-#define TCP_CC_WORDS 9 /* 64-bit words of algorithm state in the TCB; larger states are allocated */
+#define TCP_CC_WORDS 8 /* 64-bit words of algorithm state in the TCB; larger states are allocated */
 #define TCP_CWND_MAX (1u << 30)
 
 #define TCP_CC_OWN_CWND 1u /* sets cwnd in recovery, too; no PRR */
@@ -70,6 +70,7 @@ struct tcp_cc_ops {
 
 extern const struct tcp_cc_ops cc_reno;
 extern const struct tcp_cc_ops cc_cubic;
+extern const struct tcp_cc_ops cc_bbr;
 
 /* ---- tcp_cc.c ------------------------------------------------------------------ */
 

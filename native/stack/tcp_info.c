@@ -72,6 +72,8 @@ static uint32_t flag_of(int option)
         return CONN_KEEPALIVE;
     case AMS_OPT_QUICKACK:
         return CONN_QUICKACK;
+    case AMS_OPT_PACING:
+        return CONN_PACING;
     default:
         return 0;
     }
@@ -90,6 +92,8 @@ static void option_changed(struct ams_stack *stack, struct tcp_conn *conn, int o
             conn->flags &= ~CONN_PINGPONG;
         else
             conn->flags |= CONN_PINGPONG;
+    } else if (option == AMS_OPT_PACING && !(conn->flags & CONN_PACING) && !(conn->cc->flags & TCP_CC_PACED)) {
+        conn->pacing_rate = 0;
     }
     tcp_want_output(stack, conn);
 }

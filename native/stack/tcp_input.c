@@ -117,7 +117,7 @@ void tcp_established(struct ams_stack *stack, struct tcp_conn *conn, uint64_t no
         tcp_rtt_sample(stack, conn, ams_max_u64(now - conn->last_sent_at, 1));
     conn->backoff = 0;
     conn->rexmit_at = 0;
-    conn->recover = conn->lost_hint = conn->rexmit_hint = conn->snd_una;
+    conn->recover = conn->lost_hint = conn->rexmit_hint = conn->retrans_high = conn->snd_una;
     conn->rcv_space_at = now;
     tcp_cc_start(stack, conn, now);
     tcp_keepalive_restart(stack, conn, now);

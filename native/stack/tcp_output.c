@@ -19,6 +19,7 @@
 #include "stack/tcp.h"
 
 #define OUTPUT_BURST 16
+#define PACE_SLACK (4 * AMS_NS_PER_MS)
 
 enum emit_result {
     EMIT_NONE,   /* nothing more to send now */
@@ -194,7 +195,30 @@ static uint32_t sack_space(const struct tcp_conn *conn)
 static uint32_t segment_limit(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t mss)
 {
     uint32_t cap = conn->flow.family == AMS_IPV4 ? AMS_CAP_TSO4 : AMS_CAP_TSO6;
-    return stack->caps & cap ? TCP_GSO_MAX / mss * mss : mss;
+    if (!(stack->caps & cap))
+        return mss;
+    return (conn->pacing_rate ? ams_min_u32(tcp_paced_burst(conn), TCP_GSO_MAX) : TCP_GSO_MAX) / mss * mss;
+}
+
+/* True if a paced connection must wait; asks to be woken then. */
+static bool pace_waits(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    if (AMS_LIKELY(!conn->pacing_rate) || conn->pace_at <= now)
+        return false;
+    conn->loss |= LOSS_PACE_WAIT;
+    tcp_timer_update(stack, conn);
+    return true;
+}
+
+/* So many bytes leave.  A wake-up that came a little late does not lower the
+ * rate: the clock goes on from where it should have been. */
+static void pace_sent(struct tcp_conn *conn, uint32_t len, uint64_t now)
+{
+    if (AMS_LIKELY(!conn->pacing_rate))
+        return;
+    if (conn->pace_at + PACE_SLACK < now)
+        conn->pace_at = now;
+    conn->pace_at += len * AMS_NS_PER_S / conn->pacing_rate;
 }
 
 /* Sends payload [seq, seq + len) and FIN if asked.  tx has its frags. */
@@ -214,6 +238,7 @@ static enum emit_result emit_data(struct ams_stack *stack, struct tcp_conn *conn
         tcp_sack_blocks(conn, &repr);
     conn->bytes_sent += len;
     conn->prr_out += len;
+    pace_sent(conn, len, now);
     stack->counters.tcp_tx_bytes += len;
     return segment_send(stack, conn, tx, &repr, len, now);
 }
@@ -420,6 +445,8 @@ static enum emit_result emit_data_segment(struct ams_stack *stack, struct tcp_co
                                           uint64_t now)
 {
     enum emit_result result = EMIT_NONE;
+    if ((tcp_unsent(conn) || conn->lost_bytes != conn->retrans_bytes) && pace_waits(stack, conn, now))
+        return EMIT_NONE;
     if (AMS_UNLIKELY(conn->lost_bytes != conn->retrans_bytes)) {
         if (conn->loss & LOSS_FRTO_NEW) {
             result = emit_frto(stack, conn, tx, now);

@@ -54,7 +54,7 @@ uint64_t tcp_rack_delivered(struct tcp_conn *conn, const struct tcp_rec *rec, co
     if (sent_after(rec->sent_at, end, conn->rack_sent_at, conn->rack_end_seq)) {
         conn->rack_sent_at = rec->sent_at;
         conn->rack_end_seq = end;
-        conn->rack_rtt = rtt;
+        conn->rack_rtt = (uint32_t)ams_min_u64(rtt >> TCP_AGO_SHIFT, UINT32_MAX);
     }
     return again ? 0 : rtt;
 }
@@ -85,9 +85,16 @@ static uint64_t reo_window(const struct tcp_conn *conn)
     return ams_min_u64((1u + conn->reo_mult) * (conn->min_rtt / 4), conn->srtt);
 }
 
+/* How long after its transmission a segment is lost, if one that was sent
+ * later has arrived. */
+static uint64_t rack_wait(const struct tcp_conn *conn)
+{
+    return ((uint64_t)conn->rack_rtt << TCP_AGO_SHIFT) + reo_window(conn);
+}
+
 bool tcp_rack_expired(const struct tcp_conn *conn, const struct tcp_rec *rec, uint64_t now)
 {
-    return rec->sent_at + conn->rack_rtt + reo_window(conn) <= now;
+    return rec->sent_at + rack_wait(conn) <= now;
 }
 
 /* Asks to be called again at `at`. */
@@ -156,7 +163,7 @@ void tcp_rack_detect(struct ams_stack *stack, struct tcp_conn *conn, uint64_t no
 {
     if (!conn->rack_sent_at)
         return;
-    uint64_t wait = conn->rack_rtt + reo_window(conn);
+    uint64_t wait = rack_wait(conn);
     uint64_t due = detect_retransmissions(conn, wait, now);
     due = ams_min_u64(due, detect_originals(conn, wait, now));
     if (due != UINT64_MAX)

@@ -53,7 +53,7 @@ void tcp_rate_sample(struct tcp_conn *conn, const struct tcp_delivery *delivery,
                                   .lost = conn->lost_total - delivery->prior_lost,
                                   .prior_pipe = delivery->prior_pipe,
                                   .rtt = delivery->rtt};
-    if (conn->app_limited && conn->delivered > conn->app_limited)
+    if (conn->app_limited && seq_gt((uint32_t)conn->delivered, conn->app_limited))
         conn->app_limited = 0;
     if (!mark->valid)
         return;
@@ -77,5 +77,5 @@ void tcp_rate_sample(struct tcp_conn *conn, const struct tcp_delivery *delivery,
 void tcp_rate_app_limited(struct tcp_conn *conn)
 {
     if (tcp_pipe(conn) < conn->cwnd && conn->lost_bytes == conn->retrans_bytes)
-        conn->app_limited = ams_max_u64(conn->delivered + tcp_pipe(conn), 1);
+        conn->app_limited = ams_max_u32((uint32_t)conn->delivered + tcp_pipe(conn), 1);
 }

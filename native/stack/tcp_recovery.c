@@ -31,7 +31,7 @@ static void undo_prepare(struct tcp_conn *conn)
     conn->undo_cwnd = conn->cwnd;
     conn->undo_ssthresh = conn->ssthresh;
     conn->undo_marker = conn->snd_una;
-    conn->undo_retrans = 0;
+    conn->undo_retrans = conn->retrans_bytes;
     conn->loss = (uint16_t)((conn->loss | LOSS_UNDO) & ~LOSS_UNDO_SENT);
 }
 
@@ -116,10 +116,13 @@ void tcp_recovery_sent(struct tcp_conn *conn, struct tcp_rec *rec, uint32_t len,
         conn->retrans_bytes += rec->len;
     }
     rec->marks |= REC_EVER_RETRANS;
-    if (conn->loss & LOSS_UNDO && !(conn->loss & LOSS_UNDO_SENT)) {
+    if (conn->loss & LOSS_UNDO)
         conn->loss |= LOSS_UNDO_SENT;
+    if (seq_leq(conn->retrans_high, conn->snd_una)) {
         conn->retrans_ts = tcp_timestamp(conn, now);
+        conn->retrans_high = rec->seq + rec->len;
     }
+    conn->retrans_high = seq_max(conn->retrans_high, rec->seq + rec->len);
     conn->undo_retrans += rec->len;
     conn->bytes_retrans += len;
     conn->segs_retrans += len > conn->snd_mss ? (len + conn->snd_mss - 1) / conn->snd_mss : 1;

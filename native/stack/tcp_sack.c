@@ -16,6 +16,17 @@
 #include "core/alloc.h"
 #include "stack/tcp.h"
 
+static size_t board_size(uint32_t cap)
+{
+    return sizeof(struct tcp_board) + cap * sizeof(struct tcp_rec);
+}
+
+/* The ring's allocation; only where it is not the inline one. */
+static struct tcp_board *board_of(struct tcp_conn *conn)
+{
+    return AMS_CONTAINER_OF(conn->recs, struct tcp_board, recs);
+}
+
 struct tcp_rec *tcp_rec_at(struct tcp_conn *conn, uint32_t index)
 {
     return &conn->recs[(conn->rec_head + index) & (conn->rec_cap - 1)];
@@ -33,16 +44,20 @@ bool tcp_rec_reserve(struct ams_stack *stack, struct tcp_conn *conn, uint32_t mo
         cap = 8;
     if (cap > TCP_RECS_MAX)
         return false;
-    struct tcp_rec *recs = mem_alloc(cap * sizeof(*recs));
-    if (!recs) {
+    struct tcp_board *board = mem_alloc(board_size(cap));
+    if (!board) {
         stack->counters.tcp_no_memory++;
         return false;
     }
     for (uint32_t i = 0; i < conn->rec_count; i++)
-        recs[i] = *tcp_rec_at(conn, i);
-    stack->tcp->memory += cap * sizeof(*recs);
+        board->recs[i] = *tcp_rec_at(conn, i);
+    if (conn->recs != conn->recs_inline)
+        memcpy(board->cache, board_of(conn)->cache, sizeof(board->cache));
+    else
+        memset(board->cache, 0, sizeof(board->cache));
+    stack->tcp->memory += board_size(cap);
     tcp_recs_fini(stack, conn);
-    conn->recs = recs;
+    conn->recs = board->recs;
     conn->rec_cap = cap;
     conn->rec_head = 0;
     return true;
@@ -53,8 +68,8 @@ void tcp_recs_fini(struct ams_stack *stack, struct tcp_conn *conn)
 {
     if (conn->recs == conn->recs_inline)
         return;
-    stack->tcp->memory -= conn->rec_cap * sizeof(*conn->recs);
-    mem_free(conn->recs);
+    stack->tcp->memory -= board_size(conn->rec_cap);
+    mem_free(board_of(conn));
     conn->recs = conn->recs_inline;
     conn->rec_cap = TCP_RECS_INLINE;
     conn->rec_head = 0;
@@ -212,10 +227,12 @@ static uint32_t dsack_length(const struct tcp_conn *conn, const struct tcp_sack_
 }
 
 /* Where in a block the last ACK's marking ended. */
-static uint32_t sack_skip_known(const struct tcp_conn *conn, const struct tcp_sack_block *block)
+static uint32_t sack_skip_known(struct tcp_conn *conn, const struct tcp_sack_block *block)
 {
+    if (conn->recs == conn->recs_inline)
+        return block->start;
     for (int i = 0; i < TCP_SACK_BLOCKS; i++) {
-        const struct tcp_sack_block *known = &conn->sack_cache[i];
+        const struct tcp_sack_block *known = &board_of(conn)->cache[i];
         if (known->start == block->start && known->start != known->end && seq_leq(known->end, block->end) &&
             seq_geq(known->start, conn->snd_una))
             return known->end;
@@ -245,8 +262,8 @@ void tcp_recs_sack(struct ams_stack *stack, struct tcp_conn *conn, const struct 
             sack_range(stack, conn, from, block.end, out, now);
         cache[i] = block;
     }
-    if (seg->n_sack)
-        memcpy(conn->sack_cache, cache, sizeof(cache));
+    if (conn->recs != conn->recs_inline)
+        memcpy(board_of(conn)->cache, cache, sizeof(cache));
 }
 
 void tcp_rec_mark_lost(struct tcp_conn *conn, struct tcp_rec *rec)
@@ -280,5 +297,6 @@ void tcp_recs_forget_sacks(struct tcp_conn *conn)
     for (uint32_t i = 0; i < conn->rec_count; i++)
         tcp_rec_at(conn, i)->marks &= (uint8_t)~REC_SACKED;
     conn->sacked_bytes = 0;
-    memset(conn->sack_cache, 0, sizeof(conn->sack_cache));
+    if (conn->recs != conn->recs_inline)
+        memset(board_of(conn)->cache, 0, sizeof(board_of(conn)->cache));
 }

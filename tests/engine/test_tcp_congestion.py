@@ -1,0 +1,240 @@
+"""Congestion control: windows, their validation, pacing, and the algorithms, in virtual time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiomultistack._native import ffi, lib
+
+from .script import MS, SECOND, Script
+from .world import Connection, World
+
+RTT = 100 * MS
+ALGORITHMS = [b"cubic", b"reno", b"bbr"]
+
+
+def named(name: bytes) -> Any:
+    return ffi.new("char[]", name)
+
+
+def acknowledge(s: Script, upto: int, step: int = 2000, start: int = 1, **more: Any) -> None:
+    """ACKs of every second segment, as a receiver sends them; forgets what they let out."""
+    for ack in range(start + step, upto + 1, step):
+        s.send("A", seq=1, ack=ack, **more)
+    s.drain()
+
+
+# ---- choosing ----------------------------------------------------------------------------------------------
+
+
+def test_algorithms_are_listed() -> None:
+    names = []
+    while (name := lib.ams_congestion_name(len(names))) != ffi.NULL:
+        names.append(ffi.string(name))
+    assert names == ALGORITHMS
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_algorithm_can_be_chosen_before_and_after_the_handshake(name: bytes) -> None:
+    with Script(listen=None) as s:
+        connection = s.connect()
+        assert lib.ams_tcp_set_congestion(s.host.stack, connection.id, named(name)) == 0
+        s.expect("S")
+        s.send("SA", seq=0, ack=1, options=[("MSS", 1000)])
+        s.expect("A")
+        assert ffi.string(connection.info.congestion) == name
+        connection.send(bytes(5000))
+        s.wait(SECOND)
+        for other in ALGORITHMS:
+            assert lib.ams_tcp_set_congestion(s.host.stack, connection.id, named(other)) == 0
+            assert ffi.string(connection.info.congestion) == other
+        connection.send(bytes(5000))
+        s.wait(SECOND)
+        assert lib.ams_tcp_set_congestion(s.host.stack, connection.id, named(b"none")) < 0
+
+
+# ---- slow start and window validation ----------------------------------------------------------------------
+
+
+def test_slow_start_doubles_while_the_window_is_used() -> None:
+    """RFC 5681 section 3.1."""
+    with Script(congestion=named(b"reno")) as s:
+        connection = s.open(mss=1000, sack=True, rtt=RTT)
+        connection.send(bytes(100_000))
+        s.drain()
+        s.wait(RTT)
+        acknowledge(s, 10_001)
+        assert connection.info.snd_cwnd == 20_000
+
+
+def test_window_does_not_grow_beyond_twice_what_is_used() -> None:
+    """RFC 7661 section 4.1: requests of one segment each prove nothing about larger windows."""
+    with Script(congestion=named(b"reno")) as s:
+        connection = s.open(mss=1000, rtt=RTT)
+        for index in range(50):
+            connection.send(bytes(1000))
+            s.expect("PA", seq=1 + 1000 * index)
+            s.wait(RTT)
+            s.send("A", seq=1, ack=1001 + 1000 * index)
+        assert connection.info.snd_cwnd == 10_000
+
+
+def test_idle_sender_loses_half_of_its_window_for_each_rto() -> None:
+    """RFC 2861 section 3.1, down to the initial window."""
+    with Script(congestion=named(b"reno")) as s:
+        connection = s.open(mss=1000, sack=True, rtt=RTT)
+        connection.send(bytes(70_000))
+        s.drain()
+        for window in (10, 20, 40):
+            s.wait(RTT)
+            acknowledge(s, 1 + 1000 * (window * 2 - 10), start=1 + 1000 * (window - 10))
+        before = connection.info.snd_cwnd
+        assert before >= 70_000
+        s.wait(connection.info.rto + 10 * MS)
+        connection.send(b"again")
+        s.drain()
+        assert before / 2 <= connection.info.snd_cwnd <= before / 2 + 1000
+        s.send("A", seq=1, ack=70_006)
+        s.wait(60 * SECOND)
+        connection.send(b"again")
+        s.drain()
+        assert connection.info.snd_cwnd == 10_000
+        assert connection.info.snd_ssthresh > 0x7FFFFFFF
+
+
+def test_application_limited_sender_comes_back_to_what_it_uses() -> None:
+    """RFC 2861 section 3.2."""
+    with Script(congestion=named(b"reno")) as s:
+        connection = s.open(mss=1000, sack=True, rtt=RTT)
+        connection.option(lib.AMS_OPT_NODELAY, 1)
+        connection.send(bytes(70_000))
+        s.drain()
+        for window in (10, 20, 40):
+            s.wait(RTT)
+            acknowledge(s, 1 + 1000 * (window * 2 - 10), start=1 + 1000 * (window - 10))
+        ack = 70_001
+        for _ in range(40):
+            connection.send(bytes(1000))
+            ack += 1000
+            s.wait(RTT)
+            s.send("A", seq=1, ack=ack)
+        assert connection.info.snd_cwnd < 20_000
+
+
+# ---- reno and cubic ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "kept"), [(b"reno", 0.5), (b"cubic", 0.7)])
+def test_multiplicative_decrease(name: bytes, kept: float) -> None:
+    """RFC 5681 section 3.1, RFC 9438 section 4.6."""
+    with Script(congestion=named(name)) as s:
+        connection = s.open(mss=1000, sack=True, rtt=RTT)
+        connection.send(bytes(50_000))
+        s.drain()
+        s.wait(RTT)
+        s.send("A", seq=1, ack=1, sack=[(1001, 10_001)])
+        assert connection.info.snd_ssthresh == 10_000 * kept
+
+
+def test_hystart_ends_slow_start_when_the_rtt_grows() -> None:
+    """RFC 9406 section 4.2: a queue is building up; after five slower rounds slow start is over, without a loss."""
+    with World(1, delay_ns=20 * MS, rate_bps=20_000_000, queue_frames=1000) as world:
+        client = world.host("10.1.0.1/24", congestion=named(b"cubic"))
+        server = world.host("10.1.0.2/24")
+        server.listen()
+        connection = client.connect("10.1.0.2")
+        connection.send(bytes(12_000_000))
+        world.run(5 * SECOND)
+        info = connection.info
+        assert info.snd_ssthresh < 0x7FFFFFFF
+        assert info.bytes_retrans == 0
+        assert info.snd_ssthresh > 100_000  # the path holds 100 KB
+
+
+def transfer(name: bytes, size: int, *, pacing: bool = False, **link: Any) -> tuple[float, Connection, World]:
+    """Sends ``size`` bytes over a link; seconds it took, the sender, the closed world."""
+    with World(3, **link) as world:
+        client = world.host("10.1.0.1/24", congestion=named(name))
+        server = world.host("10.1.0.2/24")
+        server.listen()
+        connection = client.connect("10.1.0.2")
+        assert world.run(10 * SECOND, lambda: connection.connected)
+        if pacing:
+            connection.option(lib.AMS_OPT_PACING, 1)
+        connection.send(bytes(size))
+        start = world.now
+        assert world.run(600 * SECOND, lambda: connection.info.send_queue == 0)
+        return (world.now - start) / SECOND, connection, world
+
+
+def test_bbr_fills_a_lossy_path() -> None:
+    """Loss is no signal: 2 % leave most of 20 Mbit/s, where Reno keeps little of it."""
+    link: dict[str, Any] = {"delay_ns": 25 * MS, "rate_bps": 20_000_000, "queue_frames": 100, "loss": 0.02}
+    bbr, _, _ = transfer(b"bbr", 10_000_000, **link)
+    reno, _, _ = transfer(b"reno", 10_000_000, **link)
+    assert 10_000_000 * 8 / bbr > 15_000_000
+    assert reno > 3 * bbr
+
+
+def test_bbr_keeps_queues_short() -> None:
+    """In a buffer of ten bandwidth-delay products CUBIC builds a queue; BBR keeps about one of them in flight."""
+    link: dict[str, Any] = {"delay_ns": 20 * MS, "rate_bps": 20_000_000, "queue_frames": 700}
+
+    def srtt(name: bytes) -> float:
+        with World(3, **link) as world:
+            client = world.host("10.1.0.1/24", congestion=named(name))
+            server = world.host("10.1.0.2/24")
+            server.listen()
+            connection = client.connect("10.1.0.2")
+            connection.send(bytes(60_000_000))
+            world.run(15 * SECOND)
+            assert client.counters()["stack.tcp_tx_bytes"] > 25_000_000
+            return int(connection.info.srtt) / MS
+
+    assert srtt(b"bbr") < 60 < 80 < srtt(b"cubic")
+
+
+def test_bbr_probes_for_the_minimum_rtt() -> None:
+    """Every ten seconds four segments in flight for 200 ms, when no new minimum was seen."""
+    with World(3, delay_ns=20 * MS, rate_bps=20_000_000, queue_frames=100, jitter_ns=2 * MS) as world:
+        client = world.host("10.1.0.1/24", congestion=named(b"bbr"))
+        server = world.host("10.1.0.2/24")
+        server.listen()
+        connection = client.connect("10.1.0.2")
+        connection.send(bytes(60_000_000))
+        lowest = []
+        for _ in range(30 * 20):
+            world.run(50 * MS)
+            lowest.append(connection.info.snd_cwnd)
+        assert min(lowest[20 * 5 :]) == 4 * 1448
+        assert lowest.count(4 * 1448) < 60  # 2 % of the time and a little
+
+
+# ---- pacing --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [b"cubic", b"reno"])
+def test_pacing_spreads_the_window(name: bytes) -> None:
+    """Linux's rule: twice cwnd over srtt in slow start."""
+    with Script(congestion=named(name)) as s:
+        connection = s.open(mss=1000, sack=True, rtt=RTT)
+        connection.option(lib.AMS_OPT_PACING, 1)
+        connection.send(bytes(10_000))
+        s.wait(RTT)
+        s.drain()
+        s.send("A", seq=1, ack=10_001)  # from here on there is a rate: about 200 to 400 segments a second
+        connection.send(bytes(10_000))
+        s.wait(0)
+        assert 1 <= len(s.queue) <= 3
+        s.wait(20 * MS)
+        assert 4 <= len(s.queue) <= 9
+        s.wait(40 * MS)
+        assert len(s.queue) == 10
+
+
+def test_pacing_keeps_the_rate_in_the_long_run() -> None:
+    """Wake-ups are late by up to a tick each; the rate must not be."""
+    paced, _, _ = transfer(b"cubic", 10_000_000, pacing=True, delay_ns=10 * MS, rate_bps=50_000_000, queue_frames=200)
+    plain, _, _ = transfer(b"cubic", 10_000_000, delay_ns=10 * MS, rate_bps=50_000_000, queue_frames=200)
+    assert paced < 1.2 * plain
