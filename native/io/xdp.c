@@ -61,6 +61,7 @@
 #define LOG_SHOWN 200u                 /* bytes of the verifier's log in an error's text */
 #define SMALL_CHUNK 2048u
 #define LARGE_CHUNK 4096u
+#define TX_CHUNKS 2048u
 
 struct xdp_port {
     struct ams_port port;
@@ -440,7 +441,8 @@ static int xdp_open_sockets(struct xdp_port *xdp, uint32_t queue, const struct p
         return port_fail(error, -AMS_ENOMEM, "out of memory");
     config.chunk = longest <= SMALL_CHUNK - XDP_CHUNK_RESERVED ? SMALL_CHUNK : LARGE_CHUNK;
     config.several_needed = longest > LARGE_CHUNK - XDP_CHUNK_RESERVED;
-    config.rx_chunks = config.tx_chunks = xdp_chunks(n);
+    config.rx_chunks = xdp_chunks(n);
+    config.tx_chunks = TX_CHUNKS;
     for (uint32_t i = 0; i < n; i++) {
         config.queue = queue == ALL_QUEUES ? i : queue;
         config.may_send = i == 0;

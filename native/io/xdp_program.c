@@ -4,6 +4,9 @@
  *
  * R6 is the context, R7 the frame, R8 its end, R9 where the walk through the
  * headers has got to, and R5, between calls, the protocol that comes there.
+ * Along a chain of extension headers R3 is its start and R4 the offset from
+ * there, which is kept within CHAIN_MASK for the verifier's sake: it then sees
+ * the same state at each step, whatever way led there.
  * Every load is preceded by need(), which leaves a frame that is too short to
  * the system.  What the maps are asked with is built on the stack.
  */
@@ -25,7 +28,8 @@
 #define BPF_F_XDP_HAS_FRAGS (1u << 5) /* Linux 5.18 */
 #endif
 
-#define CHAIN_MAX 8     /* extension headers walked: as the switch does */
+#define CHAIN_MAX 8        /* extension headers walked: as the switch does */
+#define CHAIN_MASK 0x7ff8  /* 8 headers of 2048 bytes */
 
 /* The stack, from R10. */
 #define KEY (-24)                     /* struct xdp_tuple; its first 16 bytes are an address */
@@ -206,7 +210,15 @@ static void demux_ip4(struct demux *d)
 
 /* ---- IPv6 --------------------------------------------------------------------- */
 
-/* Steps over a fragment header at R9.
+/* R9 = the extension header that the walk is at, of which 8 bytes are there. */
+static void chain_here(struct demux *d)
+{
+    asm_mov(&d->code, R9, R3);
+    asm_alu(&d->code, BPF_ADD, R9, R4);
+    need(d, R9, 8);
+}
+
+/* Reads a fragment header: R5 = what follows it, R1 = its length.
  * @quoted: in a packet that an ICMP error quotes */
 static void fragment_ip6(struct demux *d, bool quoted)
 {
@@ -216,7 +228,7 @@ static void fragment_ip6(struct demux *d, bool quoted)
     asm_load(code, BPF_W, R0, R10, SEEN);
     asm_jump_imm(code, BPF_JNE, R0, 0, d->pass);
     asm_store_imm(code, BPF_W, R10, SEEN, 1);
-    need(d, R9, 8);
+    chain_here(d);
     asm_load(code, BPF_B, R5, R9, 0);
     asm_load(code, BPF_H, R1, R9, 2);
     if (quoted) {
@@ -233,7 +245,7 @@ static void fragment_ip6(struct demux *d, bool quoted)
         asm_store_imm(code, BPF_W, R10, FIRST, 1);
     }
     asm_place(code, last);
-    asm_alu_imm(code, BPF_ADD, R9, 8);
+    asm_mov_imm(code, R1, 8);
 }
 
 /* Walks extension headers from R9 on, R5 being the first one's number, up to
@@ -244,17 +256,17 @@ static void chain_ip6(struct demux *d, bool quoted)
     int done = asm_label(code);
 
     asm_store_imm(code, BPF_W, R10, SEEN, 0);
+    asm_mov(code, R3, R9);
+    asm_mov_imm(code, R4, 0);
     for (int i = 0; i <= CHAIN_MAX; i++) {
-        int extension = asm_label(code), next = asm_label(code);
         asm_jump_imm(code, BPF_JEQ, R5, PROTO_TCP, done);
         asm_jump_imm(code, BPF_JEQ, R5, PROTO_UDP, done);
         asm_jump_imm(code, BPF_JEQ, R5, PROTO_ICMPV6, done);
         if (i == CHAIN_MAX) {
-            asm_place(code, extension);
             asm_jump(code, d->pass);
-            asm_place(code, next);
             break;
         }
+        int extension = asm_label(code), next = asm_label(code);
         if (i == 0) /* RFC 8200 section 4.1: hop-by-hop options come first or not at all */
             asm_jump_imm(code, BPF_JEQ, R5, PROTO_HOPOPTS, extension);
         asm_jump_imm(code, BPF_JEQ, R5, PROTO_ROUTING, extension);
@@ -263,15 +275,18 @@ static void chain_ip6(struct demux *d, bool quoted)
         fragment_ip6(d, quoted);
         asm_jump(code, next);
         asm_place(code, extension);
-        need(d, R9, 8);
+        chain_here(d);
         asm_load(code, BPF_B, R5, R9, 0);
         asm_load(code, BPF_B, R1, R9, 1);
         asm_alu_imm(code, BPF_ADD, R1, 1);
         asm_alu_imm(code, BPF_LSH, R1, 3);
-        asm_alu(code, BPF_ADD, R9, R1);
         asm_place(code, next);
+        asm_alu(code, BPF_ADD, R4, R1);
+        asm_alu_imm(code, BPF_AND, R4, CHAIN_MASK);
     }
     asm_place(code, done);
+    asm_mov(code, R9, R3);
+    asm_alu(code, BPF_ADD, R9, R4);
 }
 
 /* R9 is at an ICMPv6 message. */

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
@@ -29,6 +30,10 @@
 #endif
 
 #define SEND_BUFFER (8 << 20)  /* copy mode: what may be in the hands of the link, bytes */
+/* A queue is free some time after its last socket was closed: the kernel
+ * puts that off. */
+#define BUSY_TRIES 50
+#define BUSY_PAUSE 10000000 /* ns */
 #define FRAME_ROOM (FRAME_LARGE - FRAME_HEADROOM)
 
 /* ---- rings -------------------------------------------------------------------- */
@@ -169,10 +174,9 @@ static int socket_stock(struct xdp_socket *socket)
     return 0;
 }
 
-/* Opens and binds with one set of flags.  Undoes itself on failure. */
-static int socket_try(struct xdp_socket *out, const struct xdp_socket_config *config, int flags)
+/* Opens and binds with one set of flags.  On failure all but the area is undone. */
+static int socket_try(struct xdp_socket *xsk, const struct xdp_socket_config *config, uint8_t *area, int flags)
 {
-    struct xdp_socket *xsk = out;
     struct sockaddr_xdp address;
     int size = SEND_BUFFER;
 
@@ -182,14 +186,9 @@ static int socket_try(struct xdp_socket *out, const struct xdp_socket_config *co
     xsk->rx_chunks = config->rx_chunks;
     xsk->tx_chunks = config->may_send ? config->tx_chunks : 0;
     xsk->area_size = (size_t)(xsk->rx_chunks + xsk->tx_chunks) * xsk->chunk;
+    xsk->area = area;
     xsk->fd = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0);
-    int status = xsk->fd < 0 ? -errno : 0;
-    if (!status) {
-        void *area = mmap(NULL, xsk->area_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
-                          -1, 0);
-        xsk->area = area != MAP_FAILED ? area : NULL;
-        status = xsk->area ? socket_register(xsk) : -ENOMEM;
-    }
+    int status = xsk->fd < 0 ? -errno : socket_register(xsk);
     if (!status)
         status = socket_map(xsk);
     if (!status)
@@ -206,6 +205,7 @@ static int socket_try(struct xdp_socket *out, const struct xdp_socket_config *co
             status = -errno;
     }
     if (status) {
+        xsk->area = NULL;
         xdp_socket_close(xsk);
         return status;
     }
@@ -214,7 +214,8 @@ static int socket_try(struct xdp_socket *out, const struct xdp_socket_config *co
     return 0;
 }
 
-int xdp_socket_open(struct xdp_socket *socket, const struct xdp_socket_config *config)
+/* Binds with the best flags that the driver grants.  Return: 0 or -errno, of the last attempt. */
+static int socket_attempts(struct xdp_socket *socket, const struct xdp_socket_config *config, uint8_t *area)
 {
     static const int attempts[] = {XDP_ZEROCOPY | XDP_USE_SG, XDP_ZEROCOPY, XDP_COPY | XDP_USE_SG, XDP_COPY};
     int status = -EINVAL;
@@ -222,11 +223,31 @@ int xdp_socket_open(struct xdp_socket *socket, const struct xdp_socket_config *c
     for (size_t i = 0; i < AMS_ARRAY_SIZE(attempts); i++) {
         if (config->several_needed && !(attempts[i] & XDP_USE_SG))
             continue;
-        status = socket_try(socket, config, attempts[i]);
-        if (!status || status == -ENOMEM)
+        status = socket_try(socket, config, area, attempts[i]);
+        if (!status || status == -ENOMEM || status == -EBUSY)
             return status;
     }
     return status == -EINVAL && config->several_needed ? -EMSGSIZE : status;
+}
+
+int xdp_socket_open(struct xdp_socket *socket, const struct xdp_socket_config *config)
+{
+    const struct timespec pause = {0, BUSY_PAUSE};
+    size_t size = (size_t)(config->rx_chunks + (config->may_send ? config->tx_chunks : 0)) * config->chunk;
+    void *area = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+    memset(socket, 0, sizeof(*socket));
+    socket->fd = -1;
+    if (area == MAP_FAILED)
+        return -ENOMEM;
+    int status = socket_attempts(socket, config, area);
+    for (int tries = 0; status == -EBUSY && tries < BUSY_TRIES; tries++) {
+        nanosleep(&pause, NULL);
+        status = socket_attempts(socket, config, area);
+    }
+    if (status)
+        munmap(area, size);
+    return status;
 }
 
 void xdp_socket_close(struct xdp_socket *socket)
