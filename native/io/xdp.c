@@ -385,7 +385,7 @@ static int xdp_parse(const char *text, char name[IFNAMSIZ], uint32_t *queue, con
     return 0;
 }
 
-#define PRIVILEGES "run as root, or with CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF"
+#define PRIVILEGES "run as root, or with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON"
 
 /* Explains why a socket could not be had. */
 static int xdp_socket_refused(const struct xdp_port *xdp, const struct xdp_socket_config *config, int number,
@@ -468,7 +468,7 @@ static int xdp_program_refused(const struct xdp_port *xdp, int number, char *log
     }
     size_t length = strlen(log), skip = length > LOG_SHOWN ? length - LOG_SHOWN : 0;
 
-    if (number == EPERM && !length)
+    if (number == EPERM || number == EACCES) /* EACCES: the verifier forbids arithmetic without CAP_PERFMON */
         return port_fail(error, -AMS_EPERM, "no permission to load a BPF program for %s: " PRIVILEGES "%s",
                          xdp->link.name, "; before Linux 5.11 the limit of locked memory (ulimit -l) counts too");
     return port_fail(error, port_status(number), "the kernel refuses the BPF program (%s): %s", strerror(number),
