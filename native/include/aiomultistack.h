@@ -154,6 +154,10 @@ int ams_port_send(struct ams_port *port, const char *frame, size_t length, uint6
 /* Receives one frame into buffer.  Returns its length (which may exceed
  * size: then it was cut), or -AMS_EAGAIN. */
 int ams_port_recv(struct ams_port *port, char *buffer, size_t size, uint64_t now);
+/* Passes up to max received frames on to another port without looking at
+ * them and without copying: two netmap: ports of one memory region.  Returns
+ * how many; -AMS_EOPNOTSUPP if the two share no memory. */
+int ams_port_forward(struct ams_port *from, struct ams_port *to, int max, uint64_t now);
 
 /* ---- what a port shares with others ---------------------------------------- */
 

@@ -61,4 +61,11 @@ bool claims_shared(const struct claim_table *table, const uint8_t ip[16]);
 int claims_add(struct claim_table *table, uint8_t protocol, const struct ams_endpoint *local, bool prove);
 void claims_remove(struct claim_table *table, uint8_t protocol, const struct ams_endpoint *local);
 
+/* ---- of the system's own file -------------------------------------------------- */
+
+/* Sets what a socket that proves a claim must have before it is bound: it
+ * takes nothing, and needn't wait until an address is ready (RFC 4862 section
+ * 5.4).  Return: 0, or -1 with errno. */
+int claims_prepare(int fd, uint8_t family);
+
 #endif

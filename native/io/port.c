@@ -80,6 +80,8 @@ int port_open(struct ams_port **port, const struct ams_port_config *config, stru
         size_t length = strlen(ops->scheme);
         if (strncmp(spec, ops->scheme, length) == 0 && spec[length] == ':')
             return ops->open(port, spec + length + 1, config, pool, error);
+        if (ops->knows && ops->knows(spec))
+            return ops->open(port, spec, config, pool, error);
     }
     return port_unknown(spec, error);
 }
@@ -158,6 +160,13 @@ int ams_port_recv(struct ams_port *port, char *buffer, size_t size, uint64_t now
     memcpy(buffer, frame->data, frame->len < size ? frame->len : size);
     frame_free(frame);
     return length;
+}
+
+int ams_port_forward(struct ams_port *from, struct ams_port *to, int max, uint64_t now)
+{
+    if (from == to || max < 0)
+        return -AMS_EINVAL;
+    return from->ops->forward ? from->ops->forward(from, to, max, port_now(now)) : -AMS_EOPNOTSUPP;
 }
 
 /* ---- links that are shared ---------------------------------------------------- */

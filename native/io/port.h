@@ -18,6 +18,12 @@
  *   deadline  when rx or flush should be called even if fd stays silent.
  *   refresh   brings info up to date; may be NULL.
  *
+ *   knows     true for specs that are the driver's though they don't begin with
+ *             its scheme; may be NULL.
+ *   forward   passes up to n received frames on to another port of the driver,
+ *             unseen and without copying them, and flushes it; may be NULL.
+ *             Return: how many; -AMS_EOPNOTSUPP if the two share no memory.
+ *
  * A driver that shares its link with the operating system (a NIC's), rather
  * than having one to itself, also has these, all or none of them.  They tell
  * it which frames are its user's; all others stay the system's.
@@ -64,6 +70,7 @@ struct port_error {
 
 struct port_ops {
     const char *scheme;
+    bool (*knows)(const char *spec);
     int (*open)(struct ams_port **port, const char *name, const struct ams_port_config *config,
                 struct frame_pool *pool, struct port_error *error);
     int (*rx)(struct ams_port *port, struct ams_frame **frames, int n, uint64_t now);
@@ -72,6 +79,7 @@ struct port_ops {
     void (*flush)(struct ams_port *port, uint64_t now);
     uint64_t (*deadline)(struct ams_port *port);
     void (*refresh)(struct ams_port *port);
+    int (*forward)(struct ams_port *port, struct ams_port *to, int n, uint64_t now);
     int (*station)(struct ams_port *port, const uint8_t mac[6], struct port_error *error);
     int (*serve)(struct ams_port *port, const struct ams_endpoint *address, struct port_error *error);
     void (*unserve)(struct ams_port *port, const struct ams_endpoint *address);
@@ -101,6 +109,7 @@ extern const struct port_ops tap_ops;
 extern const struct port_ops mem_ops;
 extern const struct port_ops shm_ops;
 extern const struct port_ops xdp_ops;
+extern const struct port_ops netmap_ops;
 
 #define PORT_OWN 0            /* of serve() */
 #define PORT_SHARED 1

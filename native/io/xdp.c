@@ -46,7 +46,7 @@
 #include "io/claims.h"
 #include "io/netlink.h"
 #include "io/xdp_link.h"
-#include "io/xdp_mark.h"
+#include "io/link_mark.h"
 #include "io/xdp_program.h"
 #include "io/xdp_resolve.h"
 #include "io/xdp_socket.h"
@@ -138,7 +138,7 @@ static int xdp_accept(struct xdp_port *xdp, struct ams_frame **frames, int n)
 
     for (int i = 0; i < n; i++) {
         struct ams_frame *frame = frames[i];
-        if (AMS_UNLIKELY(frame->len < ETH_HEADER || !xdp_mark(frame, xdp->port.info.mtu, xdp->link.partial))) {
+        if (AMS_UNLIKELY(frame->len < ETH_HEADER || !link_mark(frame, xdp->port.info.mtu, xdp->link.partial))) {
             frame_free(frame);
             xdp->rx_lost++;
             continue;

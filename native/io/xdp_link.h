@@ -16,7 +16,7 @@ struct xdp_link {
     uint32_t mtu;
     uint8_t mac[6];
     bool up;
-    bool partial;              /* may deliver unfinished checksums: see xdp_mark.h */
+    bool partial;              /* may deliver unfinished checksums: see link_mark.h */
     int groups;                /* socket that holds the link's address filters open; -1: not yet */
 };
 

@@ -251,7 +251,7 @@ def test_a_link_that_is_down_drops_and_counts_and_comes_back() -> None:
 
 
 def test_the_kernel_leaves_checksums_on_a_veth_unfinished() -> None:
-    """Why xdp_mark.c exists: the field holds the pseudo-header's sum only."""
+    """Why link_mark.c exists: the field holds the pseudo-header's sum only."""
     veth("ams0", "ams0p")
     ip("addr", "add", "10.99.0.1/24", "dev", "ams0p")
     with packet_socket("ams0") as link:

@@ -16,7 +16,7 @@
 #include "check.h"
 #include "core/frame.h"
 #include "core/status.h"
-#include "io/xdp_mark.h"
+#include "io/link_mark.h"
 #include "packets.h"
 #include "wire/checksum.h"
 
@@ -56,7 +56,7 @@ static void test_unfinished_checksums_are_seen_on_links_that_have_them(void)
     for (int i = 0; i < 16; i++) {
         bool v6 = i & 1, finished = i & 2, partial = i & 4;
         struct marked *marked = marked_new(v6, i & 8 ? PROTO_UDP : PROTO_TCP, 100, finished);
-        CHECK(xdp_mark(&marked->frame, 1500, partial));
+        CHECK(link_mark(&marked->frame, 1500, partial));
         CHECK_EQ(marked->frame.flags, partial && !finished ? FRAME_CSUM_OK | FRAME_CSUM_PARTIAL : 0);
         free(marked);
     }
@@ -66,10 +66,10 @@ static void test_merged_segments_are_super_frames_and_merged_datagrams_are_dropp
 {
     for (int v6 = 0; v6 < 2; v6++) {
         struct marked *tcp = marked_new(v6, PROTO_TCP, 20000, false), *udp = marked_new(v6, PROTO_UDP, 20000, false);
-        CHECK(xdp_mark(&tcp->frame, 1500, true));
+        CHECK(link_mark(&tcp->frame, 1500, true));
         CHECK_EQ(tcp->frame.flags, FRAME_CSUM_OK | FRAME_CSUM_PARTIAL | FRAME_GSO);
         CHECK_EQ(tcp->frame.gso_size, v6 ? 1440 : 1460);
-        CHECK(!xdp_mark(&udp->frame, 1500, true));
+        CHECK(!link_mark(&udp->frame, 1500, true));
         free(tcp);
         free(udp);
     }
@@ -86,9 +86,9 @@ static void test_marks_survive_every_cut_and_every_changed_byte(void)
                 memcpy(exact, marked->bytes, length);
                 exact[i] = (uint8_t)value;
                 struct ams_frame frame = {.data = exact, .len = length};
-                xdp_mark(&frame, 40, true);
+                link_mark(&frame, 40, true);
                 frame = (struct ams_frame){.data = exact, .len = i};
-                xdp_mark(&frame, 40, true);
+                link_mark(&frame, 40, true);
                 free(exact);
             }
             free(marked);

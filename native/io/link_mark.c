@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "io/xdp_mark.h"
+#include "io/link_mark.h"
 
 #include "wire/bytes.h"
 #include "wire/checksum.h"
@@ -61,7 +61,7 @@ static bool mark_unfinished(const uint8_t *ip, const struct place *place, uint32
     return load_be16(ip + place->l4 + offset) == checksum_fold(sum);
 }
 
-bool xdp_mark(struct ams_frame *frame, uint32_t mtu, bool partial)
+bool link_mark(struct ams_frame *frame, uint32_t mtu, bool partial)
 {
     bool merged = frame->len > mtu + ETH_HEADER, seen = false;
     struct place place;

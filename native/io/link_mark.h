@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * xdp_mark.h - what a link of this machine leaves to its receiver.
+ * link_mark.h - what a link of this machine leaves to its receiver.
  *
- * Theory of operation.  XDP shows a frame's bytes, not what the kernel knows of
+ * Theory of operation.  XDP and netmap show a frame's bytes, not what the kernel knows of
  * them.  On a link whose other end is this machine's kernel (a veth, a virtual
  * machine's NIC) the sender may have left its checksum unfinished: the field
  * holds the pseudo-header's sum, which the sending device would have completed.
@@ -17,14 +17,14 @@
  * segment size that the MTU allows.  Merged datagrams of other protocols
  * cannot be told apart any more.
  */
-#ifndef AMS_IO_XDP_MARK_H
-#define AMS_IO_XDP_MARK_H
+#ifndef AMS_IO_LINK_MARK_H
+#define AMS_IO_LINK_MARK_H
 
 #include "core/frame.h"
 
 /* Sets a received frame's flags.
  * @partial: the link may deliver unfinished checksums
  * Return: false if the frame must be dropped. */
-bool xdp_mark(struct ams_frame *frame, uint32_t mtu, bool partial);
+bool link_mark(struct ams_frame *frame, uint32_t mtu, bool partial);
 
 #endif
