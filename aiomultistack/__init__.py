@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._config import Config
+from ._congestion import CongestionControl, CongestionReport, register_congestion_control
 from ._errors import ConfigError, MultistackError, PortError, PortPermissionError
 from ._factory import new_event_loop, run
 from ._hub import Hub
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Config",
     "ConfigError",
+    "CongestionControl",
+    "CongestionReport",
     "EndpointInfo",
     "EventLoopPolicy",
     "Hub",
@@ -39,6 +42,7 @@ __all__ = [
     "ShadowSocket",
     "StackSocket",
     "new_event_loop",
+    "register_congestion_control",
     "run",
     "socket",
 ]

@@ -21,14 +21,18 @@ from ._native import lib as _lib
 
 if TYPE_CHECKING:
     from ._config import Config
+    from ._congestion import CongestionControl, Deputies
     from ._hub import Hub
 
-__all__ = ["EndpointInfo", "Node", "check_status", "endpoint", "ffi", "lib", "status_error"]
+__all__ = ["EndpointInfo", "Node", "check_status", "endpoint", "ffi", "lib", "python_congestion", "status_error"]
 
 ffi: Any = _ffi
 lib: Any = _lib
 
 _ERROR_SIZE = 512
+
+#: Congestion controls written in Python, by name; filled in by `_congestion`, made known to a stack by its pump.
+python_congestion: dict[str, type[CongestionControl]] = {}
 
 
 def _status_numbers() -> dict[str, int]:
@@ -165,6 +169,8 @@ class Node:
         self.pointer: Any = ffi.gc(out[0], lib.ams_node_free)
         self.stack: Any = lib.ams_node_stack(self.pointer)
         self._counter_names = _counter_names()
+        #: Congestion controls written in Python; the pump's.
+        self.deputies: Deputies | None = None
         #: IPv4 addresses that only sockets with SO_BROADCAST may send to.
         self.broadcasts = _broadcasts(config)
 
@@ -284,7 +290,7 @@ def _stack_config(config: Config, keep: list[Any]) -> Any:
             stack.gateway4 = gateway
         else:
             stack.gateway6 = gateway
-    if config.congestion is not None:
+    if config.congestion is not None and config.congestion not in python_congestion:
         keep.append(ffi.new("char[]", config.congestion.encode()))
         stack.congestion = keep[-1]
     stack.mtu = config.mtu

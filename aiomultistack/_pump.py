@@ -36,6 +36,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ._congestion import Deputies
 from ._errors import PortError
 from ._node import Node, ffi, lib, status_error
 
@@ -56,6 +57,7 @@ DRAINED: int = lib.AMS_EV_DRAINED
 REFS: int = lib.AMS_EV_REFS
 CLOSED: int = lib.AMS_EV_CLOSED
 RELEASED: int = lib.AMS_EV_RELEASED
+CONGESTION: int = lib.AMS_EV_CONGESTION
 
 NEVER: int = lib.AMS_NEVER
 
@@ -98,7 +100,7 @@ class Pump:
     """Drives one node from one loop."""
 
     __slots__ = (
-        "_armed", "_backlog", "_blob", "_blob_view", "_clock", "_dirty", "_dispatching", "_events", "_fd",
+        "_armed", "_backlog", "_blob", "_blob_view", "_clock", "_deputies", "_dirty", "_dispatching", "_events", "_fd",
         "_handle", "_numbers", "_pointer", "_timer", "broken", "endpoints", "local", "loop", "names", "node", "remote",
         "scratch", "scratch_view", "stack",
     )  # fmt: skip
@@ -116,6 +118,9 @@ class Pump:
         self.local, self.remote = names, names + 1
         self._pointer = node.pointer
         self._clock = node.clock
+        self._deputies = node.deputies = Deputies(node, loop.call_exception_handler)
+        if node.config.congestion is not None:
+            self._deputies.choose(node.config.congestion)
         self._events = ffi.new("int32_t[]", EVENTS * lib.AMS_EVENT_WORDS)
         self._numbers = memoryview(ffi.buffer(self._events)).cast("i")
         self._blob = ffi.new("char[]", BLOB)
@@ -219,6 +224,12 @@ class Pump:
             else:
                 listener._accept(number)  # type: ignore[attr-defined]
         self.endpoints[number]._event(bits, aux, data)
+        if bits & (CONGESTION | RELEASED):
+            if bits & RELEASED:
+                self._deputies.forget(number)
+            else:
+                self._deputies.ask(number)
+                self._dirty = True
 
     def _keep(self, words: Any, offset: int) -> None:
         """Somebody interrupts the loop (KeyboardInterrupt): saves the rest of the batch for its next run."""

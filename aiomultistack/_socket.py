@@ -192,7 +192,10 @@ class StackSocket:
         """Sets an option, as `socket.setsockopt`. Unknown ones: OSError (ENOPROTOOPT)."""
         if (level, optname) == (socket.IPPROTO_TCP, _TCP_CONGESTION):
             name = bytes(value).rstrip(b"\0") if not isinstance(value, str) else value.encode()
-            check_status(lib.ams_tcp_set_congestion(self._node.stack, self._open(), name))
+            number = self._open()
+            if self._node.deputies is not None:
+                self._node.deputies.learn(name.decode("ascii", "replace"))
+            check_status(lib.ams_tcp_set_congestion(self._node.stack, number, name))
             return
         if (level, optname) == (socket.SOL_SOCKET, socket.SO_LINGER):
             try:

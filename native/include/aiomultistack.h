@@ -250,6 +250,7 @@ struct ams_stack_config {
 #define AMS_EV_DRAINED 32   /* write excess fell to the low-water mark */
 #define AMS_EV_REFS 64      /* aux: how many more references of ams_tcp_send_ref are released, oldest first */
 #define AMS_EV_CLOSED 128   /* connection is gone; aux: status (0: orderly) */
+#define AMS_EV_CONGESTION 512 /* ams_cc_report has something to tell */
 #define AMS_EV_RELEASED 256 /* the id is no longer the application's */
 
 /* Opens config's port and builds switch and stack over it. */
@@ -349,6 +350,49 @@ int ams_tcp_getopt(struct ams_stack *stack, int id, int option, int *value);
 int ams_tcp_set_congestion(struct ams_stack *stack, int id, const char *name);
 /* Names of the congestion controls built in; NULL past the end. */
 const char *ams_congestion_name(int index);
+
+/* Congestion controls outside of the engine: it reports once per round trip
+ * and when something is lost, and is told what to do.  See cc_external.c. */
+
+/* Registers a name of at most 15 bytes with one stack; its index, which
+ * reports carry, or -AMS_EADDRINUSE (it exists), -AMS_EINVAL, -AMS_ENOMEM
+ * (there are 16 already). */
+int ams_congestion_register(struct ams_stack *stack, const char *name);
+/* Chooses the congestion control of new connections. */
+int ams_stack_set_congestion(struct ams_stack *stack, const char *name);
+
+#define AMS_CC_START 1 /* the connection is established, or the algorithm was chosen */
+#define AMS_CC_ACK 2   /* a round trip is over */
+#define AMS_CC_LOSS 4  /* segments were lost: cwnd has been multiplied by 0.7 */
+#define AMS_CC_RTO 8   /* retransmission timeout: cwnd is one segment */
+#define AMS_CC_ECN 16  /* congestion was signalled: as for loss */
+#define AMS_CC_UNDO 32 /* nothing was lost after all: cwnd is what it was */
+#define AMS_CC_IDLE 64 /* the sender starts again after a pause, with a smaller cwnd */
+
+/* What happened since the last report.  Bytes, ns, bytes per second. */
+struct ams_cc_report {
+    int32_t algorithm;      /* index of the registration */
+    uint32_t what;          /* AMS_CC_* */
+    uint32_t acked;         /* delivered, SACKed bytes included */
+    uint32_t lost;          /* what was thought lost when loss was reported */
+    uint32_t in_flight;     /* now */
+    uint32_t mss;
+    uint32_t cwnd;          /* now; during recovery: where it will be afterwards */
+    uint32_t ssthresh;
+    uint64_t rtt;           /* the latest sample, 0: none yet */
+    uint64_t min_rtt;       /* the shortest one since the last report, 0: none */
+    uint64_t srtt;
+    uint64_t delivery_rate; /* the highest one seen since the last report, 0: none */
+    uint64_t duration;      /* since the last report */
+    uint64_t pacing_rate;   /* 0: not paced */
+};
+
+/* Takes the report of a connection; the next one starts afresh.
+ * -AMS_EBADF if its congestion control is not outside. */
+int ams_cc_report(struct ams_stack *stack, int id, struct ams_cc_report *out);
+/* Sets cwnd and ssthresh in bytes, and the pacing rate in bytes per second
+ * (0: none).  During recovery cwnd is what it will be afterwards. */
+int ams_cc_set(struct ams_stack *stack, int id, uint32_t cwnd, uint32_t ssthresh, uint64_t pacing_rate);
 
 /* States, numbered as Linux numbers them in TCP_INFO. */
 #define AMS_TCP_ESTABLISHED 1

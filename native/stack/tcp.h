@@ -402,6 +402,8 @@ struct tcp_host {
     struct siphash_key isn_key;
     struct siphash_key port_key;
     const struct tcp_cc_ops *cc_default;
+    struct tcp_cc_external *external[TCP_CC_EXTERNAL_MAX];
+    int n_external;
     uint64_t challenge_epoch; /* second of the count below */
     uint32_t challenge_count;
     uint64_t memory;          /* bytes allocated for TCBs, tables, scoreboards */

@@ -21,12 +21,12 @@ const struct tcp_cc_ops *tcp_cc_at(int index)
     return index >= 0 && (size_t)index < AMS_ARRAY_SIZE(cc_table) ? cc_table[index] : NULL;
 }
 
-const struct tcp_cc_ops *tcp_cc_find(const char *name)
+const struct tcp_cc_ops *tcp_cc_find(const struct ams_stack *stack, const char *name)
 {
     for (size_t i = 0; i < AMS_ARRAY_SIZE(cc_table); i++)
         if (strcmp(cc_table[i]->name, name) == 0)
             return cc_table[i];
-    return NULL;
+    return tcp_cc_external_find(stack->tcp, name);
 }
 
 const char *ams_congestion_name(int index)

@@ -72,10 +72,19 @@ extern const struct tcp_cc_ops cc_reno;
 extern const struct tcp_cc_ops cc_cubic;
 extern const struct tcp_cc_ops cc_bbr;
 
+/* ---- cc_external.c ------------------------------------------------------------- */
+
+#define TCP_CC_EXTERNAL_MAX 16
+struct tcp_host;
+/* The registration of that name; NULL if there is none. */
+const struct tcp_cc_ops *tcp_cc_external_find(const struct tcp_host *tcp, const char *name);
+/* Frees all registrations; no connection uses them any more. */
+void tcp_cc_external_fini(struct tcp_host *tcp);
+
 /* ---- tcp_cc.c ------------------------------------------------------------------ */
 
 /* The algorithm of that name; NULL if unknown. */
-const struct tcp_cc_ops *tcp_cc_find(const char *name);
+const struct tcp_cc_ops *tcp_cc_find(const struct ams_stack *stack, const char *name);
 /* The algorithm at index; NULL past the end. */
 const struct tcp_cc_ops *tcp_cc_at(int index);
 /* The algorithm's state in the TCB, or outside of it. */

@@ -223,7 +223,7 @@ int ams_tcp_getopt(struct ams_stack *stack, int id, int option, int *value)
 
 int ams_tcp_set_congestion(struct ams_stack *stack, int id, const char *name)
 {
-    const struct tcp_cc_ops *cc = tcp_cc_find(name);
+    const struct tcp_cc_ops *cc = tcp_cc_find(stack, name);
     if (!cc)
         return -AMS_EINVAL;
     struct tcp_conn *conn = (struct tcp_conn *)sock_find(stack, id, SOCK_TCP);

@@ -282,7 +282,7 @@ int tcp_init(struct ams_stack *stack)
     tcp->n_buckets = BUCKETS_FIRST;
     tcp->buckets = mem_zalloc(tcp->n_buckets, sizeof(*tcp->buckets));
     const char *name = stack->config.congestion;
-    tcp->cc_default = tcp_cc_find(name ? name : "cubic");
+    tcp->cc_default = tcp_cc_find(stack, name ? name : "cubic");
     int status = tcp->cc_default ? 0 : -AMS_EINVAL;
     tcp->heads = mem_zalloc(TCP_HEADS, TCP_HEAD_SIZE);
     if (!tcp->buckets || !tcp->heads)
@@ -341,6 +341,7 @@ void tcp_fini(struct ams_stack *stack)
         tcp->free_tws = tw->newer;
         mem_free(tw);
     }
+    tcp_cc_external_fini(tcp);
     mem_free(tcp->buckets);
     mem_free(tcp->heads);
     mem_free(tcp);

@@ -418,7 +418,7 @@ static uint32_t report_reading(struct ams_stack *stack, struct tcp_conn *conn, c
 static void report_attached(struct ams_stack *stack, struct tcp_conn *conn, struct report *report, uint32_t pending,
                             char *blob, size_t room, size_t *blob_used)
 {
-    uint32_t bits = pending & (AMS_EV_CONNECTED | AMS_EV_DRAINED);
+    uint32_t bits = pending & (AMS_EV_CONNECTED | AMS_EV_DRAINED | AMS_EV_CONGESTION);
     uint32_t length = 0;
     int32_t aux = 0;
     if (pending & AMS_EV_ACCEPTED && conn->listener) {
