@@ -269,7 +269,9 @@ static int xdp_share(struct xdp_port *xdp, const struct ams_endpoint *address, s
                          "address of %s: leave mac unset, or give the user-space stack an address of its own",
                          xdp->link.name);
     if (!xdp->neighbors) {
-        int status = netlink_join_neighbors(xdp->news);
+        int status = resolver_open(&xdp->resolver);
+        if (!status)
+            status = netlink_join_neighbors(xdp->news);
         if (status)
             return port_fail(error, port_status(-status), "cannot follow the system's neighbours: %s",
                              strerror(-status));

@@ -24,6 +24,13 @@ void resolver_init(struct xdp_resolver *resolver, uint32_t ifindex, struct frame
     resolver->answers_end = &resolver->answers;
 }
 
+int resolver_open(struct xdp_resolver *resolver)
+{
+    if (resolver->fd < 0)
+        resolver->fd = netlink_open(false);
+    return resolver->fd < 0 ? resolver->fd : 0;
+}
+
 void resolver_fini(struct xdp_resolver *resolver)
 {
     struct ams_frame *frame;
@@ -137,10 +144,6 @@ static void resolver_ask(struct xdp_resolver *resolver, const struct resolve_que
     uint8_t mac[6];
     bool certain = false;
 
-    if (resolver->fd < 0)
-        resolver->fd = netlink_open(false);
-    if (resolver->fd < 0)
-        return;
     int status = netlink_get_neighbor(resolver->fd, resolver->ifindex, &question->target, mac, &certain);
     if (status == 0)
         resolver_answer(resolver, question, mac);

@@ -43,6 +43,8 @@ struct xdp_resolver {
 
 void resolver_init(struct xdp_resolver *resolver, uint32_t ifindex, struct frame_pool *pool,
                    const struct claim_table *claims);
+/* Makes it able to ask the kernel, before an address is shared.  Return: 0 or -errno. */
+int resolver_open(struct xdp_resolver *resolver);
 void resolver_fini(struct xdp_resolver *resolver);
 /* Looks at a frame that is about to be sent.
  * Return: true if it is about a shared address: it is dealt with, and must not be sent. */

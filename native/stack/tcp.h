@@ -425,7 +425,8 @@ int tcp_claim(struct ams_stack *stack, struct tcp_conn *conn);
 uint32_t tcp_isn(struct ams_stack *stack, const struct tcp_flow *flow, uint64_t now);
 /* Leaves the books of the listener that it came from; NULL listener is legal. */
 void tcp_listener_forget(struct tcp_conn *conn);
-/* Picks a local port for flow's other three (RFC 6056 section 3.3.3). */
+/* Picks a local port for flow's other three (RFC 6056 section 3.3.3), or, if
+ * flow has one already, the next that is free behind it. */
 int tcp_ephemeral_port(struct ams_stack *stack, struct tcp_flow *flow);
 
 /* ---- tcp_listen.c ---------------------------------------------------------------- */

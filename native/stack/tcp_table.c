@@ -237,6 +237,8 @@ int tcp_ephemeral_port(struct ams_stack *stack, struct tcp_flow *flow)
      * counter's place is taken by a random step, as in section 3.3.5. */
     for (bool more = false; (status = stack_ephemeral(stack, more, &low, &range)) == 0; more = true) {
         uint32_t offset = (uint32_t)siphash13(&stack->tcp->port_key, words, 5) + rng_below(&stack->rng, range);
+        if (flow->local_port >= low && flow->local_port - low < range) /* it is taken: the next one */
+            offset = flow->local_port - low + 1u;
         for (uint32_t i = 0; i < range; i++) {
             uint16_t port = (uint16_t)(low + (offset + i) % range);
             if (tcp_flow_find(stack, flow->local_ip, port, flow->remote_ip, flow->remote_port, flow->family) ||
