@@ -126,6 +126,27 @@ def test_the_window_is_what_it_says(recording: type[Recording]) -> None:
         network.run(main())
 
 
+def test_pacing(recording: type[Recording]) -> None:
+    class Paced(recording):  # type: ignore[misc,valid-type]
+        name = f"paced{next(_numbers)}"
+
+        def on_ack(self, report: CongestionReport) -> None:
+            super().on_ack(report)
+            self.cwnd, self.pacing_rate = 1_000_000, 100_000.0
+
+    aiomultistack.register_congestion_control(Paced)
+    with Network(delay=0.005, congestion=Paced.name) as network:
+        network.host("receiver").start(serve())
+
+        async def main() -> float:
+            start = network.time()
+            (await transfer(1_000_000)).close()
+            return network.time() - start
+
+        assert network.run(main()) == pytest.approx(10, rel=0.1)
+    del python_congestion[Paced.name]
+
+
 def test_losses_and_timeouts_are_reported_at_once(recording: type[Recording]) -> None:
     with Network(seed=3, delay=0.02, loss=0.02, congestion=recording.name) as network:
         receiver = network.host("receiver")
