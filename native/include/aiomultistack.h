@@ -229,8 +229,19 @@ struct ams_stack_config {
     uint32_t flags;                     /* AMS_STACK_* */
     uint32_t syn_retries;               /* 0: 6 */
     uint32_t synack_retries;            /* 0: 5 */
+    uint32_t min_tso_segs;              /* least segments of a super-frame on slow paths; 0: 2 */
+    uint32_t fastopen;                  /* AMS_FASTOPEN_*; 0: client and server */
+    uint8_t fastopen_key[16];           /* of the server's cookies; all zero: from seed */
     uint64_t now;                       /* when the node is made, for virtual time; AMS_NOW: the clock's */
 };
+
+/* TCP Fast Open (RFC 7413), numbered as Linux's net.ipv4.tcp_fastopen. */
+#define AMS_FASTOPEN_CLIENT 1
+#define AMS_FASTOPEN_SERVER 2
+#define AMS_FASTOPEN_CLIENT_NO_COOKIE 4      /* data in the SYN without a cookie */
+#define AMS_FASTOPEN_SERVER_NO_COOKIE 0x200  /* takes such data */
+#define AMS_FASTOPEN_LISTENERS 0x400         /* all listeners, not only those with AMS_OPT_FASTOPEN */
+#define AMS_FASTOPEN_OFF 0x8000
 
 #define AMS_STACK_NO_DAD 1         /* addresses are usable at once (RFC 4862 5.4) */
 #define AMS_STACK_NO_TIMESTAMPS 2  /* TCP neither offers nor accepts timestamps */
@@ -275,6 +286,12 @@ uint64_t ams_node_flush(struct ams_node *node, uint64_t now);
  * there are.  ams_counter_name(i) names them; NULL past the end. */
 int ams_node_counters(struct ams_node *node, uint64_t *values, int max);
 const char *ams_counter_name(int index);
+
+/* Changes a setting of a running stack; connections that are opened from here
+ * on follow it.  Return: 0 or -AMS_EINVAL. */
+int ams_stack_set(struct ams_stack *stack, int setting, uint32_t value);
+#define AMS_SET_FLAGS 1        /* AMS_STACK_NO_*; AMS_STACK_NO_DAD is ignored */
+#define AMS_SET_FASTOPEN 2     /* AMS_FASTOPEN_* */
 
 /* ---- stack: endpoints --------------------------------------------------- */
 
@@ -343,6 +360,13 @@ int ams_tcp_remote(struct ams_stack *stack, int id, struct ams_endpoint *out);
 #define AMS_OPT_MAXSEG 12
 #define AMS_OPT_ERROR 13       /* SO_ERROR: pending status, cleared */
 #define AMS_OPT_PACING 14      /* spread segments over the round trip; BBR always does */
+#define AMS_OPT_FASTOPEN 18    /* a listener: how many may be open before their handshake is done; 0 off */
+/* A connection, between ams_tcp_connect() and the next flush.  1: if a cookie
+ * is known its SYN waits for ams_tcp_send(), to carry the data; 2: it doesn't
+ * wait.  Without a cookie it asks for one. */
+#define AMS_OPT_FASTOPEN_CONNECT 15
+#define AMS_OPT_SYNCNT 17      /* how often a SYN is repeated; 0: as the stack's configuration says */
+#define AMS_OPT_FASTOPEN_ROOM 16 /* read only: bytes that the waiting SYN can carry; -1: no SYN waits */
 /* Options of a connection or a listener (whose connections inherit). */
 int ams_tcp_setopt(struct ams_stack *stack, int id, int option, int value);
 int ams_tcp_getopt(struct ams_stack *stack, int id, int option, int *value);
@@ -410,6 +434,7 @@ int ams_cc_set(struct ams_stack *stack, int id, uint32_t cwnd, uint32_t ssthresh
 #define AMS_INFO_TIMESTAMPS 1
 #define AMS_INFO_SACK 2
 #define AMS_INFO_WSCALE 4
+#define AMS_INFO_SYN_DATA 32 /* data in the SYN was accepted (Fast Open) */
 
 /* What ss shows of an endpoint.  Times in nanoseconds. */
 struct ams_tcp_info {
@@ -446,6 +471,17 @@ struct ams_tcp_info {
     uint64_t segs_in;
     uint64_t dsack_dups;
     uint64_t created;
+    uint32_t adv_mss;       /* what our SYN offers */
+    uint32_t sacked;        /* bytes */
+    uint32_t lost;
+    uint32_t retrans_out;   /* retransmitted and not acknowledged */
+    uint32_t not_sent;
+    uint32_t reserved;
+    uint64_t delivered;     /* bytes, SACKed ones included */
+    uint64_t pacing_rate;   /* bytes per second; 0: not paced */
+    uint64_t last_data_sent; /* how long ago; never: since it was created */
+    uint64_t last_data_received;
+    uint64_t last_received; /* any segment */
     char congestion[16];
 };
 int ams_tcp_get_info(struct ams_stack *stack, int id, struct ams_tcp_info *out, uint64_t now);

@@ -130,6 +130,7 @@ struct tcp_rec {
 #define REC_RETRANS 4u        /* a retransmission of it is in flight */
 #define REC_FIN 8u            /* the last sequence number is the FIN's */
 #define REC_EVER_RETRANS 16u  /* no RTT sample (Karn) */
+#define REC_PUSH 64u          /* ended what had been written: carries PSH, again too */
 #define REC_APP_LIMITED 32u   /* sent while the application had too little to send */
 
 /* Received data out of order, contiguous (tcp_reass.c). */
@@ -188,6 +189,16 @@ enum tcp_ca_state { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, T
 #define LOSS_PACE_WAIT (1u << 11)   /* output waits for pace_at */
 #define LOSS_CC_HEAP (1u << 12)     /* cc_heap, not cc_words, is the congestion control's state */
 
+/* conn->fastopen (tcp_fastopen.c) */
+#define FO_ASKED (1u << 0)       /* the application wants it */
+#define FO_WAIT (1u << 1)        /* the SYN waits for data */
+#define FO_OPTION (1u << 2)      /* our SYN had the option */
+#define FO_EXPERIMENTAL (1u << 3) /* in its experimental form */
+#define FO_DATA (1u << 4)        /* our SYN carried data */
+#define FO_ACCEPTED (1u << 5)    /* data in the SYN was accepted, here or there */
+#define FO_CHILD (1u << 6)       /* passive, in use before its handshake is done */
+#define FO_REPLY (1u << 7)       /* the SYN-ACK brings a cookie */
+
 struct tcp_listener;
 
 struct tcp_conn {
@@ -209,6 +220,7 @@ struct tcp_conn {
     uint32_t snd_wl2;
     uint32_t iss;
     uint32_t snd_end;         /* one past the last byte queued */
+    uint32_t snd_short;       /* end of the latest segment that was not full */
     uint32_t snd_mss;         /* payload per segment, options deducted */
     uint32_t mss_peer;        /* MSS option received */
     uint32_t max_snd_wnd;     /* largest window seen (RFC 9293 section 3.8.6.2.1) */
@@ -240,6 +252,8 @@ struct tcp_conn {
     uint8_t dupacks;
     uint8_t backoff;
     uint8_t quickacks;        /* ACKs to send without delay */
+    uint8_t fastopen;         /* FO_* */
+    uint8_t syn_retries;      /* TCP_SYNCNT, 0: the stack's */
     struct tcp_sack_block dsack;
 
     /* timestamps (RFC 7323) */
@@ -368,10 +382,13 @@ struct tcp_listener {
     uint32_t backlog;
     uint32_t embryonic;       /* connections in SYN_RECEIVED */
     uint32_t waiting;         /* established, not yet reported */
+    uint32_t fastopen_limit;  /* AMS_OPT_FASTOPEN */
+    uint32_t fastopen_pending; /* children in use whose handshake is not done */
     /* options that connections inherit */
     uint32_t conn_flags;
     uint16_t keepidle, keepintvl;
     uint8_t keepcnt;
+    uint8_t syn_retries;
     int16_t linger;
     uint32_t user_timeout_ms;
     uint32_t sndbuf, rcvbuf, maxseg;
@@ -401,6 +418,8 @@ struct tcp_host {
     uint32_t n_tw;
     struct siphash_key isn_key;
     struct siphash_key port_key;
+    struct siphash_key fastopen_key;
+    struct tcp_fastopen_entry *fastopen_cache; /* NULL until something is learnt */
     const struct tcp_cc_ops *cc_default;
     struct tcp_cc_external *external[TCP_CC_EXTERNAL_MAX];
     int n_external;
@@ -430,8 +449,10 @@ void tcp_listener_forget(struct tcp_conn *conn);
 int tcp_ephemeral_port(struct ams_stack *stack, struct tcp_flow *flow);
 
 /* ---- tcp_listen.c ---------------------------------------------------------------- */
+/* @frame: the payload; taken (then *frame is NULL) if the SYN's data is
+ * accepted.  frame itself may be NULL. */
 void tcp_listen_input(struct ams_stack *stack, struct tcp_listener *listener, const struct tcp_repr *seg,
-                      const struct ip_info *ip, uint32_t min_iss, uint64_t now);
+                      const struct ip_info *ip, struct ams_frame **frame, uint32_t min_iss, uint64_t now);
 /* Answers a segment that belongs to no connection (RFC 9293 section 3.10.7.1). */
 void tcp_send_reset(struct ams_stack *stack, const struct tcp_repr *seg, const struct ip_info *ip, uint32_t payload,
                     uint64_t now);
@@ -444,6 +465,28 @@ bool tcp_listener_established(struct ams_stack *stack, struct tcp_conn *conn, ui
 void tcp_listener_release(struct ams_stack *stack, const struct tcp_listener *listener);
 /* ams_tcp_close() of a listener. */
 int tcp_listener_close(struct ams_stack *stack, int id);
+
+/* ---- tcp_fastopen.c ---------------------------------------------------------------------- */
+/* AMS_OPT_FASTOPEN_CONNECT.  Return: 0, -AMS_EINVAL (the SYN has gone), -AMS_EOPNOTSUPP. */
+int tcp_fastopen_ask(struct ams_stack *stack, struct tcp_conn *conn, int value);
+/* True while the SYN waits for data. */
+bool tcp_fastopen_waits(const struct tcp_conn *conn);
+/* Bytes that the first SYN can carry. */
+uint32_t tcp_fastopen_room(struct ams_stack *stack, const struct tcp_conn *conn);
+/* Puts the option into the first SYN.  Return: the data bytes that go with it. */
+uint32_t tcp_fastopen_syn(struct ams_stack *stack, struct tcp_conn *conn, struct tcp_repr *repr);
+/* The SYN-ACK came: learns from it and repeats what it left out.
+ * @repeated: the SYN was retransmitted */
+void tcp_fastopen_synack(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *seg, bool repeated,
+                         uint64_t now);
+/* A child's SYN came: opens it at once if the cookie is good. */
+void tcp_fastopen_child(struct ams_stack *stack, struct tcp_listener *listener, struct tcp_conn *conn,
+                        const struct tcp_repr *seg, struct ams_frame **frame, uint64_t now);
+/* Puts the cookie into a SYN-ACK that owes one. */
+void tcp_fastopen_reply(struct ams_stack *stack, const struct tcp_conn *conn, struct tcp_repr *repr);
+/* The child's handshake is done, or the child is gone. */
+void tcp_fastopen_settled(struct ams_stack *stack, struct tcp_conn *conn);
+void tcp_fastopen_fini(struct ams_stack *stack);
 
 /* ---- tcp_user.c ------------------------------------------------------------------------ */
 /* ISS, timestamp offset, what we offer. */
@@ -576,6 +619,8 @@ void tcp_recovery_rto(struct ams_stack *stack, struct tcp_conn *conn, uint64_t n
 void tcp_cc_ecn(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
 /* The first record to retransmit, its index in *index; NULL: none. */
 struct tcp_rec *tcp_recovery_next(struct tcp_conn *conn, uint32_t *index);
+/* Sends all that is not SACKed again, without congestion being the reason. */
+void tcp_recovery_resend(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
 /* The path MTU fell: segments above it are sent again (RFC 1191 section 6.4). */
 void tcp_mtu_reduced(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
 

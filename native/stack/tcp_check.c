@@ -45,7 +45,8 @@ static const char *check_send_queue(const struct tcp_conn *conn)
 /* The scoreboard: contiguous from snd_una to snd_nxt, sums as the marks say. */
 static const char *check_scoreboard(struct tcp_conn *conn)
 {
-    uint32_t next = conn->snd_una, sacked = 0, lost = 0, retrans = 0;
+    uint32_t next = seq_gt(conn->snd_una, conn->iss) ? conn->snd_una : conn->iss + 1;
+    uint32_t sacked = 0, lost = 0, retrans = 0;
     if (conn->rec_count == 0)
         return NULL;
     for (uint32_t i = 0; i < conn->rec_count; i++) {
@@ -104,7 +105,7 @@ static const char *check_timers(const struct tcp_conn *conn)
     if (conn->flags & (CONN_ON_OUTPUT | CONN_CORK))
         return NULL;
     EXPECT(conn->rexmit_at || conn->snd_una == conn->snd_nxt, "data is in flight and no timer watches over it");
-    EXPECT(conn->rexmit_at || !tcp_unsent(conn), "data waits and nothing will send it");
+    EXPECT(conn->rexmit_at || !tcp_unsent(conn) || tcp_fastopen_waits(conn), "data waits and nothing will send it");
     return NULL;
 }
 

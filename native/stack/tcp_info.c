@@ -39,6 +39,7 @@ struct options {
     int16_t *linger;
     uint32_t *user_timeout_ms;
     uint32_t *maxseg;
+    uint8_t *syn_retries;
 };
 
 /* Finds where id keeps its options.  Return: 0 or -AMS_EBADF. */
@@ -50,11 +51,11 @@ static int options_of(struct ams_stack *stack, int id, struct options *out, stru
     if (*conn) {
         struct tcp_conn *c = *conn;
         *out = (struct options){&c->flags, &c->keepidle, &c->keepintvl, &c->keepcnt, &c->linger,
-                                &c->user_timeout_ms, &c->maxseg};
+                                &c->user_timeout_ms, &c->maxseg, &c->syn_retries};
     } else if (*listener) {
         struct tcp_listener *l = *listener;
         *out = (struct options){&l->conn_flags, &l->keepidle, &l->keepintvl, &l->keepcnt, &l->linger,
-                                &l->user_timeout_ms, &l->maxseg};
+                                &l->user_timeout_ms, &l->maxseg, &l->syn_retries};
     } else {
         return -AMS_EBADF;
     }
@@ -137,6 +138,11 @@ static int set_number(const struct options *options, int option, int value)
             return -AMS_EINVAL;
         *options->user_timeout_ms = (uint32_t)value;
         return 0;
+    case AMS_OPT_SYNCNT:
+        if (value < 1 || value > 127)
+            return -AMS_EINVAL;
+        *options->syn_retries = (uint8_t)value;
+        return 0;
     case AMS_OPT_MAXSEG:
         if (value < (int)TCP_MSS_MIN || value > 32767)
             return -AMS_EINVAL;
@@ -145,6 +151,18 @@ static int set_number(const struct options *options, int option, int value)
     default:
         return -AMS_ENOPROTOOPT;
     }
+}
+
+/* Fast Open's options. */
+static int set_fastopen(struct ams_stack *stack, struct tcp_conn *conn, struct tcp_listener *listener, int option,
+                        int value)
+{
+    if (option == AMS_OPT_FASTOPEN_CONNECT)
+        return conn ? tcp_fastopen_ask(stack, conn, value) : -AMS_EINVAL;
+    if (!listener || value < 0)
+        return -AMS_EINVAL;
+    listener->fastopen_limit = (uint32_t)value;
+    return 0;
 }
 
 int ams_tcp_setopt(struct ams_stack *stack, int id, int option, int value)
@@ -160,6 +178,8 @@ int ams_tcp_setopt(struct ams_stack *stack, int id, int option, int value)
         *options.flags = value ? *options.flags | flag : *options.flags & ~flag;
     else if (option == AMS_OPT_SNDBUF || option == AMS_OPT_RCVBUF)
         status = value < 0 ? -AMS_EINVAL : set_buffer(stack, conn, listener, option, value);
+    else if (option == AMS_OPT_FASTOPEN || option == AMS_OPT_FASTOPEN_CONNECT)
+        status = set_fastopen(stack, conn, listener, option, value);
     else
         status = set_number(&options, option, value);
     if (status == 0 && conn && !(conn->flags & CONN_DEAD))
@@ -184,6 +204,9 @@ static int get_number(const struct options *options, int option, int *value)
         return 0;
     case AMS_OPT_USER_TIMEOUT:
         *value = (int)*options->user_timeout_ms;
+        return 0;
+    case AMS_OPT_SYNCNT:
+        *value = *options->syn_retries;
         return 0;
     default:
         return -AMS_ENOPROTOOPT;
@@ -216,6 +239,15 @@ int ams_tcp_getopt(struct ams_stack *stack, int id, int option, int *value)
         if (conn && !(conn->flags & CONN_DEAD))
             conn->error = 0;
         return 0;
+    case AMS_OPT_FASTOPEN:
+        *value = (int)(listener ? listener->fastopen_limit : 0);
+        return 0;
+    case AMS_OPT_FASTOPEN_CONNECT:
+        *value = conn && conn->fastopen & FO_ASKED;
+        return 0;
+    case AMS_OPT_FASTOPEN_ROOM:
+        *value = conn && tcp_fastopen_waits(conn) ? (int)tcp_fastopen_room(stack, conn) : -1;
+        return 0;
     default:
         return get_number(&options, option, value);
     }
@@ -244,7 +276,7 @@ static void name_copy(char out[16], const struct tcp_cc_ops *cc)
     memcpy(out, cc->name, n < 15 ? n : 15);
 }
 
-static void conn_info(const struct tcp_conn *conn, struct ams_tcp_info *out)
+static void conn_info(struct ams_stack *stack, const struct tcp_conn *conn, struct ams_tcp_info *out, uint64_t now)
 {
     memset(out, 0, sizeof(*out));
     out->id = conn->flags & CONN_ORPHAN ? -1 : conn->sock.id;
@@ -253,7 +285,8 @@ static void conn_info(const struct tcp_conn *conn, struct ams_tcp_info *out)
     out->ca_state = conn->ca_state;
     out->options = (uint8_t)((conn->flags & CONN_TS_OK ? AMS_INFO_TIMESTAMPS : 0) |
                              (conn->flags & CONN_SACK_OK ? AMS_INFO_SACK : 0) |
-                             (conn->flags & CONN_WSCALE_OK ? AMS_INFO_WSCALE : 0));
+                             (conn->flags & CONN_WSCALE_OK ? AMS_INFO_WSCALE : 0) |
+                             (conn->fastopen & FO_ACCEPTED ? AMS_INFO_SYN_DATA : 0));
     out->snd_wscale = conn->snd_wscale;
     out->rcv_wscale = conn->rcv_wscale;
     out->backoff = conn->backoff;
@@ -282,6 +315,16 @@ static void conn_info(const struct tcp_conn *conn, struct ams_tcp_info *out)
     out->segs_in = conn->segs_in;
     out->dsack_dups = conn->dsack_dups;
     out->created = conn->created;
+    out->adv_mss = tcp_advertised_mss(stack, conn);
+    out->sacked = conn->flags & CONN_SACK_OK ? conn->sacked_bytes : 0;
+    out->lost = conn->lost_bytes;
+    out->retrans_out = conn->retrans_bytes;
+    out->not_sent = tcp_unsent(conn);
+    out->delivered = conn->delivered;
+    out->pacing_rate = conn->pacing_rate;
+    out->last_data_sent = now - (conn->last_sent_at ? conn->last_sent_at : conn->created);
+    out->last_data_received = now - (conn->data_rcv_at ? conn->data_rcv_at : conn->created);
+    out->last_received = now - (conn->last_rcv_at ? conn->last_rcv_at : conn->created);
     name_copy(out->congestion, conn->cc);
 }
 
@@ -309,10 +352,11 @@ static void tw_info(const struct tcp_tw *tw, struct ams_tcp_info *out)
 
 int ams_tcp_get_info(struct ams_stack *stack, int id, struct ams_tcp_info *out, uint64_t now)
 {
+    now = ams_max_u64(now, stack->now);
     struct tcp_conn *conn = (struct tcp_conn *)sock_find(stack, id, SOCK_TCP);
     struct tcp_listener *listener = (struct tcp_listener *)sock_find(stack, id, SOCK_LISTENER);
     if (conn)
-        conn_info(conn, out);
+        conn_info(stack, conn, out, now);
     else if (listener)
         listener_info(listener, out);
     else
@@ -324,6 +368,7 @@ int tcp_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_
 {
     struct tcp_host *tcp = stack->tcp;
     int count = 0;
+    now = ams_max_u64(now, stack->now);
     for (uint32_t i = 0; i < TCP_LISTENER_BUCKETS; i++)
         for (struct tcp_listener *listener = tcp->listeners[i]; listener; listener = listener->hash_next, count++)
             if (count < max)
@@ -335,7 +380,7 @@ int tcp_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_
             if (flow->is_tw)
                 tw_info((const struct tcp_tw *)flow, &out[count]);
             else
-                conn_info(tcp_conn_of(flow), &out[count]);
+                conn_info(stack, tcp_conn_of(flow), &out[count], now);
         }
     return count;
 }
@@ -343,6 +388,20 @@ int tcp_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_
 uint64_t tcp_memory(const struct ams_stack *stack)
 {
     return stack->tcp->memory;
+}
+
+int ams_stack_set(struct ams_stack *stack, int setting, uint32_t value)
+{
+    switch (setting) {
+    case AMS_SET_FLAGS:
+        stack->config.flags = value;
+        return 0;
+    case AMS_SET_FASTOPEN:
+        stack->config.fastopen = value;
+        return 0;
+    default:
+        return -AMS_EINVAL;
+    }
 }
 
 int ams_stack_time_wait(struct ams_stack *stack)

@@ -31,6 +31,7 @@ static void conn_detach(struct ams_stack *stack, struct tcp_conn *conn)
 {
     tcp_unlink_output(stack, conn);
     timer_cancel(&stack->wheel, &conn->timer);
+    tcp_fastopen_settled(stack, conn);
     tcp_flow_remove(stack, &conn->flow);
     conn->rexmit_at = conn->probe_at = conn->delack_at = conn->keep_at = 0;
     conn->loss &= (uint16_t)~LOSS_PACE_WAIT;
@@ -118,8 +119,13 @@ void tcp_established(struct ams_stack *stack, struct tcp_conn *conn, uint64_t no
     conn->backoff = 0;
     conn->rexmit_at = 0;
     conn->recover = conn->lost_hint = conn->rexmit_hint = conn->retrans_high = conn->snd_una;
-    conn->rcv_space_at = now;
-    tcp_cc_start(stack, conn, now);
+    if (conn->fastopen & FO_CHILD) {
+        tcp_fastopen_settled(stack, conn);
+        tcp_rexmit_restart(stack, conn, now);
+    } else {
+        conn->rcv_space_at = now;
+        tcp_cc_start(stack, conn, now);
+    }
     tcp_keepalive_restart(stack, conn, now);
 }
 
@@ -137,10 +143,17 @@ static void simultaneous_open(struct ams_stack *stack, struct tcp_conn *conn)
 /* The SYN-ACK came. */
 static void active_open_done(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *tcp, uint64_t now)
 {
-    conn->snd_una = tcp->ack;
+    bool repeated = conn->backoff;
+    conn->snd_una = conn->iss + 1;
     tcp_update_window(conn, tcp);
     tcp_established(stack, conn, now);
+    if (AMS_UNLIKELY(tcp->ack != conn->snd_una))
+        tcp_process_ack(stack, conn, tcp, 0, now);
+    if (AMS_UNLIKELY(conn->fastopen))
+        tcp_fastopen_synack(stack, conn, tcp, repeated, now);
     conn->flags |= CONN_ACK_NOW;
+    if (tcp_unsent(conn))
+        conn->flags |= CONN_PINGPONG;
     sock_event(stack, &conn->sock, AMS_EV_CONNECTED);
     if (conn->flags & CONN_FIN_QUEUED)
         conn->state = AMS_TCP_FIN_WAIT_1;
@@ -214,11 +227,6 @@ static void out_of_window(struct ams_stack *stack, struct tcp_conn *conn, const 
     stack->counters.tcp_out_of_window++;
     if (tcp->flags & TCP_RST)
         return;
-    if (conn->state == AMS_TCP_SYN_RECEIVED && tcp->flags & TCP_SYN && tcp->seq == conn->irs) {
-        conn->flags |= CONN_SYN_NOW; /* the peer did not get our SYN-ACK */
-        tcp_want_output(stack, conn);
-        return;
-    }
     if (seg->payload && seq_leq(tcp->seq + seg->payload, conn->rcv_nxt)) {
         stack->counters.tcp_dup_data++;
         conn->dsack.start = tcp->seq; /* RFC 2883 section 4.1 */
@@ -240,7 +248,7 @@ static bool rst_input(struct ams_stack *stack, struct tcp_conn *conn, const stru
     }
     stack->counters.tcp_conn_reset++;
     int status = -AMS_ECONNRESET;
-    if (conn->state == AMS_TCP_SYN_RECEIVED && !conn->listener)
+    if (conn->state == AMS_TCP_SYN_RECEIVED && !conn->listener && !(conn->fastopen & FO_CHILD))
         status = -AMS_ECONNREFUSED;
     else if (conn->state == AMS_TCP_CLOSING || conn->state == AMS_TCP_LAST_ACK || conn->state == AMS_TCP_TIME_WAIT)
         status = 0;
@@ -258,14 +266,17 @@ static bool syn_received_ack(struct ams_stack *stack, struct tcp_conn *conn, con
         tcp_send_reset(stack, tcp, seg->ip, seg->payload, now);
         return false;
     }
+    bool passive = conn->listener || conn->fastopen & FO_CHILD;
     if (conn->listener && !tcp_listener_established(stack, conn, now))
         return false;
     conn->snd_una = conn->iss + 1;
     tcp_update_window(conn, tcp);
     tcp_established(stack, conn, now);
-    if (!conn->listener) /* simultaneous open */
+    if (!passive) /* simultaneous open */
         sock_event(stack, &conn->sock, AMS_EV_CONNECTED);
-    if (conn->flags & CONN_FIN_QUEUED)
+    if (conn->flags & CONN_FIN_RECEIVED) /* the SYN had it, or what followed the SYN */
+        conn->state = conn->flags & CONN_FIN_QUEUED ? AMS_TCP_LAST_ACK : AMS_TCP_CLOSE_WAIT;
+    else if (conn->flags & CONN_FIN_QUEUED)
         conn->state = AMS_TCP_FIN_WAIT_1;
     return true;
 }
@@ -333,9 +344,10 @@ static bool text_input(struct ams_stack *stack, struct tcp_conn *conn, struct se
         return true;
     }
     struct ams_frame *frame = seg->frame;
+    uint32_t seq = tcp->seq + !!(tcp->flags & TCP_SYN); /* a SYN-ACK may carry data */
     seg->frame = NULL;
     uint32_t queued = conn->rcv_queued;
-    tcp_receive(stack, conn, frame, tcp->seq, fin, now);
+    tcp_receive(stack, conn, frame, seq, fin, now);
     if (conn->rcv_queued != queued)
         sock_event(stack, &conn->sock, AMS_EV_DATA);
     if (conn->flags & CONN_FIN_RECEIVED)
@@ -359,6 +371,12 @@ static bool checks(struct ams_stack *stack, struct tcp_conn *conn, const struct 
     if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_RECEIVED && !conn->listener) &&
         (tcp->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == (TCP_SYN | TCP_ACK) && tcp->seq == conn->irs)
         return true;
+    if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_RECEIVED) && (tcp->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN &&
+        tcp->seq == conn->irs) {
+        conn->flags |= CONN_SYN_NOW; /* the peer did not get our SYN-ACK */
+        tcp_want_output(stack, conn);
+        return false;
+    }
     if (AMS_UNLIKELY(!sequence_acceptable(conn, tcp->seq, seg->seq_len))) {
         out_of_window(stack, conn, seg, now);
         /* an acceptable ACK in an otherwise unacceptable segment still counts
@@ -442,8 +460,11 @@ void tcp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip
         tcp_tw_input(stack, (struct tcp_tw *)flow, &tcp, ip, seg.payload, now);
     } else {
         struct tcp_listener *listener = tcp_listener_find(stack, ip->dst, tcp.dst_port, ip->family);
-        if (listener)
-            tcp_listen_input(stack, listener, &tcp, ip, 0, now);
+        if (listener) {
+            frame_pull(frame, ip->l4_off + tcp.header_len);
+            frame_trim(frame, seg.payload);
+            tcp_listen_input(stack, listener, &tcp, ip, &seg.frame, 0, now);
+        }
         else
             tcp_send_reset(stack, &tcp, ip, seg.payload, now);
     }
@@ -464,6 +485,10 @@ void tcp_icmp_error(struct ams_stack *stack, const struct icmp_error *error, uin
         ip_path_set_mtu(stack, conn->flow.remote_ip, error->mtu, now);
         if (ip_path_find(stack, conn->flow.remote_ip, &conn->path) == 0)
             tcp_mtu_reduced(stack, conn, now);
+        if (conn->state == AMS_TCP_SYN_SENT) {
+            conn->flags |= CONN_SYN_NOW; /* a SYN with data: again, without */
+            tcp_want_output(stack, conn);
+        }
         return;
     }
     if (conn->state == AMS_TCP_SYN_SENT || (conn->state == AMS_TCP_SYN_RECEIVED && conn->listener)) {

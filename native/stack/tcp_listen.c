@@ -58,6 +58,7 @@ static void inherit(struct tcp_conn *conn, const struct tcp_listener *listener)
     conn->linger = listener->linger;
     conn->user_timeout_ms = listener->user_timeout_ms;
     conn->maxseg = listener->maxseg;
+    conn->syn_retries = listener->syn_retries;
     if (listener->cc)
         conn->cc = listener->cc;
     if (listener->sndbuf) {
@@ -100,13 +101,14 @@ static void conn_from_syn(struct ams_stack *stack, struct tcp_conn *conn, const 
         conn->iss = min_iss; /* RFC 6191: above the old incarnation's */
         conn->snd_una = conn->snd_nxt = conn->iss;
         conn->snd_end = conn->iss + 1;
+        conn->snd_short = conn->iss;
     }
     conn->snd_wnd = conn->max_snd_wnd = seg->window;
     conn->flags |= CONN_SYN_NOW;
 }
 
 void tcp_listen_input(struct ams_stack *stack, struct tcp_listener *listener, const struct tcp_repr *seg,
-                      const struct ip_info *ip, uint32_t min_iss, uint64_t now)
+                      const struct ip_info *ip, struct ams_frame **frame, uint32_t min_iss, uint64_t now)
 {
     if (seg->flags & TCP_RST)
         return;
@@ -136,12 +138,19 @@ void tcp_listen_input(struct ams_stack *stack, struct tcp_listener *listener, co
     }
     tcp_negotiate(stack, conn, seg);
     adopt(listener, conn);
+    tcp_fastopen_child(stack, listener, conn, seg, frame, now);
     tcp_want_output(stack, conn);
 }
 
 bool tcp_listener_established(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
     struct tcp_listener *listener = conn->listener;
+    if (conn->fastopen & FO_CHILD) { /* the application has it already */
+        listener->embryonic--;
+        listener->waiting++;
+        stack->counters.tcp_passive_open++;
+        return true;
+    }
     if (listener->waiting >= ams_max_u32(listener->backlog, 1)) {
         stack->counters.tcp_accept_overflow++;
         return false;

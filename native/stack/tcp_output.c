@@ -19,6 +19,8 @@
 #include "stack/tcp.h"
 
 #define OUTPUT_BURST 16
+#define NEAR_RTT (512 * AMS_NS_PER_US)
+#define BURST_SHIFT 10 /* 1/1024 of what is sent in a second */
 #define PACE_SLACK (4 * AMS_NS_PER_MS)
 
 enum emit_result {
@@ -80,7 +82,9 @@ void tcp_update_mss(struct ams_stack *stack, struct tcp_conn *conn)
 uint32_t tcp_advertised_mss(const struct ams_stack *stack, const struct tcp_conn *conn)
 {
     uint32_t headers = (conn->flow.family == AMS_IPV4 ? IP4_HEADER : IP6_HEADER) + TCP_HEADER;
-    return ams_min_u32(ams_min_u32(stack->mtu - headers, 65535), conn->maxseg ? conn->maxseg : 65535);
+    /* a path that was too narrow for our SYN's data will be for the peer's */
+    uint32_t mtu = conn->fastopen & FO_DATA ? ams_min_u32(stack->mtu, conn->path.mtu) : stack->mtu;
+    return ams_min_u32(ams_min_u32(mtu - headers, 65535), conn->maxseg ? conn->maxseg : 65535);
 }
 
 /* Makes sure that the path is known.  Return: false when there is no route. */
@@ -142,11 +146,34 @@ static enum emit_result segment_send(struct ams_stack *stack, struct tcp_conn *c
                : EMIT_PARKED;
 }
 
+/* What Fast Open adds to the first SYN.  Return: bytes of data, described in tx. */
+static uint32_t syn_data(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, struct tcp_repr *repr,
+                         uint64_t now)
+{
+    uint32_t len = tcp_fastopen_syn(stack, conn, repr);
+    struct tcp_rec *rec = len ? tcp_rec_push(stack, conn) : NULL;
+    if (!rec)
+        return 0;
+    len = tcp_send_gather(conn, conn->iss + 1, len, tx);
+    rec->seq = conn->iss + 1;
+    rec->len = len;
+    rec->marks = seq_geq(rec->seq + len, conn->snd_end) ? REC_PUSH : 0;
+    tcp_rate_sent(conn, rec, now);
+    conn->fastopen |= FO_DATA;
+    conn->bytes_sent += len;
+    stack->counters.tcp_fastopen_active++;
+    return len;
+}
+
 /* SYN or SYN-ACK (RFC 9293 section 3.10.1, RFC 7323 section 1.3). */
 static enum emit_result emit_syn(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint64_t now)
 {
     struct tcp_repr repr;
     bool passive = conn->state == AMS_TCP_SYN_RECEIVED;
+    bool first = conn->snd_nxt == conn->iss;
+    uint32_t payload = 0;
+    if (AMS_UNLIKELY(conn->fastopen & FO_WAIT) && tcp_fastopen_waits(conn))
+        return EMIT_NONE;
     segment_init(conn, &repr, conn->iss, TCP_SYN, now);
     if (!passive) {
         repr.flags = TCP_SYN;
@@ -159,17 +186,25 @@ static enum emit_result emit_syn(struct ams_stack *stack, struct tcp_conn *conn,
     repr.tsval = tcp_timestamp(conn, now);
     repr.has_wscale = conn->flags & CONN_WSCALE_OK;
     repr.wscale = conn->rcv_wscale;
+    if (AMS_UNLIKELY(conn->fastopen & FO_ASKED) && first && !passive)
+        payload = syn_data(stack, conn, tx, &repr, now);
+    if (AMS_UNLIKELY(conn->fastopen & FO_REPLY))
+        tcp_fastopen_reply(stack, conn, &repr);
     uint32_t window = ams_min_u32(conn->rcvbuf, 65535); /* never scaled in a SYN */
     repr.window = (uint16_t)window;
     conn->rcv_adv = conn->rcv_nxt + window;
     conn->flags &= ~CONN_SYN_NOW;
-    if (conn->snd_nxt == conn->iss)
-        conn->snd_nxt = conn->iss + 1;
+    if (first)
+        conn->snd_nxt = conn->iss + 1 + payload;
     else
         stack->counters.tcp_retrans++;
-    if (!conn->rexmit_at)
+    if (!conn->rexmit_at && conn->fastopen & FO_CHILD) {
+        conn->rexmit_at = now + conn->rto;
+        tcp_timer_update(stack, conn);
+    } else if (!conn->rexmit_at) {
         tcp_rexmit_restart(stack, conn, now);
-    return segment_send(stack, conn, tx, &repr, 0, now);
+    }
+    return segment_send(stack, conn, tx, &repr, payload, now);
 }
 
 static enum emit_result emit_rst(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint64_t now)
@@ -191,13 +226,31 @@ static uint32_t sack_space(const struct tcp_conn *conn)
     return 4 + 8 * 3;
 }
 
+/* Bytes of a super-frame of an unpaced connection, as Linux sizes them: what
+ * the connection sends in about a millisecond, at least min_tso_segs, so that
+ * slow paths get their data spread and fast ones large frames.  Nearby peers
+ * (round trips of up to half a millisecond) get the largest. */
+static uint32_t burst_size(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t mss)
+{
+    uint64_t near_shift = conn->min_rtt / NEAR_RTT;
+    if (AMS_LIKELY(!near_shift || !conn->srtt))
+        return TCP_GSO_MAX;
+    uint64_t percent = conn->cwnd < conn->ssthresh / 2 ? 200 : 120;
+    uint64_t burst = conn->cwnd * percent / 100 * (AMS_NS_PER_S >> BURST_SHIFT) / conn->srtt;
+    if (near_shift < 32)
+        burst += TCP_GSO_MAX >> near_shift;
+    burst = ams_max_u64(ams_min_u64(burst, TCP_GSO_MAX), stack->config.min_tso_segs * mss);
+    /* two frames in flight keep the ACK clock running */
+    return (uint32_t)ams_max_u64(ams_min_u64(burst, ams_min_u32(conn->cwnd / 2, TCP_GSO_MAX)), mss);
+}
+
 /* The longest payload of one descriptor. */
 static uint32_t segment_limit(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t mss)
 {
     uint32_t cap = conn->flow.family == AMS_IPV4 ? AMS_CAP_TSO4 : AMS_CAP_TSO6;
     if (!(stack->caps & cap))
         return mss;
-    return (conn->pacing_rate ? ams_min_u32(tcp_paced_burst(conn), TCP_GSO_MAX) : TCP_GSO_MAX) / mss * mss;
+    return (conn->pacing_rate ? ams_min_u32(tcp_paced_burst(conn), TCP_GSO_MAX) : burst_size(stack, conn, mss)) / mss * mss;
 }
 
 /* True if a paced connection must wait; asks to be woken then. */
@@ -221,15 +274,15 @@ static void pace_sent(struct tcp_conn *conn, uint32_t len, uint64_t now)
     conn->pace_at += len * AMS_NS_PER_S / conn->pacing_rate;
 }
 
-/* Sends payload [seq, seq + len) and FIN if asked.  tx has its frags. */
+/* Sends payload [seq, seq + len); marks: the record's.  tx has its frags. */
 static enum emit_result emit_data(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint32_t seq,
-                                  uint32_t len, bool fin, uint64_t now)
+                                  uint32_t len, uint8_t marks, uint64_t now)
 {
     struct tcp_repr repr;
-    uint8_t flags = fin ? TCP_FIN : 0;
+    uint8_t flags = marks & REC_FIN ? TCP_FIN : 0;
     /* on the last byte written, and on super-frames: their receiver need not
      * wait for more to join to them */
-    if (len && (seq + len == conn->snd_end || len > conn->snd_mss))
+    if (len && (marks & REC_PUSH || len > conn->snd_mss))
         flags |= TCP_PSH;
     if (conn->data_rcv_at && now - conn->data_rcv_at < stack->config.delack_ms * AMS_NS_PER_MS)
         conn->flags |= CONN_PINGPONG;
@@ -282,7 +335,7 @@ static enum emit_result emit_retransmission(struct ams_stack *stack, struct tcp_
     stack->counters.tcp_retrans++;
     if (!conn->rexmit_at)
         tcp_rexmit_restart(stack, conn, now);
-    return emit_data(stack, conn, tx, rec->seq, len, fin, now);
+    return emit_data(stack, conn, tx, rec->seq, len, rec->marks, now);
 }
 
 /* Retransmits the last segment in flight, for a tail loss probe. */
@@ -306,7 +359,7 @@ static enum emit_result emit_last_again(struct ams_stack *stack, struct tcp_conn
         return EMIT_NONE;
     tcp_recovery_sent(conn, rec, len, now);
     stack->counters.tcp_retrans++;
-    return emit_data(stack, conn, tx, rec->seq, len, fin, now);
+    return emit_data(stack, conn, tx, rec->seq, len, rec->marks, now);
 }
 
 /* How much new data may go now: windows, Nagle, SWS avoidance.
@@ -334,8 +387,9 @@ static uint32_t usable_window(struct ams_stack *stack, struct tcp_conn *conn, ui
          * segment in mid-stream only if it is half of the largest window */
         return len >= mss ? len - tail : (len >= conn->max_snd_wnd / 2 ? len : 0);
     }
-    bool in_flight = conn->snd_nxt != conn->snd_una;
-    bool hold = conn->flags & CONN_CORK || (!(conn->flags & CONN_NODELAY) && (in_flight || len > tail));
+    /* Nagle's rule as Minshall put it: only one short segment in flight */
+    bool short_out = seq_gt(conn->snd_short, conn->snd_una);
+    bool hold = conn->flags & CONN_CORK || (!(conn->flags & CONN_NODELAY) && short_out);
     return hold && !(conn->flags & CONN_FIN_QUEUED) ? len - tail : len;
 }
 
@@ -368,8 +422,10 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
         return EMIT_NONE;
     rec->seq = conn->snd_nxt;
     rec->len = len + fin;
-    rec->marks = fin ? REC_FIN : 0;
+    rec->marks = (fin ? REC_FIN : 0) | (len == avail ? REC_PUSH : 0);
     tcp_rate_sent(conn, rec, now);
+    if (len % conn->snd_mss)
+        conn->snd_short = conn->snd_nxt + len;
     uint32_t seq = conn->snd_nxt;
     bool idle = conn->snd_una == conn->snd_nxt;
     conn->snd_nxt += rec->len;
@@ -387,7 +443,7 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
         tcp_cc_sent(conn, false, now);
         tcp_rate_app_limited(conn);
     }
-    return emit_data(stack, conn, tx, seq, len, fin, now);
+    return emit_data(stack, conn, tx, seq, len, rec->marks, now);
 }
 
 /* A tail loss probe: new data if the peer's window lets it, whatever cwnd
@@ -477,7 +533,7 @@ static enum emit_result tcp_emit_one(struct ams_stack *stack, struct tcp_conn *c
     if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_SENT))
         return EMIT_NONE;
     enum emit_result result = EMIT_NONE;
-    if (conn->state != AMS_TCP_SYN_RECEIVED) {
+    if (conn->state != AMS_TCP_SYN_RECEIVED || conn->fastopen & FO_CHILD) {
         if (AMS_UNLIKELY(conn->loss & LOSS_TLP_NOW))
             result = emit_tail_probe(stack, conn, tx, now);
         if (result == EMIT_NONE)

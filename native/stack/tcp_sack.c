@@ -109,7 +109,7 @@ bool tcp_rec_split(struct ams_stack *stack, struct tcp_conn *conn, uint32_t inde
     right->seq = seq;
     right->len = left->seq + left->len - seq;
     left->len = seq - left->seq;
-    left->marks &= (uint8_t)~REC_FIN;
+    left->marks &= (uint8_t)~(REC_FIN | REC_PUSH);
     return true;
 }
 

@@ -152,6 +152,7 @@ void tcp_listener_forget(struct tcp_conn *conn)
 void tcp_conn_free(struct ams_stack *stack, struct tcp_conn *conn)
 {
     struct tcp_host *tcp = stack->tcp;
+    tcp_fastopen_settled(stack, conn);
     tcp_listener_forget(conn);
     tcp_unlink_output(stack, conn);
     timer_cancel(&stack->wheel, &conn->timer);
@@ -255,6 +256,8 @@ int tcp_ephemeral_port(struct ams_stack *stack, struct tcp_flow *flow)
 static void retry_defaults(struct ams_stack_config *config)
 {
     config->syn_retries = config->syn_retries ? ams_min_u32(config->syn_retries, 127) : TCP_SYN_RETRIES;
+    config->min_tso_segs = config->min_tso_segs ? config->min_tso_segs : 2;
+    config->fastopen = config->fastopen ? config->fastopen : AMS_FASTOPEN_CLIENT | AMS_FASTOPEN_SERVER;
     config->synack_retries = config->synack_retries ? ams_min_u32(config->synack_retries, 127) : TCP_SYNACK_RETRIES;
 }
 
@@ -271,6 +274,21 @@ static void buffer_defaults(struct ams_stack_config *config)
     config->rcvbuf_max = ams_min_u32(config->rcvbuf_max, 1u << 29);
     config->sndbuf = ams_min_u32(config->sndbuf, config->sndbuf_max);
     config->rcvbuf = ams_min_u32(config->rcvbuf, config->rcvbuf_max);
+}
+
+/* The key of Fast Open's cookies: the configured one, or one from the seed. */
+static void fastopen_key(struct ams_stack *stack)
+{
+    static const uint8_t none[16];
+    struct siphash_key *key = &stack->tcp->fastopen_key;
+    const uint8_t *given = stack->config.fastopen_key;
+    key->k[0] = rng_next(&stack->rng);
+    key->k[1] = rng_next(&stack->rng);
+    if (memcmp(given, none, sizeof(none)) == 0)
+        return;
+    key->k[0] = key->k[1] = 0;
+    for (unsigned i = 0; i < 16; i++)
+        key->k[i / 8] |= (uint64_t)given[i] << 8 * (i % 8);
 }
 
 int tcp_init(struct ams_stack *stack)
@@ -298,6 +316,7 @@ int tcp_init(struct ams_stack *stack)
     tcp->isn_key.k[1] = rng_next(&stack->rng);
     tcp->port_key.k[0] = rng_next(&stack->rng);
     tcp->port_key.k[1] = rng_next(&stack->rng);
+    fastopen_key(stack);
     return 0;
 }
 
@@ -344,6 +363,7 @@ void tcp_fini(struct ams_stack *stack)
         mem_free(tw);
     }
     tcp_cc_external_fini(tcp);
+    tcp_fastopen_fini(stack);
     mem_free(tcp->buckets);
     mem_free(tcp->heads);
     mem_free(tcp);

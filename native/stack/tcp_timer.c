@@ -83,6 +83,8 @@ static bool user_timed_out(const struct tcp_conn *conn, uint64_t now)
 static bool syn_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
     unsigned limit = conn->state == AMS_TCP_SYN_SENT ? stack->config.syn_retries : stack->config.synack_retries;
+    if (conn->syn_retries)
+        limit = conn->syn_retries;
     if (conn->backoff >= limit || user_timed_out(conn, now)) {
         give_up(stack, conn);
         return false;

@@ -159,7 +159,7 @@ void tcp_tw_input(struct ams_stack *stack, struct tcp_tw *tw, const struct tcp_r
             uint32_t min_iss = tw->snd_nxt + ISS_STEP;
             stack->counters.tcp_tw_recycled++;
             tcp_tw_free(stack, tw);
-            tcp_listen_input(stack, listener, seg, ip, min_iss ? min_iss : 1, now);
+            tcp_listen_input(stack, listener, seg, ip, NULL, min_iss ? min_iss : 1, now);
             return;
         }
     }

@@ -41,6 +41,7 @@ void tcp_conn_start(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now
     conn->iss = tcp_isn(stack, &conn->flow, now);
     conn->snd_una = conn->snd_nxt = conn->iss;
     conn->snd_end = conn->iss + 1;
+    conn->snd_short = conn->iss;
     uint32_t refused = stack->config.flags;
     conn->flags |= (refused & AMS_STACK_NO_TIMESTAMPS ? 0 : CONN_TS_OK) | (refused & AMS_STACK_NO_SACK ? 0 : CONN_SACK_OK) |
                    (refused & AMS_STACK_NO_WSCALE ? 0 : CONN_WSCALE_OK);

@@ -13,6 +13,8 @@
 #define OPT_SACK 5
 #define OPT_TIMESTAMPS 8
 #define WSCALE_MAX 14
+#define FASTOPEN_MAGIC 0xf989u
+#define FASTOPEN_COOKIE_MIN 4u /* RFC 7413 section 4.1.1 */
 
 /* NOP NOP TIMESTAMPS 10: how nearly every segment's options begin. */
 #define TIMESTAMPS_ALIGNED 0x0101080au
@@ -28,6 +30,16 @@ static void parse_sack(const uint8_t *option, uint32_t length, struct tcp_repr *
         out->sack[i].end = load_be32(option + 6 + i * 8);
     }
     out->n_sack = (uint8_t)blocks;
+}
+
+/* Reads a Fast Open cookie, which may be empty.  Other lengths are ignored. */
+static void parse_fastopen(const uint8_t *cookie, uint32_t length, uint8_t kind, struct tcp_repr *out)
+{
+    if (length && (length < FASTOPEN_COOKIE_MIN || length > TCP_FASTOPEN_COOKIE_MAX || length % 2))
+        return;
+    out->fastopen_kind = kind;
+    out->fastopen_len = (uint8_t)length;
+    memcpy(out->fastopen, cookie, length);
 }
 
 /* Reads one option of known length. */
@@ -58,6 +70,13 @@ static void parse_option(const uint8_t *option, uint32_t length, struct tcp_repr
             out->tsval = load_be32(option + 2);
             out->tsecr = load_be32(option + 6);
         }
+        break;
+    case TCP_OPT_FASTOPEN:
+        parse_fastopen(option + 2, length - 2, TCP_OPT_FASTOPEN, out);
+        break;
+    case TCP_OPT_EXPERIMENTAL:
+        if (length >= 4 && load_be16(option + 2) == FASTOPEN_MAGIC)
+            parse_fastopen(option + 4, length - 4, TCP_OPT_EXPERIMENTAL, out);
         break;
     default:
         break;
@@ -102,6 +121,7 @@ bool tcp_parse(const uint8_t *data, uint32_t length, struct tcp_repr *out)
     out->has_wscale = out->sack_permitted = out->has_timestamps = false;
     out->wscale = 0;
     out->n_sack = 0;
+    out->fastopen_kind = 0;
     const uint8_t *options = data + TCP_HEADER;
     if (AMS_LIKELY(header_len == TCP_HEADER + 12 && load_be32(options) == TIMESTAMPS_ALIGNED)) {
         out->has_timestamps = true;
@@ -111,6 +131,13 @@ bool tcp_parse(const uint8_t *data, uint32_t length, struct tcp_repr *out)
         parse_options(options, header_len - TCP_HEADER, out);
     }
     return true;
+}
+
+/* The Fast Open option's bytes, padding included. */
+static uint32_t fastopen_size(const struct tcp_repr *repr)
+{
+    uint32_t size = (repr->fastopen_kind == TCP_OPT_FASTOPEN ? 2u : 4u) + repr->fastopen_len;
+    return (size + 3u) & ~3u;
 }
 
 uint32_t tcp_header_size(const struct tcp_repr *repr)
@@ -124,6 +151,8 @@ uint32_t tcp_header_size(const struct tcp_repr *repr)
         size += 4;
     if (repr->has_wscale)
         size += 4;
+    if (repr->fastopen_kind)
+        size += fastopen_size(repr);
     if (repr->n_sack)
         size += 4 + 8u * repr->n_sack;
     return size;
@@ -144,6 +173,23 @@ static uint8_t *emit_timestamps(uint8_t *p, const struct tcp_repr *repr)
     store_be32(p, repr->tsval);
     store_be32(p + 4, repr->tsecr);
     return p + 8;
+}
+
+static uint8_t *emit_fastopen(uint8_t *p, const struct tcp_repr *repr)
+{
+    uint8_t *end = p + fastopen_size(repr);
+    bool experimental = repr->fastopen_kind != TCP_OPT_FASTOPEN;
+    *p++ = repr->fastopen_kind;
+    *p++ = (uint8_t)((experimental ? 4 : 2) + repr->fastopen_len);
+    if (experimental) {
+        store_be16(p, FASTOPEN_MAGIC);
+        p += 2;
+    }
+    memcpy(p, repr->fastopen, repr->fastopen_len);
+    p += repr->fastopen_len;
+    while (p < end)
+        *p++ = OPT_NOP;
+    return end;
 }
 
 static uint8_t *emit_options(uint8_t *p, const struct tcp_repr *repr)
@@ -168,6 +214,8 @@ static uint8_t *emit_options(uint8_t *p, const struct tcp_repr *repr)
         *p++ = 3;
         *p++ = repr->wscale;
     }
+    if (repr->fastopen_kind)
+        p = emit_fastopen(p, repr);
     if (repr->n_sack) {
         *p++ = OPT_NOP;
         *p++ = OPT_NOP;

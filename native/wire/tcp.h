@@ -22,6 +22,9 @@
 
 #define TCP_CSUM_OFFSET 16u
 #define TCP_SACK_BLOCKS 4
+#define TCP_FASTOPEN_COOKIE_MAX 16u
+#define TCP_OPT_FASTOPEN 34u         /* RFC 7413 section 4.1.1 */
+#define TCP_OPT_EXPERIMENTAL 254u    /* RFC 6994; with Fast Open's magic */
 
 struct tcp_sack_block {
     uint32_t start;
@@ -47,6 +50,11 @@ struct tcp_repr {
     uint32_t tsval;
     uint32_t tsecr;
     struct tcp_sack_block sack[TCP_SACK_BLOCKS];
+    /* Fast Open (RFC 7413): the option's kind, 34 or 254, 0: none; an empty
+     * cookie asks for one */
+    uint8_t fastopen_kind;
+    uint8_t fastopen_len;
+    uint8_t fastopen[TCP_FASTOPEN_COOKIE_MAX];
 };
 
 /* Parses a header.
@@ -60,7 +68,8 @@ bool tcp_parse(const uint8_t *data, uint32_t length, struct tcp_repr *out);
 uint32_t tcp_header_size(const struct tcp_repr *repr);
 
 /* Writes a header, checksum zero.  Options in Linux's order: MSS,
- * SACK-permitted, timestamps, window scale, SACK blocks, padded with NOPs.
+ * SACK-permitted, timestamps, window scale, Fast Open, SACK blocks, padded
+ * with NOPs.
  * @out: at least tcp_header_size() bytes
  * Return: the header's length. */
 uint32_t tcp_emit(const struct tcp_repr *repr, uint8_t *out);

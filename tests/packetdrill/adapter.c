@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 
 #include "packetdrill.h"
 #include "preload.h"
@@ -104,6 +105,7 @@ static int do_listen(void *userdata, int fd, int backlog)
         return -1;
     if (file->state == PD_LISTENING)
         return 0;
+    settings_renew(world);
     /* Linux lets one more wait than asked for */
     int id = ams_tcp_listen(world->stack, &file->local, backlog + 1, file->v6only ? AMS_LISTEN_V6ONLY : 0);
     if (id < 0)
@@ -140,19 +142,9 @@ static int do_accept(void *userdata, int fd, struct sockaddr *address, socklen_t
         errno = EAGAIN;
         return -1;
     }
-    struct pd_file *child = world_file_new(world, PD_TCP);
-    if (!child)
-        return -1;
-    int id = file->accepted[0];
+    struct pd_file *child = file->accepted[0];
     file->n_accepted--;
-    memmove(file->accepted, file->accepted + 1, (size_t)file->n_accepted * sizeof(int));
-    child->family = file->family;
-    child->flags = O_RDWR;
-    child->state = PD_CONNECTED;
-    ams_tcp_local(world->stack, id, &child->local);
-    ams_tcp_remote(world->stack, id, &child->remote);
-    world_bind_id(world, child, id);
-    ams_tcp_set_reading(world->stack, id, AMS_READ_EVENT);
+    memmove(file->accepted, file->accepted + 1, (size_t)file->n_accepted * sizeof(*file->accepted));
     if (address && len)
         address_out(child->family, &child->remote, address, len);
     world_settle(world);
@@ -195,6 +187,7 @@ static int connect_start(struct pd_world *world, struct pd_file *file, const str
 {
     if (world_start(world, file->bound ? &file->local : NULL) < 0)
         return -1;
+    settings_renew(world);
     int id = ams_tcp_connect(world->stack, file->bound ? &file->local : NULL, remote, world->now);
     if (id < 0)
         return world_fail(id);
@@ -204,6 +197,15 @@ static int connect_start(struct pd_world *world, struct pd_file *file, const str
     ams_tcp_set_reading(world->stack, id, AMS_READ_EVENT);
     sockopt_apply(world, file);
     return 0;
+}
+
+/* Asks for Fast Open.  Return: the bytes that the SYN can carry; -1: no SYN waits. */
+static int fastopen_wait(struct pd_world *world, struct pd_file *file, int how)
+{
+    int room = -1;
+    ams_tcp_setopt(world->stack, file->id, AMS_OPT_FASTOPEN_CONNECT, how);
+    ams_tcp_getopt(world->stack, file->id, AMS_OPT_FASTOPEN_ROOM, &room);
+    return room;
 }
 
 static int do_connect(void *userdata, int fd, const struct sockaddr *address, socklen_t len)
@@ -223,6 +225,10 @@ static int do_connect(void *userdata, int fd, const struct sockaddr *address, so
         errno = EISCONN;
         return -1;
     }
+    if (file->deferred) {
+        errno = EISCONN;
+        return -1;
+    }
     if (file->state == PD_CONNECTING && must_not_wait(file, 0)) {
         errno = EALREADY;
         return -1;
@@ -230,6 +236,10 @@ static int do_connect(void *userdata, int fd, const struct sockaddr *address, so
     if (file->state == PD_NEW) {
         if (connect_start(world, file, &remote) < 0)
             return -1;
+        if (file->fastopen_connect && fastopen_wait(world, file, 1) >= 0) {
+            file->deferred = true; /* it is the first write that connects */
+            return 0;
+        }
         world_settle(world);
         if (file->state == PD_CONNECTING && must_not_wait(file, 0)) {
             errno = EINPROGRESS;
@@ -380,6 +390,8 @@ static size_t write_room(struct pd_world *world, struct pd_file *file)
     if (file->id < 0 || ams_tcp_get_info(world->stack, file->id, &info, world->now) < 0)
         return 0;
     ams_tcp_getopt(world->stack, file->id, AMS_OPT_SNDBUF, &sndbuf);
+    if (info.not_sent >= file_lowat(file))
+        return 0;
     return info.send_queue < (uint32_t)sndbuf ? (uint32_t)sndbuf - info.send_queue : 0;
 }
 
@@ -447,13 +459,81 @@ static ssize_t send_some(struct pd_world *world, struct pd_file *file, const voi
     return n;
 }
 
+/* The data that a waiting SYN can carry.  Return: the bytes, -1 with errno. */
+static ssize_t syn_write(struct pd_world *world, struct pd_file *file, const void *data, size_t size)
+{
+    int room = -1;
+    ams_tcp_getopt(world->stack, file->id, AMS_OPT_FASTOPEN_ROOM, &room);
+    file->deferred = false;
+    if (!size || room < 0)
+        ams_tcp_setopt(world->stack, file->id, AMS_OPT_FASTOPEN_CONNECT, 2);
+    size_t n = room < 0 ? 0 : size < (size_t)room ? size : (size_t)room;
+    int status = n ? ams_tcp_send(world->stack, file->id, data, n) : 0;
+    if (status < 0)
+        return world_fail(status);
+    world_settle(world);
+    return (ssize_t)n;
+}
+
+/* The rest of a write whose beginning went with the SYN: `done` bytes. */
+static ssize_t syn_finish(struct pd_world *world, struct pd_file *file, const char *data, size_t size, int flags,
+                          ssize_t done)
+{
+    if (done < 0)
+        return -1;
+    if (must_not_wait(file, flags)) {
+        errno = EINPROGRESS;
+        return done ? done : -1;
+    }
+    /* the rest is ready to leave when the connection is there */
+    size_t room = write_room(world, file), rest = size - (size_t)done;
+    rest = rest < room ? rest : room;
+    if (rest && file->state == PD_CONNECTING && ams_tcp_send(world->stack, file->id, data + done, rest) >= 0)
+        done += (ssize_t)rest;
+    world_wait(world, file, connect_ready, NULL, UINT64_MAX);
+    if (connect_result(file) < 0)
+        return -1;
+    if ((size_t)done == size)
+        return done;
+    ssize_t more = send_some(world, file, data + done, size - (size_t)done, flags);
+    return more < 0 ? (done ? done : -1) : done + more;
+}
+
+/* sendto() with MSG_FASTOPEN: connect() and write() in one. */
+static ssize_t send_fastopen(struct pd_world *world, struct pd_file *file, const void *data, size_t size, int flags,
+                             const struct sockaddr *address, socklen_t len)
+{
+    struct ams_endpoint remote;
+    if (!(settings_fastopen(world) & AMS_FASTOPEN_CLIENT) || (address && address->sa_family == AF_UNSPEC)) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    if (file->state == PD_CONNECTING) {
+        errno = EALREADY;
+        return -1;
+    }
+    if (!address || !address_in(address, len, &remote)) {
+        errno = EINVAL;
+        return -1;
+    }
+    if (connect_start(world, file, &remote) < 0)
+        return -1;
+    fastopen_wait(world, file, 1);
+    return syn_finish(world, file, data, size, flags, syn_write(world, file, data, size));
+}
+
 static ssize_t do_sendto(void *userdata, int fd, const void *data, size_t size, int flags,
                          const struct sockaddr *address, socklen_t len)
 {
     struct pd_world *world = userdata;
     struct pd_file *file = world_file(world, fd, PD_TCP);
-    (void)address, (void)len;
-    return file ? send_some(world, file, data, size, flags) : -1;
+    if (!file)
+        return -1;
+    if (!file->deferred && flags & MSG_FASTOPEN && (file->state == PD_NEW || file->state == PD_CONNECTING))
+        return send_fastopen(world, file, data, size, flags, address, len);
+    if (file->deferred)
+        return syn_finish(world, file, data, size, flags, syn_write(world, file, data, size));
+    return send_some(world, file, data, size, flags);
 }
 
 static ssize_t do_send(void *userdata, int fd, const void *data, size_t size, int flags)
@@ -588,6 +668,7 @@ static int do_netdev_send(void *userdata, const void *packet, size_t len)
     struct pd_world *world = userdata;
     if (!world->node && world_start(world, NULL) < 0)
         return -1;
+    settings_renew(world);
     int status = world_inject(world, packet, len);
     world_run(world, world->now, false);
     return status;
@@ -613,9 +694,18 @@ static int do_netdev_receive(void *userdata, void *buffer, size_t *len, long lon
     return 0;
 }
 
+/* packetdrill has let go of its lock here: a thread that has just returned
+ * from a blocking call gets (real) time to take it and to note its result. */
 static int do_usleep(void *userdata, useconds_t duration)
 {
+    static const struct timespec moment = {.tv_nsec = 2000000};
     struct pd_world *world = userdata;
+    if (world->handed_over) {
+        world->handed_over = false;
+        pthread_mutex_unlock(&world->lock);
+        nanosleep(&moment, NULL);
+        pthread_mutex_lock(&world->lock);
+    }
     world_run(world, world->now + duration * PD_NS_PER_US, false);
     return 0;
 }
@@ -785,6 +875,7 @@ __attribute__((visibility("default"))) void packetdrill_interface_init(const cha
     world->main_thread = pthread_self();
     world->now = PD_NS_PER_S * 1000;
     world->so_flags = flags ? strdup(flags) : NULL;
+    settings_remember(world);
     *interface = (struct packetdrill_interface){
         .userdata = world,
         .free = do_free,

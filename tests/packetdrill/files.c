@@ -23,6 +23,11 @@ void preload_connect(const struct preload_hooks *hooks)
         *slot = hooks;
 }
 
+uint32_t file_lowat(const struct pd_file *file)
+{
+    return file->notsent_lowat ? file->notsent_lowat : settings_notsent_lowat();
+}
+
 /* ---- readiness ----------------------------------------------------------------------- */
 
 static short stream_ready(struct pd_world *world, struct pd_file *file)
@@ -47,7 +52,7 @@ static short stream_ready(struct pd_world *world, struct pd_file *file)
     if (file->state == PD_CONNECTED) {
         int sndbuf = 0;
         ams_tcp_getopt(world->stack, file->id, AMS_OPT_SNDBUF, &sndbuf);
-        if (file->write_shut || info.send_queue < (uint32_t)sndbuf * 2 / 3)
+        if (file->write_shut || (info.send_queue < (uint32_t)sndbuf * 2 / 3 && 2 * (uint64_t)info.not_sent < file_lowat(file)))
             events |= POLLOUT | POLLWRNORM;
     }
     if (file->deferred)

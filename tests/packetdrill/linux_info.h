@@ -51,11 +51,15 @@ static inline uint32_t linux_us(uint64_t ns)
     return (uint32_t)(ns / 1000);
 }
 
+static inline uint32_t linux_ms(uint64_t ns)
+{
+    return (uint32_t)(ns / 1000000);
+}
+
 /* Fills in Linux's view of the engine's statistics. */
-static inline void linux_info_fill(struct linux_tcp_info *out, const struct ams_tcp_info *info, uint64_t now)
+static inline void linux_info_fill(struct linux_tcp_info *out, const struct ams_tcp_info *info)
 {
     uint32_t mss = info->snd_mss;
-    (void)now;
     memset(out, 0, sizeof(*out));
     out->state = info->state;
     out->ca_state = info->ca_state;
@@ -68,7 +72,14 @@ static inline void linux_info_fill(struct linux_tcp_info *out, const struct ams_
     out->snd_mss = mss;
     out->rcv_mss = info->rcv_mss;
     out->unacked = linux_packets(info->unacked, mss);
+    out->sacked = linux_packets(info->sacked, mss);
+    out->lost = linux_packets(info->lost, mss);
+    out->retrans = linux_packets(info->retrans_out, mss);
+    out->last_data_sent = linux_ms(info->last_data_sent);
+    out->last_data_recv = linux_ms(info->last_data_received);
+    out->last_ack_recv = linux_ms(info->last_received);
     out->pmtu = info->pmtu;
+    out->advmss = info->adv_mss;
     out->rtt = linux_us(info->srtt);
     out->rttvar = linux_us(info->rttvar);
     out->snd_ssthresh = info->snd_ssthresh == UINT32_MAX || !mss ? LINUX_SSTHRESH_INFINITE : info->snd_ssthresh / mss;
@@ -78,7 +89,11 @@ static inline void linux_info_fill(struct linux_tcp_info *out, const struct ams_
     out->bytes_received = info->bytes_received;
     out->segs_out = (uint32_t)info->segs_out;
     out->segs_in = (uint32_t)info->segs_in;
-    out->notsent_bytes = info->send_queue > info->unacked ? info->send_queue - info->unacked : 0;
+    out->notsent_bytes = info->not_sent;
+    out->total_retrans = linux_packets((uint32_t)info->bytes_retrans, mss);
+    out->pacing_rate = info->pacing_rate ? info->pacing_rate : UINT64_MAX;
+    out->max_pacing_rate = UINT64_MAX;
+    out->delivered = linux_packets((uint32_t)info->delivered, mss) + (info->state != AMS_TCP_SYN_SENT);
     out->min_rtt = linux_us(info->min_rtt);
     out->bytes_sent = info->bytes_sent;
     out->bytes_retrans = info->bytes_retrans;

@@ -3,7 +3,9 @@
  * settings.c - the engine's configuration from the namespace's sysctls.
  *
  * Scripts set sysctls before they open their first socket; the engine is
- * made at the first bind, listen or connect, and reads them then.  Words in
+ * made at the first bind, listen or connect, and reads them then.  Those that
+ * may change later are read again before each connect, listen and packet in.
+ * Words in
  * --so_flags, separated by commas, say what no sysctl does: mtu=, local4=,
  * local6=.
  */
@@ -24,6 +26,52 @@ bool settings_flag(const struct pd_world *world, const char *key, char *out, siz
         return true;
     }
     return false;
+}
+
+/* Looks for "--name=value" among words that `separator` ends. */
+static bool option_find(FILE *file, const char *name, int separator, char *out, size_t size)
+{
+    char *word = NULL;
+    size_t room = 0, n = strlen(name);
+    bool found = false;
+    while (getdelim(&word, &room, separator, file) > 0) {
+        if (strncmp(word, "--", 2) != 0 || strncmp(word + 2, name, n) != 0 || word[2 + n] != '=')
+            continue;
+        snprintf(out, size, "%.*s", (int)strcspn(word + 3 + n, " \n/"), word + 3 + n);
+        found = true;
+    }
+    free(word);
+    return found;
+}
+
+/* The script is packetdrill's last argument. */
+static bool script_path(char *out, size_t size)
+{
+    FILE *file = fopen("/proc/self/cmdline", "r");
+    char *word = NULL;
+    size_t room = 0;
+    if (!file)
+        return false;
+    while (getdelim(&word, &room, 0, file) > 0)
+        snprintf(out, size, "%s", word);
+    free(word);
+    fclose(file);
+    return true;
+}
+
+bool settings_option(const char *name, char *out, size_t size)
+{
+    char path[4096] = "";
+    FILE *script = script_path(path, sizeof(path)) ? fopen(path, "r") : NULL;
+    bool found = script && option_find(script, name, '\n', out, size);
+    if (script)
+        fclose(script);
+    FILE *arguments = found ? NULL : fopen("/proc/self/cmdline", "r");
+    if (arguments) {
+        found = option_find(arguments, name, 0, out, size);
+        fclose(arguments);
+    }
+    return found;
 }
 
 /* A TCP sysctl's text.  Return: false if there is none of that name. */
@@ -65,19 +113,69 @@ static void read_buffers(struct ams_stack_config *config)
     config->rcvbuf_max = (uint32_t)sysctl_number("tcp_rmem", 2, 0);
 }
 
+uint32_t settings_fastopen(const struct pd_world *world)
+{
+    (void)world;
+    long value = sysctl_number("tcp_fastopen", 0, AMS_FASTOPEN_CLIENT);
+    uint32_t bits = (uint32_t)value & (AMS_FASTOPEN_CLIENT | AMS_FASTOPEN_SERVER | AMS_FASTOPEN_CLIENT_NO_COOKIE |
+                                       AMS_FASTOPEN_SERVER_NO_COOKIE | AMS_FASTOPEN_LISTENERS);
+    return bits ? bits : AMS_FASTOPEN_OFF;
+}
+
+/* The key as the sysctl writes it: four 32-bit numbers in hexadecimal. */
+static void read_fastopen_key(uint8_t out[16])
+{
+    char text[256];
+    unsigned words[4];
+    if (!sysctl_text("tcp_fastopen_key", text, sizeof(text)) ||
+        sscanf(text, "%8x-%8x-%8x-%8x", &words[0], &words[1], &words[2], &words[3]) != 4)
+        return;
+    for (int i = 0; i < 16; i++)
+        out[i] = (uint8_t)(words[i / 4] >> 8 * (i % 4));
+}
+
+static uint32_t read_flags(void)
+{
+    return (sysctl_number("tcp_timestamps", 0, 1) ? 0 : AMS_STACK_NO_TIMESTAMPS) |
+           (sysctl_number("tcp_sack", 0, 1) ? 0 : AMS_STACK_NO_SACK) |
+           (sysctl_number("tcp_window_scaling", 0, 1) ? 0 : AMS_STACK_NO_WSCALE) |
+           (sysctl_number("tcp_slow_start_after_idle", 0, 1) ? 0 : AMS_STACK_NO_IDLE_RESTART);
+}
+
+uint32_t settings_notsent_lowat(void)
+{
+    long value = sysctl_number("tcp_notsent_lowat", 0, UINT32_MAX);
+    return value > 0 && value <= UINT32_MAX ? (uint32_t)value : UINT32_MAX;
+}
+
+void settings_remember(struct pd_world *world)
+{
+    sysctl_text("tcp_congestion_control", world->congestion, sizeof(world->congestion));
+}
+
+void settings_renew(struct pd_world *world)
+{
+    ams_stack_set(world->stack, AMS_SET_FLAGS, read_flags());
+    ams_stack_set(world->stack, AMS_SET_FASTOPEN, settings_fastopen(world));
+}
+
 void settings_read(const struct pd_world *world, struct ams_stack_config *config, struct ams_port_config *port)
 {
     static char congestion[32];
     char mtu[16];
-    port->mtu = settings_flag(world, "mtu", mtu, sizeof(mtu)) ? (uint32_t)atoi(mtu) : 1500;
+    bool given = settings_flag(world, "mtu", mtu, sizeof(mtu)) || settings_option("mtu", mtu, sizeof(mtu));
+    port->mtu = given ? (uint32_t)atoi(mtu) : 1500;
     read_buffers(config);
-    config->flags |= (sysctl_number("tcp_timestamps", 0, 1) ? 0 : AMS_STACK_NO_TIMESTAMPS) |
-                     (sysctl_number("tcp_sack", 0, 1) ? 0 : AMS_STACK_NO_SACK) |
-                     (sysctl_number("tcp_window_scaling", 0, 1) ? 0 : AMS_STACK_NO_WSCALE) |
-                     (sysctl_number("tcp_slow_start_after_idle", 0, 1) ? 0 : AMS_STACK_NO_IDLE_RESTART);
+    config->flags |= read_flags();
+    config->fastopen = settings_fastopen(world);
+    read_fastopen_key(config->fastopen_key);
     config->syn_retries = (uint32_t)sysctl_number("tcp_syn_retries", 0, 0);
     config->synack_retries = (uint32_t)sysctl_number("tcp_synack_retries", 0, 0);
-    if (sysctl_text("tcp_congestion_control", congestion, sizeof(congestion))) {
+    config->min_tso_segs = (uint32_t)sysctl_number("tcp_min_tso_segs", 0, 0);
+    /* A namespace may not choose CUBIC unless the host allows it to: what the
+     * script didn't change is what scripts are written for. */
+    if (sysctl_text("tcp_congestion_control", congestion, sizeof(congestion)) &&
+        strcmp(congestion, world->congestion) != 0) {
         congestion[strcspn(congestion, "\n")] = 0;
         for (int i = 0; ams_congestion_name(i); i++)
             if (strcmp(ams_congestion_name(i), congestion) == 0)

@@ -35,6 +35,9 @@ static const struct {
     {SOL_TCP, TCP_QUICKACK, AMS_OPT_QUICKACK},
     {SOL_TCP, TCP_USER_TIMEOUT, AMS_OPT_USER_TIMEOUT},
     {SOL_TCP, TCP_MAXSEG, AMS_OPT_MAXSEG},
+    {SOL_TCP, TCP_SYNCNT, AMS_OPT_SYNCNT},
+    {SOL_TCP, TCP_FASTOPEN, AMS_OPT_FASTOPEN},
+    {SOL_TCP, TCP_FASTOPEN_CONNECT, AMS_OPT_FASTOPEN_CONNECT},
     {SOL_SOCKET, SO_KEEPALIVE, AMS_OPT_KEEPALIVE},
     {SOL_SOCKET, SO_SNDBUF, AMS_OPT_SNDBUF},
     {SOL_SOCKET, SO_RCVBUF, AMS_OPT_RCVBUF},
@@ -56,6 +59,21 @@ void sockopt_apply(struct pd_world *world, struct pd_file *file)
         ams_tcp_setopt(world->stack, file->id, file->options[i].name, file->options[i].value);
     if (file->congestion[0])
         ams_tcp_set_congestion(world->stack, file->id, file->congestion);
+}
+
+/* TCP_FASTOPEN_CONNECT: before connect(), and only where the client may. */
+static int set_fastopen_connect(struct pd_world *world, struct pd_file *file, int value)
+{
+    if (value < 0 || value > 1 || file->state != PD_NEW) {
+        errno = EINVAL;
+        return -1;
+    }
+    if (!(settings_fastopen(world) & AMS_FASTOPEN_CLIENT)) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    file->fastopen_connect = value;
+    return 0;
 }
 
 /* Sets now, or keeps for later. */
@@ -123,7 +141,8 @@ int sockopt_set(struct pd_world *world, int fd, int level, int name, const void 
     if (harmless(level, name))
         return 0;
     int engine = engine_name(level, name);
-    if (!engine) {
+    bool lowat = level == SOL_TCP && name == TCP_NOTSENT_LOWAT;
+    if (!engine && !lowat) {
         errno = ENOPROTOOPT;
         return -1;
     }
@@ -132,6 +151,13 @@ int sockopt_set(struct pd_world *world, int fd, int level, int name, const void 
         return -1;
     }
     memcpy(&number, value, sizeof(number));
+    if (lowat) {
+        file->notsent_lowat = (uint32_t)number;
+        file->changes++;
+        return 0;
+    }
+    if (level == SOL_TCP && name == TCP_FASTOPEN_CONNECT)
+        return set_fastopen_connect(world, file, number);
     if (level == SOL_SOCKET && (name == SO_SNDBUF || name == SO_RCVBUF)) /* socket(7): doubled */
         number = number > (1 << 29) ? 1 << 30 : number * 2;
     return set_engine(world, file, engine, number);
@@ -152,7 +178,7 @@ static int get_info(struct pd_world *world, struct pd_file *file, void *value, s
     struct linux_tcp_info out;
     if (file->id >= 0)
         ams_tcp_get_info(world->stack, file->id, &info, world->now);
-    linux_info_fill(&out, &info, world->now);
+    linux_info_fill(&out, &info);
     return put(value, len, &out, sizeof(out));
 }
 
@@ -232,6 +258,8 @@ int sockopt_get(struct pd_world *world, int fd, int level, int name, void *value
     int engine = engine_name(level, name);
     if (level == SOL_SOCKET && name == SO_ERROR) {
         number = take_error(world, file);
+    } else if (level == SOL_TCP && name == TCP_NOTSENT_LOWAT) {
+        number = (int)file->notsent_lowat;
     } else if (!engine) {
         errno = ENOPROTOOPT;
         return -1;

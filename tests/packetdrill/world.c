@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +33,8 @@ static void local_address(struct ams_ifaddr *out, const struct pd_world *world, 
         memcpy(out->address.ip, local->ip, 16);
         return;
     }
-    if (!settings_flag(world, family == AF_INET ? "local4" : "local6", text, sizeof(text)))
+    bool given = settings_option("local_ip", text, sizeof(text)) && !strchr(text, ':') == (family == AF_INET);
+    if (!given && !settings_flag(world, family == AF_INET ? "local4" : "local6", text, sizeof(text)))
         snprintf(text, sizeof(text), "%s", fallback);
     if (family == AF_INET6) {
         inet_pton(AF_INET6, text, out->address.ip);
@@ -160,8 +162,12 @@ int world_close(struct pd_world *world, int fd)
         errno = EBADF;
         return -1;
     }
-    for (int i = 0; i < file->n_accepted; i++)
-        ams_tcp_abort(world->stack, file->accepted[i]);
+    for (int i = 0; i < file->n_accepted; i++) {
+        ams_tcp_abort(world->stack, file->accepted[i]->id);
+        world->by_id[file->accepted[i]->id] = NULL;
+        file->accepted[i]->id = -1;
+        world_close(world, file->accepted[i]->fd);
+    }
     if (file->id >= 0)
         id_close(world, file->id);
     if (file->pipe_peer)
@@ -296,11 +302,18 @@ static void event_accepted(struct pd_world *world, int id, int listener_id)
 {
     struct pd_file *listener = listener_id < world->n_by_id ? world->by_id[listener_id] : NULL;
     ams_tcp_set_reading(world->stack, id, AMS_READ_EVENT);
-    if (!listener || listener->n_accepted == PD_ACCEPT_QUEUE) {
+    struct pd_file *child = listener && listener->n_accepted < PD_ACCEPT_QUEUE ? world_file_new(world, PD_TCP) : NULL;
+    if (!child) {
         ams_tcp_abort(world->stack, id);
         return;
     }
-    listener->accepted[listener->n_accepted++] = id;
+    child->family = listener->family;
+    child->flags = O_RDWR;
+    child->state = PD_CONNECTED;
+    ams_tcp_local(world->stack, id, &child->local);
+    ams_tcp_remote(world->stack, id, &child->remote);
+    world_bind_id(world, child, id);
+    listener->accepted[listener->n_accepted++] = child;
     listener->changes++;
 }
 
@@ -361,6 +374,7 @@ static bool waiter_release(struct pd_world *world)
     limit.tv_sec += RETURN_TIMEOUT_S;
     while (!waiter->clock_read && pthread_cond_timedwait(&world->returned, &world->lock, &limit) == 0)
         ;
+    world->handed_over = true;
     return true;
 }
 

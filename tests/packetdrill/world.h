@@ -80,6 +80,7 @@ struct pd_file {
     bool told;                /* a final error was returned once */
     bool read_shut, write_shut;
     bool drain_wanted;
+    uint32_t notsent_lowat;   /* TCP_NOTSENT_LOWAT, 0: the sysctl's */
     bool fastopen_connect;    /* TCP_FASTOPEN_CONNECT: connect() waits for data */
     bool deferred;            /* such a connect() has returned */
     int error;                /* errno that ended it */
@@ -87,7 +88,7 @@ struct pd_file {
     struct pd_option options[PD_OPTIONS];
     int n_options;
     char congestion[16];
-    int accepted[PD_ACCEPT_QUEUE]; /* a listener's: engine ids */
+    struct pd_file *accepted[PD_ACCEPT_QUEUE]; /* a listener's */
     int n_accepted;
     struct pd_watch watches[PD_WATCHES]; /* an epoll's */
     int n_watches;
@@ -122,11 +123,13 @@ struct pd_world {
     pthread_t main_thread;
     struct pd_waiter *waiters;
     char *so_flags;
+    char congestion[32];      /* the sysctl's value before the script's set-up ran */
     struct ams_hub *hub;
     struct ams_node *node;    /* NULL until the first address is known */
     struct ams_stack *stack;
     struct ams_port *wire;
     uint64_t now;
+    bool handed_over;         /* a thread has returned and may want packetdrill's own lock */
     struct pd_packet *out_head, *out_tail;
     struct pd_file *by_fd[PD_FDS];
     struct pd_file **by_id;
@@ -167,6 +170,8 @@ struct packetdrill_interface;
 void files_install(struct packetdrill_interface *interface);
 ssize_t files_read_pipe(struct pd_file *file, void *buffer, size_t size);
 ssize_t files_write_pipe(struct pd_file *file, const void *data, size_t size);
+/* Unsent bytes from which on a socket is not writable. */
+uint32_t file_lowat(const struct pd_file *file);
 /* poll() events that hold for a file now. */
 short file_ready(struct pd_world *world, struct pd_file *file);
 
@@ -179,6 +184,14 @@ void sockopt_apply(struct pd_world *world, struct pd_file *file);
 /* ---- settings.c */
 /* Fills in what sysctls and the adapter's flags say. */
 void settings_read(const struct pd_world *world, struct ams_stack_config *config, struct ams_port_config *port);
+/* Notes what the sysctls say before the script's set-up runs. */
+void settings_remember(struct pd_world *world);
+/* The sysctls that a running stack follows. */
+void settings_renew(struct pd_world *world);
+uint32_t settings_notsent_lowat(void);
+uint32_t settings_fastopen(const struct pd_world *world);
+/* An option that packetdrill was given, on its command line or in the script. */
+bool settings_option(const char *name, char *out, size_t size);
 /* The value of a word `key=value` in the adapter's flags.  Return: false if there is none. */
 bool settings_flag(const struct pd_world *world, const char *key, char *out, size_t size);
 

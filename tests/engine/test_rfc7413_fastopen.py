@@ -1,0 +1,276 @@
+"""TCP Fast Open (RFC 7413), client and server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiomultistack._native import lib
+
+from .script import MS, SECOND, Script
+from .world import Connection
+
+FASTOPEN = 34
+KEY = bytes(range(16))
+
+
+def cookie_of(segment: Any) -> bytes | None:
+    """The Fast Open option's value; None if there is none."""
+    raw = bytes(segment)[20 : segment.dataofs * 4]
+    while raw and raw[0]:
+        if raw[0] == 1:
+            raw = raw[1:]
+            continue
+        if raw[0] == FASTOPEN:
+            return raw[2 : raw[1]]
+        raw = raw[raw[1] :]
+    return None
+
+
+def syn(s: Script, cookie: bytes | None, data: bytes = b"", **more: Any) -> None:
+    options: list[Any] = [("MSS", 1460)]
+    if cookie is not None:
+        options.append((FASTOPEN, cookie))
+    s.send("S", seq=0, options=options, data=data, **more)
+
+
+def server(limit: int = 8, **config: Any) -> Script:
+    s = Script(fastopen_key=KEY, **config)
+    listener = 0  # the first id
+    assert lib.ams_tcp_setopt(s.host.stack, listener, lib.AMS_OPT_FASTOPEN, limit) == 0
+    return s
+
+
+def ask(s: Script) -> bytes:
+    """A handshake that brings a cookie; closed again."""
+    syn(s, b"")
+    cookie = cookie_of(s.expect("SA", ack=1))
+    assert cookie and len(cookie) == 8
+    s.send("R", seq=1)
+    s.port += 1
+    return cookie
+
+
+def test_a_request_brings_a_cookie_bound_to_the_client() -> None:
+    """Section 4.1.2: the same for the same client, another for another key."""
+    with server() as s:
+        cookie = ask(s)
+        assert ask(s) == cookie
+    with Script(fastopen_key=bytes(16)) as other:
+        lib.ams_tcp_setopt(other.host.stack, 0, lib.AMS_OPT_FASTOPEN, 1)
+        assert ask(other) != cookie
+
+
+def test_data_in_the_syn_is_delivered_and_answered_before_the_handshake_is_done() -> None:
+    """Section 4.2.2."""
+    with server() as s:
+        cookie = ask(s)
+        syn(s, cookie, b"GET /")
+        connection = s.accepted()
+        assert connection.received == b"GET /"
+        assert connection.info.state == lib.AMS_TCP_SYN_RECEIVED
+        s.expect("SA", ack=6)
+        connection.send(b"200 OK")
+        s.expect("PA", seq=1, ack=6, data=b"200 OK")
+        s.send("A", seq=6, ack=7)
+        assert connection.info.state == lib.AMS_TCP_ESTABLISHED
+        assert connection.info.options & lib.AMS_INFO_SYN_DATA
+        s.quiet(100 * MS)
+
+
+@pytest.mark.parametrize("cookie", [b"\0" * 8, b"\1" * 4, b"\2" * 16])
+def test_a_bad_cookie_gets_a_good_one_and_no_data(cookie: bytes) -> None:
+    with server() as s:
+        good = ask(s)
+        syn(s, cookie, b"GET /")
+        assert cookie_of(s.expect("SA", ack=1)) == good
+        s.send("PA", seq=1, ack=1, data=b"GET /")
+        assert s.accepted().received == b"GET /"
+
+
+def test_without_the_option_the_listener_takes_no_data() -> None:
+    with Script() as s:
+        syn(s, b"", b"GET /")
+        segment = s.expect("SA", ack=1)
+        assert cookie_of(segment) is None
+
+
+def test_the_limit_of_pending_connections_holds() -> None:
+    """Section 5.1: beyond it the handshake is an ordinary one."""
+    with server(limit=2) as s:
+        cookie = ask(s)
+        numbers = []
+        for expected in (4, 4, 1):
+            syn(s, cookie, b"abc")
+            s.expect("SA", ack=expected)
+            numbers.append(s.iss)
+            s.port += 1
+        s.port, s.iss = s.port - 3, numbers[0]  # the first one ends its handshake: there is room again
+        s.send("A", seq=4, ack=1)
+        s.port += 3
+        syn(s, cookie, b"abc")
+        s.expect("SA", ack=4)
+
+
+def test_the_syn_ack_is_repeated_and_data_waits_for_it() -> None:
+    with server() as s:
+        cookie = ask(s)
+        syn(s, cookie, b"x")
+        connection = s.accepted()
+        s.expect("SA", ack=2)
+        connection.send(b"y")
+        s.expect("PA", seq=1, data=b"y")
+        s.expect("SA", ack=2, after=SECOND)
+        s.send("A", seq=2, ack=1)
+        assert connection.info.state == lib.AMS_TCP_ESTABLISHED
+        s.wait(2 * SECOND)
+        s.expect("PA", seq=1, data=b"y")
+
+
+def test_a_repeated_syn_is_answered_again() -> None:
+    with server() as s:
+        cookie = ask(s)
+        syn(s, cookie, b"x")
+        s.expect("SA", ack=2)
+        syn(s, cookie, b"x")
+        s.expect("SA", ack=2)
+        assert s.accepted().received == b"x"
+        assert len(s.host.accepted) == 1
+
+
+def test_close_before_the_handshake_is_done() -> None:
+    with server() as s:
+        cookie = ask(s)
+        syn(s, cookie, b"x")
+        connection = s.accepted()
+        s.expect("SA", ack=2)
+        connection.close()
+        s.expect("FA", seq=1, ack=2)
+        s.send("FA", seq=2, ack=2)
+        s.expect("A", seq=2, ack=3)
+        assert lib.ams_stack_time_wait(s.host.stack) == 1
+
+
+def test_a_reset_before_the_handshake_is_done() -> None:
+    with server() as s:
+        cookie = ask(s)
+        syn(s, cookie, b"x")
+        connection = s.accepted()
+        s.expect("SA", ack=2)
+        s.send("R", seq=2)
+        assert connection.closed == "ECONNRESET"
+        assert connection.received == b"x"
+
+
+# ---- client ------------------------------------------------------------------------------------------------
+
+
+def connect(s: Script, how: int = 1) -> Connection:
+    connection = s.connect()
+    assert connection.option(lib.AMS_OPT_FASTOPEN_CONNECT, how) == 0
+    return connection
+
+
+def client(**config: Any) -> Script:
+    return Script(listen=None, port=80, **config)
+
+
+def learn(s: Script, cookie: bytes = b"12345678", mss: int = 1460) -> None:
+    """A connection whose SYN-ACK brings a cookie."""
+    connect(s)
+    assert cookie_of(s.expect("S")) == b""
+    s.send("SA", seq=0, ack=1, options=[("MSS", mss), (FASTOPEN, cookie)])
+    s.expect("A", seq=1, ack=1)
+    s.send("R", seq=1, ack=1)
+
+
+def test_the_first_connection_asks_for_a_cookie_and_the_second_uses_it() -> None:
+    """Section 4.2.1."""
+    with client() as s:
+        learn(s)
+        connection = connect(s)
+        s.quiet(100 * MS)  # the SYN waits for data
+        connection.send(b"hello")
+        segment = s.expect("S", data=b"hello")
+        assert cookie_of(segment) == b"12345678"
+        s.send("SA", seq=0, ack=6, options=[("MSS", 1460)])
+        s.expect("A", seq=6, ack=1)
+        assert connection.connected
+        assert connection.info.options & lib.AMS_INFO_SYN_DATA
+        s.quiet(SECOND)
+
+
+def test_data_that_the_server_did_not_take_is_sent_again_at_once() -> None:
+    with client() as s:
+        learn(s)
+        connection = connect(s)
+        connection.send(b"hello")
+        s.expect("S", data=b"hello")
+        s.send("SA", seq=0, ack=1, options=[("MSS", 1460)])
+        s.expect("PA", seq=1, ack=1, data=b"hello")
+        assert not connection.info.options & lib.AMS_INFO_SYN_DATA
+        assert connection.info.snd_cwnd >= 10 * 1460
+
+
+def test_a_partial_acknowledgement_sends_the_rest() -> None:
+    with client() as s:
+        learn(s)
+        connect(s).send(b"hello")
+        s.expect("S", data=b"hello")
+        s.send("SA", seq=0, ack=3, options=[("MSS", 1460)])
+        s.expect("PA", seq=3, ack=1, data=b"llo")
+
+
+def test_the_syn_carries_no_more_than_the_servers_mss_less_the_options() -> None:
+    with client() as s:
+        learn(s, mss=1000)
+        connection = connect(s)
+        connection.send(b"x" * 3000)
+        s.expect("S", length=960)
+
+
+def test_a_lost_syn_is_repeated_plain_and_data_stays_out_for_a_while() -> None:
+    """Section 4.1.3: middleboxes that drop such SYNs."""
+    with client() as s:
+        learn(s)
+        for _ in range(2):
+            connection = connect(s)
+            connection.send(b"hello")
+            s.expect("S", data=b"hello")
+            assert cookie_of(s.expect("S", length=0, after=SECOND)) is None
+            s.send("SA", seq=0, ack=1, options=[("MSS", 1460)])
+            s.expect("PA", seq=1, data=b"hello")
+            s.send("R", seq=1, ack=6)
+        connection = connect(s)
+        connection.send(b"hello")
+        assert cookie_of(s.expect("S", length=0)) is None
+        s.send("SA", seq=0, ack=1, options=[("MSS", 1460)])
+        s.expect("PA", seq=1, data=b"hello")
+
+
+def test_data_in_the_syn_ack_is_received() -> None:
+    with client() as s:
+        learn(s)
+        connection = connect(s)
+        connection.send(b"hello")
+        s.expect("S", data=b"hello")
+        s.send("SA", seq=0, ack=6, options=[("MSS", 1460)], data=b"world")
+        s.expect("A", seq=6, ack=6)
+        assert connection.received == b"world"
+
+
+def test_a_cookie_is_not_learnt_unasked() -> None:
+    with client() as s:
+        s.connect()
+        assert cookie_of(s.expect("S")) is None
+        s.send("SA", seq=0, ack=1, options=[("MSS", 1460), (FASTOPEN, b"12345678")])
+        s.expect("A")
+        connect(s).send(b"hello")
+        assert cookie_of(s.expect("S", length=0)) == b""
+
+
+def test_off() -> None:
+    with client(fastopen=lib.AMS_FASTOPEN_OFF) as s:
+        connection = s.connect()
+        assert connection.option(lib.AMS_OPT_FASTOPEN_CONNECT, 1) < 0
+        assert cookie_of(s.expect("S")) is None
