@@ -2,12 +2,13 @@
 
 Theory of operation
 -------------------
-The benchmark moves itself into a network namespace without a name, the clients'.  Three server
-processes run the same program (`_bench_server`) on different loops:
+The benchmark moves itself into a network namespace without a name, the clients'.  Server processes run
+the same program (`_bench_server`) on different loops:
 
-  multistack   our loop; its TAP's kernel side is in the clients' namespace
-  uvloop       uvloop on the kernel's TCP, in a namespace of its own at the end of a veth pair
-  asyncio      asyncio's selector loop, likewise
+  multistack      our loop; its TAP's kernel side is in the clients' namespace
+  multistack-xdp  our loop over AF_XDP at the end of a veth pair, in a namespace of its own
+  uvloop          uvloop on the kernel's TCP, likewise
+  asyncio         asyncio's selector loop, likewise
 
 All servers are pinned to one core, wrk to another.  Only one is asked at a time; the idle ones use no
 CPU.  A cell is one flavour, mode and response size; the cells' runs alternate between the flavours, round
@@ -175,7 +176,7 @@ class Server:
 
     def start(self) -> None:
         """Gives it its link and waits until it listens."""
-        if self.spec.flavour != "multistack":
+        if self.spec.isolated:
             self.expect("isolated")
             _netns.veth(self.link, "eth0", self.process.pid)
             _netns.configure(self.link, [self.spec.client])
@@ -287,7 +288,7 @@ def _servers(plan: Plan, core: int) -> Iterator[dict[str, Server]]:
                 sizes=[size * 1024 for size in plan.sizes],
                 app=plan.app,
                 cpu=core,
-                config=plan.config if flavour == "multistack" else {},
+                config=plan.config if flavour.startswith("multistack") else {},
             )
             servers[flavour] = Server(spec, f"bench{number}")
             stack.callback(servers[flavour].stop)

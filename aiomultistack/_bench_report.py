@@ -11,6 +11,7 @@ from aiomultistack._ui import microseconds
 
 _NAMES = {
     "multistack": "aiomultistack",
+    "multistack-xdp": "aiomultistack, xdp:",
     "uvloop": "uvloop, kernel",
     "asyncio": "asyncio, kernel",
 }
@@ -40,7 +41,7 @@ def _table(result: Result, mode: str) -> Table:
                 microseconds(cell.median("client_us")),
                 microseconds(cell.median("p50_us")),
                 microseconds(cell.median("p99_us")),
-                style="bold" if cell.flavour == "multistack" else "",
+                style="bold" if _ours(cell.flavour) else "",
                 end_section=number == len(row) - 1,
             )
     return table
@@ -50,13 +51,15 @@ def markdown(result: Result) -> str:
     """The result as one Markdown table, for a README."""
     flavours = result.plan.flavours
     heads = ["connections", "KB", *(f"CPU/req: {name}" for name in flavours)]
-    heads += ["/uvloop", *(f"and wrk's: {name}" for name in flavours), *(f"req/s: {name}" for name in flavours)]
+    ours = [name for name in flavours if _ours(name)]
+    heads += ["/uvloop"] if len(ours) < 2 else [f"{name}/uvloop" for name in ours]
+    heads += [*(f"and wrk's: {name}" for name in flavours), *(f"req/s: {name}" for name in flavours)]
     lines = [_line(heads), _line(["---", *["--:"] * (len(heads) - 1)])]
     cells = {(cell.mode, cell.size, cell.flavour): cell for cell in result.cells}
     for mode in result.plan.modes:
         for size in result.plan.sizes:
             row = [cells[mode, size * 1024, flavour] for flavour in flavours]
-            ratios = [result.ratio(cell) for cell in row if cell.flavour == "multistack"]
+            ratios = [result.ratio(cell) for cell in row if _ours(cell.flavour)]
             lines.append(
                 _line(
                     [
@@ -72,6 +75,10 @@ def markdown(result: Result) -> str:
     return "\n".join([*lines, "", *notes(result)])
 
 
+def _ours(flavour: str) -> bool:
+    return flavour.startswith("multistack")
+
+
 def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
@@ -80,7 +87,7 @@ def _ratio(result: Result, cell: Cell) -> Text:
     value = result.ratio(cell)
     if value is None:
         return Text("")
-    return Text(f"{value:.2f} x", style="" if cell.flavour != "multistack" else "green" if value <= 1 else "red")
+    return Text(f"{value:.2f} x", style="" if not _ours(cell.flavour) else "green" if value <= 1 else "red")
 
 
 def notes(result: Result) -> list[str]:

@@ -1,4 +1,4 @@
-"""The server process of `aiomultistack bench http`: one program, three event loops.
+"""The server process of `aiomultistack bench http`: one program on different event loops.
 
 Run as `python -m aiomultistack._bench_server SPEC`, SPEC being a `ServerSpec` in JSON.  It talks to the
 benchmark over its standard input and output, a line of JSON each way:
@@ -26,12 +26,15 @@ from typing import Any, cast
 
 PORT = 80
 
+#: Our loop over a TAP, and over AF_XDP on one end of a veth pair; those on the kernel's TCP.
+FLAVOURS = ("multistack", "multistack-xdp", "uvloop", "asyncio")
+
 
 @dataclass
 class ServerSpec:
     """What a server process is told to be."""
 
-    flavour: str  # "multistack", "uvloop" or "asyncio"
+    flavour: str  # one of `FLAVOURS`
     address: str  # the server's, with prefix length
     client: str  # the client's side of the link, with prefix length
     sizes: list[int]  # response bodies, bytes
@@ -39,6 +42,11 @@ class ServerSpec:
     cpu: int | None = None  # the core to run on
     tap: str = "ams0"
     config: dict[str, Any] = field(default_factory=dict)  # more fields of Config
+
+    @property
+    def isolated(self) -> bool:
+        """True for a server at the end of a veth pair, in a namespace of its own."""
+        return self.flavour != "multistack"
 
     @property
     def host(self) -> str:
@@ -176,11 +184,15 @@ async def _main(spec: ServerSpec) -> None:
 
 def _loop_factory(spec: ServerSpec) -> Callable[[], asyncio.AbstractEventLoop]:
     """Makes the loop of the flavour."""
-    if spec.flavour == "multistack":
+    if spec.flavour.startswith("multistack"):
         import aiomultistack
 
+        tap = spec.flavour == "multistack"
         config = aiomultistack.Config(
-            port=f"tap:{spec.tap}", addresses=[spec.address], host_addresses=[spec.client], **spec.config
+            port=f"tap:{spec.tap}" if tap else "xdp:eth0",
+            addresses=[spec.address],
+            host_addresses=[spec.client] if tap else [],
+            **spec.config,
         )
         return lambda: aiomultistack.new_event_loop(config)
     if spec.flavour == "uvloop":
@@ -201,7 +213,7 @@ def main() -> None:
     spec = ServerSpec(**json.loads(sys.argv[1]))
     if spec.cpu is not None:
         os.sched_setaffinity(0, {spec.cpu})
-    if spec.flavour != "multistack":
+    if spec.isolated:
         from aiomultistack import _netns
 
         _netns.unshare()
@@ -210,7 +222,7 @@ def main() -> None:
         say("isolated")
         if not os.read(0, 4096):
             return
-        _netns.configure("eth0", [spec.address])
+        _netns.configure("eth0", [] if spec.flavour == "multistack-xdp" else [spec.address])
     loop = _loop_factory(spec)()
     try:
         loop.run_until_complete(_main(spec))

@@ -317,6 +317,15 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     show_default=True,
     help="Servers to measure.",
 )
+@click.option(
+    "--port",
+    "ports",
+    metavar="PORT,...",
+    callback=_words("tap:", "xdp:"),
+    default="tap:",
+    show_default=True,
+    help="What ours is reached over: a TAP, or AF_XDP on a veth pair.",
+)
 @click.option("--seconds", type=click.IntRange(1), default=2, show_default=True, help="Length of a run.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each; the median counts.")
 @click.option(
@@ -331,16 +340,19 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
 )
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print a table in Markdown.")
 @click.option("--json", "as_json", is_flag=True, help="Print every run as JSON.")
-def http(as_json: bool, as_markdown: bool, **options: Any) -> None:
+def http(as_json: bool, as_markdown: bool, ports: tuple[str, ...], **options: Any) -> None:
     """HTTP servers on user-space TCP and on the kernel's, loaded by wrk.
 
-    Ours is reached over a TAP, uvloop's and asyncio's over a veth pair between two namespaces.  Each
-    server has one core, wrk another.  Takes about as many seconds as flavours x modes x sizes x rounds x
-    seconds.  Needs root and wrk.
+    Ours is reached over a TAP (or what --port says), uvloop's and asyncio's over a veth pair between two
+    namespaces.  Each server has one core, wrk another.  Takes about as many seconds as flavours x modes x
+    sizes x rounds x seconds.  Needs root and wrk.
     """
     from aiomultistack import _bench, _bench_report
     from aiomultistack._ui import emit_json, out, steps
 
+    ours = [{"tap:": "multistack", "xdp:": "multistack-xdp"}[port] for port in ports]
+    others = [name for name in options["flavours"] if name != "multistack"]
+    options["flavours"] = tuple((ours if "multistack" in options["flavours"] else []) + others)
     plan = _bench.Plan(**options)
     _bench.check(plan)
     _bench.interruptible()

@@ -139,7 +139,7 @@ def test_datagrams_with_fragments(
 
 @FAMILIES
 def test_icmp_errors_come_back(bench: tuple[str, Bench], family: int) -> None:
-    """Refused by TCP's reset; by UDP's port unreachable, which quotes our tuple; by nobody at all, as the kernel finds."""
+    """A TCP reset; UDP's port unreachable, which quotes our tuple; nobody at all, as the kernel finds."""
     mode, stack = bench
     told: list[Exception] = []
 
