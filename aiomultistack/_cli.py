@@ -292,6 +292,17 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     return sizes
 
 
+def _frame_sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """Parses a comma-separated list of frames' sizes."""
+    try:
+        sizes = tuple(dict.fromkeys(int(word) for word in value.split(",")))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 64,1514.", context, parameter) from None
+    if not all(14 <= size <= 1514 for size in sizes):
+        raise click.BadParameter("frames are from 14 to 1514 bytes long.", context, parameter)
+    return sizes
+
+
 @bench.command()
 @click.option(
     "--sizes",
@@ -443,6 +454,43 @@ def engine(connections: tuple[int, ...], rounds: int, operations: int, as_json: 
     for kind, (_, what) in _bench_engine.KINDS.items():
         table.add_row(what, *(f"{result.median(kind, count):,.0f}" for count in connections))
     table.add_row("bytes when idle, tables too", *(f"{result.memory('data', count):,.0f}" for count in connections))
+    out.print(table)
+
+
+@bench.command()
+@click.argument("kind", type=click.Choice(("xdp",)), default="xdp")
+@click.option("--sizes", metavar="BYTES,...", callback=_frame_sizes, default="64,256,1514", show_default=True,
+              help="Frames.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Length of a run.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each; the median counts.")
+@click.option("--json", "as_json", is_flag=True, help="Print every run as JSON.")
+def port(kind: str, sizes: tuple[int, ...], seconds: float, rounds: int, as_json: bool) -> None:
+    """Frames a second that a port receives, sends and echoes, without a stack.
+
+    Over a veth pair between two namespaces, and so in AF_XDP's copy mode: a NIC whose driver knows zero copy does
+    better.  Needs root.
+    """
+    from rich import box
+    from rich.table import Table
+
+    from aiomultistack import _bench, _bench_port
+    from aiomultistack._ui import emit_json, out, steps
+
+    _bench_port.check()
+    _bench.interruptible()
+    with steps("measuring", rounds * len(sizes) * len(_bench_port.KINDS)) as progress:
+        result = _bench_port.measure(kind, sizes, seconds, rounds, progress)
+    if as_json:
+        emit_json(result.as_dict())
+        return
+    table = Table(title=f"{kind}: on a veth pair", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("bytes", "", "Mframes/s", "Gb/s", "CPU/frame"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for size in sizes:
+        for what in _bench_port.KINDS:
+            rate = result.median(what, size, "mpps")
+            cost = result.median(what, size, "cpu_each")
+            table.add_row(str(size), what, f"{rate:.2f}", f"{rate * size * 8 / 1e3:.2f}", f"{cost:.0f} ns")
     out.print(table)
 
 

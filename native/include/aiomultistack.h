@@ -735,6 +735,22 @@ int ams_fabric_capture_fd(struct ams_fabric *fabric);
 /* How many frames were not copied because the queue was full. */
 uint64_t ams_fabric_capture_lost(struct ams_fabric *fabric);
 
+/* What ams_bench_port() does with a port. */
+#define AMS_BENCH_RECEIVE 1 /* receives and drops */
+#define AMS_BENCH_SEND 2    /* sends one frame again and again */
+#define AMS_BENCH_ECHO 3    /* sends back what it receives, the Ethernet addresses exchanged */
+
+struct ams_bench_frames {
+    uint64_t received;
+    uint64_t sent;
+    uint64_t nanoseconds;
+};
+
+/* Drives a port for a time, in batches, without Python; waits while there is
+ * nothing to do.  frame is what AMS_BENCH_SEND sends.
+ * Returns 0, -AMS_EINVAL, -AMS_EMSGSIZE, -AMS_ENOMEM, or the status of a port that broke. */
+int ams_bench_port(struct ams_port *port, int what, const char *frame, size_t length, uint64_t nanoseconds, struct ams_bench_frames *result);
+
 /* CFFI-END */
 
 #if defined(__GNUC__)

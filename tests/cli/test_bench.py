@@ -177,6 +177,44 @@ def test_bench_http(tmp_path: Path) -> None:
     assert Path("/proc/net/dev").read_text().count("\n") == before
 
 
+@pytest.mark.skipif(_netns.why_not() is not None or shutil.which("wrk") is None, reason="needs root and wrk")
+def test_bench_http_over_xdp() -> None:
+    options = ["--port=xdp:", "--flavours=multistack", "--sizes=1,32", "--seconds=1", "--rounds=1", "--connections=8"]
+    completed = subprocess.run(
+        [sys.executable, "-m", "aiomultistack", "bench", "http", *options, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert completed.stderr == ""
+    result: dict[str, Any] = json.loads(completed.stdout)
+    assert {cell["flavour"] for cell in result["cells"]} == {"multistack-xdp"}
+    for cell in result["cells"]:
+        assert cell["errors"] == {}, cell
+        assert cell["requests_per_s"] > 10
+
+
+@pytest.mark.skipif(_netns.why_not() is not None, reason="needs root")
+def test_bench_port() -> None:
+    completed = subprocess.run(
+        [sys.executable, "-m", "aiomultistack", "bench", "port", "xdp", "--sizes=64", "--seconds=0.2", "--rounds=1",
+         "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert completed.stderr == ""
+    runs = json.loads(completed.stdout)["runs"]
+    assert [run["kind"] for run in runs] == ["receive", "send", "echo"]
+    for run in runs:
+        assert run["frames"] > 0
+        assert run["cpu_ns_each"] > 0
+
+
 def test_bench_idle() -> None:
     completed = subprocess.run(
         [sys.executable, "-m", "aiomultistack", "bench", "idle", "--connections=300", "--json"],
