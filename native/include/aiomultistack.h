@@ -591,6 +591,39 @@ struct ams_bench_result {
  * Returns 0 or a status. */
 int ams_bench_engine(int kind, uint32_t connections, uint64_t operations, struct ams_bench_result *result);
 
+/* How a switch is loaded by ams_bench_switch(). */
+struct ams_bench_switch_plan {
+    uint32_t ports;         /* 1, or an even number */
+    uint32_t size;          /* bytes of a frame, without its check sequence: 64 to 1518 */
+    uint32_t v6;            /* 1: IPv6 */
+    uint32_t spread;        /* 0: ports send to their neighbours; 1: each frame to another port */
+    uint32_t slots;         /* of each ring; 0: the fabric's default */
+    uint32_t duration_ms;
+    uint64_t rate;          /* frames a second that are offered; 0: as many as go */
+    uint32_t latency;       /* 1: take stamps */
+    uint32_t threaded;      /* 1: switch and load have a thread each; 0: they alternate */
+    int32_t switch_cpu;     /* cores; -1: any */
+    int32_t load_cpu;
+};
+
+struct ams_bench_switch_result {
+    uint64_t frames;        /* received at the other end */
+    uint64_t bytes;
+    uint64_t nanoseconds;
+    uint64_t switch_ns;     /* of them in the switch, if it has no thread */
+    uint64_t dropped;
+    uint64_t wakeups;       /* system calls that woke a client */
+    uint64_t kicks;         /* and the switch */
+    uint64_t samples;       /* of latency; 0 if a frame was lost */
+    uint64_t p50_ns;
+    uint64_t p99_ns;
+};
+
+/* Measures a switch between ports in shared memory.  Returns 0 or a status,
+ * with a sentence in error. */
+int ams_bench_switch(const struct ams_bench_switch_plan *plan, struct ams_bench_switch_result *result, char *error,
+                     size_t error_size);
+
 /* ---- fabric: many stacks in processes of their own, on one link ------------ */
 
 /* A fabric is the switch as a thread: clients attach to it through rings in
