@@ -142,7 +142,8 @@ struct fabric_port {
     uint32_t place;
     uint32_t claims;
     int kick_fd;
-    int notify_fd;
+    int notify_fd;               /* the pipe's writing end */
+    int reader_fd;               /* its other end, kept so that no write gives SIGPIPE */
     struct ring_region region;
 };
 

@@ -106,7 +106,7 @@ void fabric_publish(struct ams_fabric *fabric)
     ring_fence();
     for (uint32_t i = 0; i < fabric->n_dirty; i++) {
         struct fabric_port *port = fabric->dirty[i];
-        /* A pipe that is full is readable as can be; one whose reader is gone leads nowhere. */
+        /* A pipe that is full is as readable as can be. */
         if (ring_bell_due(port->user_bell, port->dirty) && write(port->notify_fd, "", 1) == 1)
             fabric_count(port, FABRIC_WAKEUPS, 1);
         port->dirty = 0;

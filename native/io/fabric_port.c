@@ -53,6 +53,8 @@ static void client_free(struct fabric_port *port)
         close(port->kick_fd);
     if (port->notify_fd >= 0)
         close(port->notify_fd);
+    if (port->reader_fd >= 0)
+        close(port->reader_fd);
     mem_free(port);
 }
 
@@ -64,11 +66,12 @@ static int client_fds(struct fabric_port *port, struct ams_fabric_link *link)
     port->kick_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (port->kick_fd < 0 || pipe2(pipe_fds, O_NONBLOCK | O_CLOEXEC) < 0)
         return port_status(errno);
-    link->notify_fd = pipe_fds[0];
+    port->reader_fd = pipe_fds[0];
     port->notify_fd = pipe_fds[1];
+    link->notify_fd = fcntl(port->reader_fd, F_DUPFD_CLOEXEC, 0);
     link->kick_fd = fcntl(port->kick_fd, F_DUPFD_CLOEXEC, 0);
     link->memory_fd = fcntl(port->region.fd, F_DUPFD_CLOEXEC, 0);
-    return link->kick_fd < 0 || link->memory_fd < 0 ? port_status(errno) : 0;
+    return link->kick_fd < 0 || link->memory_fd < 0 || link->notify_fd < 0 ? port_status(errno) : 0;
 }
 
 static void link_close(struct ams_fabric_link *link)
@@ -122,7 +125,7 @@ static struct fabric_port *client_new(const struct ams_fabric *fabric, const str
     if (!port)
         return NULL;
     memset(port, 0, sizeof(*port));
-    port->kick_fd = port->notify_fd = -1;
+    port->kick_fd = port->notify_fd = port->reader_fd = -1;
     port->client = true;
     memcpy(about.mac, fabric->sw.mac, 6);
     if (limits->tx_slots)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 import select
 import socket
@@ -112,6 +113,67 @@ class MemSegment:
         self.port.close()
         self.peer.close()
         lib.ams_hub_free(self.hub)
+
+
+class ShmSegment:
+    """A port on shared rings; the test is the device at their other end, since a switch would not pass such frames.
+
+    The memory is made by a fabric that never runs.
+    """
+
+    SLOTS, HEADER = 256, 256
+
+    def __init__(self) -> None:
+        error = ffi.new("char[]", 256)
+        out = ffi.new("struct ams_fabric **")
+        config = {"cpu": -1, "mac": bytes([2, 0, 0, 0, 0, 1]), "tx_slots": self.SLOTS, "rx_slots": self.SLOTS}
+        assert lib.ams_fabric_new(out, ffi.new("struct ams_fabric_config *", config), error, len(error)) == 0
+        self.fabric = out[0]
+        self.link = ffi.new("struct ams_fabric_link *")
+        assert lib.ams_fabric_attach(self.fabric, ffi.NULL, self.link) >= 0
+        self.notify, self._notifier = os.pipe()
+        self._memory = mmap.mmap(self.link.memory_fd, os.fstat(self.link.memory_fd).st_size)
+        self._tx, _, self._rx, _ = struct.unpack_from("=4q", self._memory, 56)
+        self._next = 0  # of the TX ring's slots
+        self.port = Port(self.spec)
+
+    @property
+    def spec(self) -> str:
+        """What opens one more port on the same rings."""
+        return f"shm:{self.link.memory_fd},{self.link.kick_fd},{self.notify}"
+
+    def _buffer(self, ring: int, slot: int) -> tuple[int, int]:
+        """Where a slot's buffer is, and how much of it is used."""
+        buf_ofs, _, buf_size = struct.unpack_from("=qII", self._memory, ring)
+        buf_idx, length = struct.unpack_from("=IH", self._memory, ring + self.HEADER + 16 * slot)
+        return ring + buf_ofs + buf_idx * buf_size, length
+
+    def peer_send(self, frame: bytes) -> None:
+        (tail,) = struct.unpack_from("=I", self._memory, self._rx + 28)
+        start, _ = self._buffer(self._rx, tail)
+        self._memory[start : start + len(frame)] = frame
+        struct.pack_into("=HH", self._memory, self._rx + self.HEADER + 16 * tail + 4, len(frame), 0)
+        struct.pack_into("=I", self._memory, self._rx + 28, (tail + 1) % self.SLOTS)
+        (armed,) = struct.unpack_from("=I", self._memory, 192)
+        if armed:
+            struct.pack_into("=I", self._memory, 192, 0)
+            os.write(self._notifier, b"x")
+
+    def peer_recv(self) -> bytes:
+        (head,) = struct.unpack_from("=I", self._memory, self._tx + 20)
+        assert head != self._next, "no frame was sent"
+        start, length = self._buffer(self._tx, self._next)
+        frame = bytes(self._memory[start : start + length])
+        struct.pack_into("=I", self._memory, self._tx + 28, self._next)
+        self._next = (self._next + 1) % self.SLOTS
+        return frame
+
+    def close(self) -> None:
+        self.port.close()
+        self._memory.close()
+        lib.ams_fabric_free(self.fabric)
+        for fd in (self.notify, self._notifier, self.link.memory_fd, self.link.kick_fd, self.link.notify_fd):
+            os.close(fd)
 
 
 class TapSegment:

@@ -16,6 +16,7 @@ from port_segment import (
     Port,
     PortError,
     Segment,
+    ShmSegment,
     TapSegment,
     XdpSegment,
     ip,
@@ -41,14 +42,17 @@ def frame(number: int, size: int = 60) -> bytes:
 
 
 @pytest.fixture(
-    params=["mem", "mem-offload", *(pytest.param(kind, marks=needs_root) for kind in ("tap", "tap-plain", "xdp"))]
+    params=["mem", "mem-offload", "shm",
+            *(pytest.param(kind, marks=needs_root) for kind in ("tap", "tap-plain", "xdp"))]
 )
 def segment(request: pytest.FixtureRequest) -> Iterator[Segment]:
     kind: str = request.param
     with contextlib.ExitStack() as stack:
-        made: MemSegment | TapSegment | XdpSegment
+        made: MemSegment | ShmSegment | TapSegment | XdpSegment
         if kind.startswith("mem"):
             made = MemSegment(0 if kind == "mem-offload" else lib.AMS_HUB_NO_OFFLOAD)
+        elif kind == "shm":
+            made = ShmSegment()
         else:
             stack.enter_context(own_namespace())
             if kind == "xdp":
@@ -82,6 +86,8 @@ def test_info_describes_the_link(segment: Segment) -> None:
     elif isinstance(segment, XdpSegment):
         with packet_socket("ams0") as link:
             assert bytes(info.mac) == link.getsockname()[4]
+    elif isinstance(segment, ShmSegment):
+        assert bytes(info.mac) == bytes([2, 0, 0, 0, 0, 1])
     else:
         assert bytes(info.mac) == bytes(6)
 
@@ -137,6 +143,8 @@ def test_no_fd_and_no_memory_stays(segment: Segment) -> None:
     for _ in range(50):
         if isinstance(segment, MemSegment):
             port = Port("mem:x", hub=segment.hub)
+        elif isinstance(segment, ShmSegment):
+            port = Port(segment.spec)
         else:
             port = Port("xdp:ams0" if isinstance(segment, XdpSegment) else "tap:ams1")
         port.close()
