@@ -7,13 +7,17 @@ import socket
 import struct
 from typing import Any, TypeAlias
 
-__all__ = ["ENDPOINT_SIZE", "FAMILIES", "SockAddr", "is_loopback", "is_wildcard", "numeric", "pack", "unpack"]
+__all__ = [
+    "ENDPOINT_SIZE", "FAMILIES", "SockAddr", "bind_shared", "is_loopback", "is_wildcard", "numeric", "pack",
+    "system_has", "unpack",
+]  # fmt: skip
 
 #: ("10.9.0.2", 80) or ("fd09::2", 80, 0, 0).
 SockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
 _ENDPOINT = struct.Struct("=16sHHI")  # ip, port, family, scope_id: struct ams_endpoint
 ENDPOINT_SIZE = _ENDPOINT.size
+_IP_FREEBIND = 15  # linux/in.h
 _MAPPED = b"\0" * 10 + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 
 #: The engine's families and the system's.
@@ -70,6 +74,36 @@ def numeric(host: object, port: object, family: int = 0) -> tuple[int, SockAddr]
 def is_wildcard(host: str) -> bool:
     """True for 0.0.0.0 and ::."""
     return host in ("0.0.0.0", "::") or ipaddress.ip_address(host.partition("%")[0]).is_unspecified
+
+
+def system_has(host: str) -> bool:
+    """True if a numeric address is one of the system's own: it can be bound to."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True
+
+
+def bind_shared(address: tuple[Any, ...]) -> socket.socket:
+    """A TCP socket of the kernel's that is bound, with SO_REUSEPORT, to an address that needn't be the system's."""
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        for level, option in (
+            (socket.SOL_SOCKET, socket.SO_REUSEADDR),
+            (socket.SOL_SOCKET, socket.SO_REUSEPORT),
+            (socket.IPPROTO_IP, _IP_FREEBIND),
+        ):
+            sock.setsockopt(level, option, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def is_loopback(host: str) -> bool:

@@ -33,7 +33,7 @@ PREFIX = "AIOMULTISTACK_"
 FILE_VARIABLE = "AIOMULTISTACK_CONFIG"
 FILE_NAME = "aiomultistack.toml"
 
-_SCHEMES = ("tap", "mem", "xdp", "netmap", "switch")
+_SCHEMES = ("tap", "mem", "xdp", "netmap", "switch", "shm")
 _MAC = re.compile(r"[0-9A-Fa-f]{2}([:-])[0-9A-Fa-f]{2}(\1[0-9A-Fa-f]{2}){4}\Z")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -95,10 +95,11 @@ class Config(_Fields):
     """What a loop's user-space stack is made of.
 
     port: ``tap:NAME`` (a TAP device, made if missing), ``xdp:INTERFACE`` or ``xdp:INTERFACE@QUEUE`` (a Linux
-        interface beside the system's own stack, which keeps all other traffic), or ``mem:NAME`` (a hub inside
-        the process).
+        interface beside the system's own stack, which keeps all other traffic), ``switch:PATH`` (a running
+        ``aiomultistack switch``), or ``mem:NAME`` (a hub inside the process).
     addresses: the stack's own, each with a prefix length: ``["10.9.0.2/24", "fd09::2/64"]``.  On an ``xdp:`` port
         they may be the system's too: then ports that the stack uses are taken from the system, and nothing else.
+        On a ``switch:`` port they are the switch's, and need not be given.
     gateway: default routers, at most one of each family: ``"10.9.0.1"`` or ``"10.9.0.1,fd09::1"``.
     host_addresses: what the system's side of a TAP gets; needs root or CAP_NET_ADMIN if it lacks them.
     host_stack: ``"no"``, or ``"also"``: wildcard binds listen on the system's own stack too.
@@ -198,7 +199,7 @@ class Config(_Fields):
             raise ConfigError(f"aiomultistack is not configured. {_HINT}")
         if not self.port:
             raise ConfigError(f"no port is configured. {_HINT}")
-        if not self.addresses:
+        if not self.addresses and self.scheme != "switch":
             raise ConfigError(f"port {self.port!r} has no addresses. {_HINT}")
         return self
 
@@ -317,7 +318,7 @@ def _check_port(port: str) -> None:
     scheme, colon, name = port.partition(":")
     if not colon or not name or scheme not in _SCHEMES:
         raise ConfigError(
-            f"port {port!r} is not one of tap:NAME, xdp:INTERFACE, mem:NAME"
+            f"port {port!r} is not one of tap:NAME, xdp:INTERFACE, switch:PATH, mem:NAME"
             + (f"; for a TAP device write 'tap:{port}'" if not colon else "")
         )
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from . import _control, _tls
-from ._addresses import SockAddr, is_loopback, is_wildcard, numeric
+from ._addresses import SockAddr, bind_shared, is_loopback, is_wildcard, numeric
 from ._conduit import Conduit
 from ._config import Config
 from ._connect import AddressInfo, TLSOptions, check_timeouts, connect_any, open_transport
@@ -128,7 +128,9 @@ class Loop(SocketMethods):
 
     # ---- whose address is it ------------------------------------------------------------------------------
 
-    def _pump_to(self, remote: tuple[Any, ...], local: tuple[Any, ...] | None = None) -> Pump | None:
+    def _pump_to(
+        self, remote: tuple[Any, ...], local: tuple[Any, ...] | None = None, kind: int = socket.SOCK_STREAM
+    ) -> Pump | None:
         """The node that connects to a numeric address, None if the system does."""
         host = remote[0]
         if "%" in host or (len(remote) > 3 and remote[3]):
@@ -137,9 +139,11 @@ class Loop(SocketMethods):
         if local is not None and not is_wildcard(local[0]):
             pumps = [pump for pump in pumps if pump.node.owns((local[0], 0))]
         routing = [pump for pump in pumps if pump.node.routes(remote)]
-        others = [pump for pump in routing if not pump.node.owns(remote)]
         if is_loopback(host) or ipaddress.ip_address(host).is_unspecified:
             return None
+        if any(pump.node.shared and pump.node.elsewhere(remote, kind) for pump in routing):
+            return None  # an address that the system has too, and a port that is the system's
+        others = [pump for pump in routing if not pump.node.owns(remote)]
         return next(iter(others or routing), None)
 
     def _pumps_at(self, address: tuple[Any, ...]) -> list[Pump]:
@@ -286,7 +290,11 @@ class Loop(SocketMethods):
             await pump.between_batches()
         server = Server(self, options)
         try:
-            self._listen(server, stack, sock)
+            shared = [pump for pump in self._pumps if pump.node.shared]
+            if shared:
+                await self._listen_shared(server, base, shared, stack, sock, bool(reuse_port))
+            else:
+                self._listen(server, stack, sock)
             await self._listen_on_host(server, base, addresses, stack, sock)
         except BaseException:
             server.close()
@@ -313,6 +321,39 @@ class Loop(SocketMethods):
         if not any(done):
             raise OSError(f"could not bind on any address out of {addresses!r}")
 
+    async def _listen_shared(
+        self,
+        server: Server,
+        base: Callable[..., Any],
+        shared: list[Pump],
+        stack: list[SockAddr],
+        sock: socket.socket | None,
+        reuse_port: bool,
+    ) -> None:
+        """Listens where other stacks have the addresses too: a bound kernel socket shows who may have the port.
+
+        That is the application's own, or one of the system's listeners if it is to listen too; with reuse_port it is
+        made here, and several processes may share the port.  Otherwise the port makes one by itself.
+        """
+        proofs = [] if sock is None else [sock]
+        made: list[socket.socket] = []
+        try:
+            for number, address in enumerate(stack if sock is None else ()):
+                if self._listens_on_host(address) and address[1]:
+                    part = await base(address[0], address[1])
+                    server._parts.append(part)
+                    proofs += part.sockets
+                elif reuse_port:
+                    made.append(bind_shared(address))
+                    stack[number] = made[-1].getsockname()
+            for pump in shared:
+                for proof in proofs + made:
+                    pump.node.show(proof)
+            self._listen(server, stack, sock)
+        finally:
+            for own in made:
+                own.close()
+
     async def _listen_on_host(
         self,
         server: Server,
@@ -329,7 +370,11 @@ class Loop(SocketMethods):
             elif server._listeners:
                 server._listeners[0].kernel_socket = sock
             return
-        wanted = [address for address in addresses if address not in stack or self._listens_on_host(address)]
+        there = {part_socket.getsockname()[:2] for part in server._parts for part_socket in part.sockets}
+        wanted = [
+            address for address in addresses
+            if address not in stack or (self._listens_on_host(address) and address[:2] not in there)
+        ]  # fmt: skip
         for address in wanted:
             name = f"{address[0]}%{address[3]}" if len(address) == 4 and address[3] else address[0]
             server._parts.append(await base(name, address[1]))
@@ -418,7 +463,10 @@ class Loop(SocketMethods):
             for remote in rows[1]:
                 if local[4] and remote[4] and local[0] != remote[0]:
                     continue
-                pump = self._pump_to(remote[4], local[4]) if remote[4] else next(iter(self._pumps_at(local[4])), None)
+                if remote[4]:
+                    pump = self._pump_to(remote[4], local[4], socket.SOCK_DGRAM)
+                else:
+                    pump = next(iter(self._pumps_at(local[4])), None)
                 if pump is not None:
                     pairs.append((pump, local[4], remote[4]))
         return pairs

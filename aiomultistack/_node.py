@@ -10,11 +10,12 @@ import errno
 import hashlib
 import ipaddress
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._addresses import SockAddr, pack, unpack
+from ._addresses import SockAddr, pack, system_has, unpack
 from ._errors import ConfigError, port_error
 from ._native import ffi as _ffi
 from ._native import lib as _lib
@@ -217,6 +218,25 @@ class Node:
         """True if the stack has a route to the numeric socket address."""
         return self.pointer is not None and lib.ams_stack_routes(self.stack, endpoint(address)) == 1
 
+    def show(self, sock: Any) -> None:
+        """Lets a bound kernel socket prove the right to its address, where the port is shared; see `ams_port_show`."""
+        if self.pointer is not None:
+            status = lib.ams_port_show(lib.ams_node_port(self.pointer), sock.fileno())
+            if status != STATUS["EOPNOTSUPP"]:
+                check_status(status)
+
+    def elsewhere(self, address: tuple[Any, ...], kind: int = socket.SOCK_STREAM) -> bool:
+        """True if one of the stack's own addresses is the system's too, and no stack on the link has the port."""
+        if not self.shared or not self.owns(address) or not system_has(address[0]):
+            return False
+        protocol = socket.IPPROTO_TCP if kind == socket.SOCK_STREAM else socket.IPPROTO_UDP
+        return int(lib.ams_port_lookup(lib.ams_node_port(self.pointer), protocol, endpoint(address))) == 0
+
+    @property
+    def shared(self) -> bool:
+        """True if other stacks have the addresses too: on a ``switch:`` port."""
+        return self.config.scheme == "switch"
+
     def counters(self) -> dict[str, int]:
         """Every counter of port, switch and stack, by name."""
         if self.pointer is None:
@@ -300,6 +320,8 @@ def _stack_config(config: Config, keep: list[Any]) -> Any:
     stack.time_wait_ms = max(1, round(config.time_wait * 1000))
     stack.ephemeral_low, stack.ephemeral_high = config.ephemeral_ports
     stack.flags = 0 if config.dad else lib.AMS_STACK_NO_DAD
+    if config.scheme == "shm":  # a switch's own stack: its clients have the same addresses
+        stack.flags |= lib.AMS_STACK_HAIRPIN
     return stack
 
 

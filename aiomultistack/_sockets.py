@@ -44,7 +44,9 @@ class SocketMethods(asyncio.AbstractEventLoop):
     _pumps: list[Pump]
 
     # Of `Loop`:
-    def _pump_to(self, remote: tuple[Any, ...], local: tuple[Any, ...] | None = None) -> Pump | None:
+    def _pump_to(
+        self, remote: tuple[Any, ...], local: tuple[Any, ...] | None = None, kind: int = socket.SOCK_STREAM
+    ) -> Pump | None:
         raise NotImplementedError
 
     def _pumps_at(self, address: tuple[Any, ...]) -> list[Pump]:
@@ -81,9 +83,11 @@ class SocketMethods(asyncio.AbstractEventLoop):
         if local is not None:
             pump = next(iter(self._pumps_at(local)), None)
         else:
-            pump = None if remote is None else self._pump_to(remote)
+            pump = None if remote is None else self._pump_to(remote, None, socket.SOCK_DGRAM)
         if pump is None or _has_peer(sock):
             return None
+        if local is not None:
+            pump.node.show(sock)
         datagrams = Datagrams(pump, local or _ANY[sock.family], None)
         make_shadow(sock, datagrams)
         return datagrams
@@ -99,6 +103,7 @@ class SocketMethods(asyncio.AbstractEventLoop):
         pump = next(iter(self._pumps_at(local)), None)
         if pump is None:
             return None
+        pump.node.show(sock)
         acceptor = Acceptor(pump, local, backlog)
         make_shadow(sock, acceptor)
         return acceptor

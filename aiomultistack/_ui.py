@@ -32,6 +32,12 @@ def fail(message: str) -> NoReturn:
     raise Failure(message)
 
 
+def wide(table: Any) -> None:
+    """Prints a table on standard output; where that is no terminal, with nothing cut off."""
+    console = out if out.is_terminal else Console(highlight=False, width=240)
+    console.print(table)
+
+
 def invocation() -> str:
     """How this command was called, for hints that can be pasted."""
     if os.path.basename(sys.argv[0]) == "__main__.py":

@@ -108,7 +108,9 @@ class NetworkLoop(VirtualLoop):
 
     # ---- addresses ----------------------------------------------------------------------------------------
 
-    def _pump_to(self, remote: tuple[Any, ...], local: tuple[Any, ...] | None = None) -> Pump | None:
+    def _pump_to(
+        self, remote: tuple[Any, ...], local: tuple[Any, ...] | None = None, kind: int = socket.SOCK_STREAM
+    ) -> Pump | None:
         return self._own_pump()
 
     def _pumps_at(self, address: tuple[Any, ...]) -> list[Pump]:

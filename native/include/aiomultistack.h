@@ -8,7 +8,7 @@
  * The layers that this header shows, from the outside in:
  *
  *   node    the embedded deployment: one port, one switch, one stack
- *   port    a driver: frames in, frames out (tap, mem, xdp)
+ *   port    a driver: frames in, frames out (tap, mem, xdp, switch)
  *   hub     an in-process Ethernet segment that mem ports attach to
  *   fabric  the shared deployment: the switch as a thread, clients on rings
  *   stack   the sans-I/O engine: endpoints (TCP, UDP) addressed by id
@@ -112,7 +112,7 @@ uint64_t ams_hub_deadline(struct ams_hub *hub);
 struct ams_port;
 
 struct ams_port_config {
-    const char *spec;       /* "tap:NAME", "mem:NAME", "xdp:IFNAME[@QUEUE]" */
+    const char *spec;       /* "tap:NAME", "mem:NAME", "xdp:IFNAME[@QUEUE]", "switch:PATH" */
     struct ams_hub *hub;    /* for mem: */
     uint32_t mtu;           /* 0: the port's own */
     uint32_t flags;         /* AMS_PORT_* */
@@ -200,6 +200,87 @@ int ams_port_lend(struct ams_port *port, uint16_t *low, uint16_t *high);
  * operating system's, if that has the address. */
 int ams_port_lookup(struct ams_port *port, int protocol, const struct ams_endpoint *address);
 
+/* ---- the switch daemon's protocol ------------------------------------------- */
+
+/* A process attaches to the daemon over a Unix socket of type SOCK_SEQPACKET:
+ * one struct, in the machine's byte order, is one message.  The port driver
+ * `switch:PATH` speaks it; this is for those who would rather do it
+ * themselves, and for the daemon.
+ *
+ * A request bears a serial number, which its answer repeats; the answer's
+ * type is the request's with AMS_MSG_ANSWER, its status 0 or negative.  An
+ * answer with a negative status is a struct ams_msg, with a sentence (UTF-8)
+ * behind it that says why.  Descriptors travel with SCM_RIGHTS.
+ *
+ * All that was granted to a client is taken back when its socket closes, and
+ * a client that breaks these rules is cut off. */
+
+#define AMS_MSG_VERSION 1
+#define AMS_MSG_SIZE 2048       /* no request is longer, and no answer but LIST's and CAPTURE's */
+
+#define AMS_MSG_HELLO 1         /* ams_msg_hello; answer: ams_msg_welcome and three fds, as in ams_fabric_link */
+#define AMS_MSG_CLAIM 2         /* ams_msg_tuple and a bound kernel socket; answer: ams_msg */
+#define AMS_MSG_RELEASE 3       /* ams_msg_tuple; no answer */
+#define AMS_MSG_LEND 4          /* ams_msg_range; answer: ams_msg_range */
+#define AMS_MSG_LOOKUP 5        /* ams_msg_tuple; answer: the same, with index */
+#define AMS_MSG_LIST 6          /* ams_msg; answers: ams_msg and a piece of JSON; status 1 until the last one */
+#define AMS_MSG_CAPTURE 7       /* ams_msg_capture; answer: ams_msg, then AMS_MSG_FRAME until the socket closes */
+#define AMS_MSG_FRAME 8         /* from the daemon: ams_msg_frame and the bytes captured */
+#define AMS_MSG_ANSWER 0x8000
+
+struct ams_msg {
+    uint16_t version;       /* AMS_MSG_VERSION */
+    uint16_t type;
+    uint32_t serial;
+    int32_t status;         /* 0 in a request */
+    uint32_t reserved;
+};
+
+struct ams_msg_hello {
+    struct ams_msg head;
+    uint32_t tx_slots;      /* of the rings; 0: the daemon's default */
+    uint32_t rx_slots;
+    char name[32];          /* for people: the program's; zero-terminated */
+};
+
+struct ams_msg_welcome {
+    struct ams_msg head;
+    int32_t index;          /* the client's number */
+    uint32_t mtu;
+    struct ams_port_identity identity;
+};
+
+struct ams_msg_tuple {
+    struct ams_msg head;
+    struct ams_endpoint local;
+    uint32_t protocol;      /* 6 TCP, 17 UDP */
+    int32_t index;          /* LOOKUP's answer: who has it; -1: nobody */
+};
+
+struct ams_msg_range {
+    struct ams_msg head;
+    uint16_t low;           /* 0 in a request: any range */
+    uint16_t high;
+    uint32_t reserved;
+};
+
+struct ams_msg_capture {
+    struct ams_msg head;
+    int32_t index;          /* a port of the switch; -1: all */
+    uint32_t snap;          /* bytes of each frame at most; 0: all */
+};
+
+struct ams_msg_frame {
+    struct ams_msg head;
+    uint64_t time;          /* CLOCK_MONOTONIC, ns */
+    int32_t index;          /* as in struct ams_fabric_frame */
+    int32_t outgoing;
+    int32_t reason;
+    uint32_t length;
+    uint32_t captured;
+    uint32_t lost;          /* frames before this one that found no room */
+};
+
 /* ---- node: port + switch + stack --------------------------------------- */
 
 struct ams_node;
@@ -248,6 +329,7 @@ struct ams_stack_config {
 #define AMS_STACK_NO_SACK 4        /* the same for SACK */
 #define AMS_STACK_NO_WSCALE 8      /* and for window scaling */
 #define AMS_STACK_NO_IDLE_RESTART 16 /* cwnd is kept over idle times (RFC 5681 section 4.1) */
+#define AMS_STACK_HAIRPIN 0x100    /* other stacks on the link have the same addresses: as AMS_IDENTITY_HAIRPIN */
 
 /* One event: four int32_t in a row. */
 #define AMS_EVENT_WORDS 4
@@ -516,6 +598,10 @@ int ams_udp_local(struct ams_stack *stack, int id, struct ams_endpoint *out);
 int ams_stack_owns(struct ams_stack *stack, const struct ams_endpoint *address);
 /* 1 if the stack has a route to address. */
 int ams_stack_routes(struct ams_stack *stack, const struct ams_endpoint *address);
+/* The Ethernet address of a neighbour on the link: 1 and mac filled in if it
+ * is known, 0 if it is being asked for, -AMS_EHOSTUNREACH if address is not
+ * on the link. */
+int ams_stack_neighbor(struct ams_stack *stack, const struct ams_endpoint *address, uint8_t *mac, uint64_t now);
 /* Frames that the stack holds now (pool in use); 0 when nothing leaks. */
 int ams_stack_frames(struct ams_stack *stack);
 /* Ids in use by the application (orphans are in ams_stack_list only), and

@@ -4,4 +4,4 @@
  */
 #include "io/port.h"
 
-const struct port_ops *const port_drivers[] = {&tap_ops, &mem_ops, &shm_ops, &xdp_ops, &netmap_ops, NULL};
+const struct port_ops *const port_drivers[] = {&tap_ops, &mem_ops, &shm_ops, &xdp_ops, &netmap_ops, &switch_ops, NULL};

@@ -110,6 +110,7 @@ extern const struct port_ops mem_ops;
 extern const struct port_ops shm_ops;
 extern const struct port_ops xdp_ops;
 extern const struct port_ops netmap_ops;
+extern const struct port_ops switch_ops;
 
 #define PORT_OWN 0            /* of serve() */
 #define PORT_SHARED 1

@@ -352,6 +352,28 @@ void neighbor_learn(struct ams_stack *stack, const uint8_t ip[16], const uint8_t
         queue_flush(stack, neighbor);
 }
 
+int ams_stack_neighbor(struct ams_stack *stack, const struct ams_endpoint *address, uint8_t *mac, uint64_t now)
+{
+    uint8_t next[16];
+    enum route_kind kind;
+    stack->now = now = ams_max_u64(stack->now, now);
+    if (route_next_hop(stack, address->ip, next, &kind) < 0 || kind != ROUTE_UNICAST || !ip_equal(next, address->ip))
+        return -AMS_EHOSTUNREACH;
+    struct neighbor *neighbor = neighbor_get(stack, next, kind);
+    if (!neighbor)
+        return -AMS_ENOMEM;
+    if (neighbor_ready(neighbor, now)) {
+        memcpy(mac, neighbor->header, ETH_ADDR);
+        return 1;
+    }
+    if (neighbor->state == NEIGHBOR_IDLE) {
+        neighbor->state = NEIGHBOR_INCOMPLETE;
+        neighbor->probes = 0;
+        solicit(stack, neighbor, false, now);
+    }
+    return 0;
+}
+
 void neighbor_announce(struct ams_stack *stack, const struct iface_addr *addr)
 {
     if (addr->family == AMS_IPV4)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import aiomultistack
-from aiomultistack import Config, ConfigError, Hub
+from aiomultistack import Config, ConfigError, Hub, PortError
 from aiomultistack._config import FIELDS
 
 GOOD: dict[str, Any] = {"port": "mem:config", "addresses": ["10.9.0.2/24", "fd09::2/64"]}
@@ -47,7 +47,7 @@ def test_is_frozen_comparable_and_replaceable() -> None:
     ("fields", "message"),
     [
         ({"port": "ams0"}, "write 'tap:ams0'"),
-        ({"port": "bogus:x"}, "not one of tap:NAME, xdp:INTERFACE, mem:NAME"),
+        ({"port": "bogus:x"}, "not one of tap:NAME, xdp:INTERFACE, switch:PATH, mem:NAME"),
         ({"port": "tap:"}, "not one of"),
         ({"port": 7}, "must be text"),
         ({"addresses": ["10.9.0.2"]}, "needs a prefix length, such as 10.9.0.2/24"),
@@ -183,10 +183,9 @@ def test_missing_file(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- what the engine refuses ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("port", ["netmap:em0", "switch:/run/x"])
-def test_drivers_that_are_not_built_in(port: str) -> None:
-    with pytest.raises(ConfigError, match="tap"):
-        aiomultistack.new_event_loop(Config(port, ["10.9.0.2/24"]))
+def test_a_switch_that_is_not_there() -> None:
+    with pytest.raises(PortError, match="no switch answers at /run/nowhere/x: start one"):
+        aiomultistack.new_event_loop(Config("switch:/run/nowhere/x"))
 
 
 def test_unknown_congestion_control() -> None:

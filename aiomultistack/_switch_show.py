@@ -1,0 +1,239 @@
+"""The command's side of a switch: asks the daemon at its socket, and shows what it says.
+
+Blocking code, with no more of the protocol than one who only looks needs: LIST and CAPTURE, without a HELLO.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._control import directory
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ._pcapng import PcapngWriter
+
+__all__ = ["Captured", "SwitchError", "capture", "counter_table", "default_socket", "describe", "find_socket"]
+
+_SYSTEM_SOCKET = "/run/aiomultistack.sock"
+_ANSWER_SIZE = 65536
+_FRAME_SIZE = 1 << 17
+_WIRE_NAMES = {0: "control", 1: "uplink", 2: "host"}
+
+
+class SwitchError(Exception):
+    """A switch did not answer, or refused; the message says why."""
+
+
+def default_socket() -> str:
+    """Where a switch of this user listens unless it is told otherwise."""
+    return _SYSTEM_SOCKET if os.geteuid() == 0 else str(directory() / "switch.sock")
+
+
+def find_socket(path: str | None) -> str:
+    """The socket to ask: the one given, or the user's own switch's, or the system's."""
+    if path is not None:
+        return path
+    own = default_socket()
+    return own if Path(own).exists() or not Path(_SYSTEM_SOCKET).exists() else _SYSTEM_SOCKET
+
+
+def _connect(path: str, timeout: float) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.settimeout(timeout)
+    try:
+        sock.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        raise SwitchError(f"no switch answers at {path}: is it running, and is this its --socket?") from None
+    except OSError as error:
+        sock.close()
+        raise SwitchError(f"{path}: {error.strerror}") from None
+    return sock
+
+
+def _exchange(sock: socket.socket, kind: int, request: Any) -> Iterator[bytes]:
+    """Sends a request (a cffi struct) and yields the texts of its answers."""
+    from ._node import ffi, lib
+
+    head = ffi.addressof(request, "head") if ffi.typeof(request).item.cname != "struct ams_msg" else request
+    head.version, head.type, head.serial = lib.AMS_MSG_VERSION, kind, 1
+    size = ffi.sizeof("struct ams_msg")
+    try:
+        sock.send(bytes(ffi.buffer(request)))
+        while True:
+            data = sock.recv(_ANSWER_SIZE)
+            if len(data) < size:
+                raise SwitchError("the switch hung up; this user may not ask it")
+            answer = ffi.new("struct ams_msg *")
+            ffi.buffer(answer)[:] = data[:size]
+            if answer.status < 0:
+                raise SwitchError(data[size:].decode("utf-8", "replace"))
+            yield data[size:]
+            if not answer.status:
+                return
+    except TimeoutError:
+        raise SwitchError("the switch does not answer") from None
+    except OSError as error:
+        raise SwitchError(f"the switch hung up: {error.strerror}") from None
+
+
+def describe(path: str, timeout: float = 5.0) -> dict[str, Any]:
+    """Everything that a switch tells about itself; raises SwitchError."""
+    from ._node import ffi, lib
+
+    with _connect(path, timeout) as sock:
+        text = b"".join(_exchange(sock, lib.AMS_MSG_LIST, ffi.new("struct ams_msg *")))
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+# ---- tables ----------------------------------------------------------------------------------------------
+
+
+def _table(title: str, *columns: str, right: tuple[str, ...] = ()) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+    return table
+
+
+def port_name(port: Mapping[str, Any]) -> str:
+    """What people call a port: "uplink", or a client's program and number."""
+    return str(port.get("spec") or port["name"] or f"port {port['index']}")
+
+
+def _dropped(port: Mapping[str, Any], drops: set[str]) -> int:
+    return sum(value for name, value in port["counters"].items() if name in drops)
+
+
+def ports_table(found: Mapping[str, Any]) -> Table:
+    """The ports of a switch, one in a row."""
+    switch, drops = found["switch"], set(found["drops"])
+    title = f"switch {switch['socket']}, pid {switch['pid']}: {', '.join(switch['addresses'])} at {switch['mac']}"
+    numbers = ("port", "PID", "UID", "tuples", "RX frames", "RX bytes", "TX frames", "TX bytes", "dropped")
+    table = _table(title, "port", "name", "PID", "UID", *numbers[3:], right=numbers)
+    for port in found["ports"]:
+        cells = (port.get("pid", ""), port.get("uid", ""), port.get("tuples", ""), *(
+            port.get(name, "") for name in ("rx_frames", "rx_bytes", "tx_frames", "tx_bytes")
+        ), _dropped(port, drops))  # fmt: skip
+        table.add_row(str(port["index"]), port_name(port), *map(str, cells))
+    return table
+
+
+def tuples_table(found: Mapping[str, Any]) -> Table:
+    """Who has which 3-tuple."""
+    table = _table("", "proto", "local address", "port", "client", "PID", "UID", right=("port", "PID", "UID"))
+    for row in sorted(found["tuples"], key=lambda row: (row["protocol"], row["port"], row["host"], row["client"])):
+        table.add_row(row["protocol"], row["host"], str(row["port"]), row["name"], str(row["pid"]), str(row["uid"]))
+    for row in found["lent"]:
+        table.add_row("both", "*", f"{row['low']}-{row['high']}", f"{row['name']} (lent)", str(row["pid"]), "")
+    return table
+
+
+def counter_table(found: Mapping[str, Any], before: Mapping[str, Any] | None = None, everything: bool = False) -> Table:
+    """Counters of each port by name; with what was found earlier, also how many a second."""
+    right = ("count", "per second")
+    table = _table("", "port", "counter", "count", *(("per second",) if before else ()), "meaning", right=right)
+    seconds = found["switch"]["time"] - before["switch"]["time"] if before else 0.0
+    earlier = {port["index"]: port["counters"] for port in before["ports"]} if before else {}
+    for port in found["ports"]:
+        name = f"{port['index']} {port_name(port)}"
+        for counter, value in port["counters"].items():
+            if not value and not everything:
+                continue
+            old = earlier.get(port["index"], {}).get(counter, 0)
+            rate = (f"{(value - old) / seconds:,.0f}" if seconds > 0 else "",) if before else ()
+            table.add_row(name, counter, str(value), *rate, found["texts"].get(counter, ""))
+            name = ""
+    return table
+
+
+# ---- capture ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Captured:
+    """What a capture has brought so far."""
+
+    frames: int = 0
+    dropped: int = 0
+    lost: int = 0
+
+
+def choose_port(found: Mapping[str, Any], wanted: str) -> int:
+    """The index of a port given by number, name, client's program or PID; "all" is -1.  Raises SwitchError."""
+    if wanted == "all":
+        return -1
+    matches = [
+        port["index"] for port in found["ports"]
+        if wanted in (str(port["index"]), _WIRE_NAMES.get(port["index"]), port_name(port), str(port.get("pid", "")))
+    ]  # fmt: skip
+    if len(matches) == 1:
+        return int(matches[0])
+    known = ", ".join(f"{port['index']} ({port_name(port)})" for port in found["ports"])
+    what = "is ambiguous" if matches else "is not there"
+    raise SwitchError(f"port {wanted!r} {what}; there are {known}, and all")
+
+
+def capture(
+    path: str, wanted: str, writer: PcapngWriter, *, snap: int = 0, count: int = 0, drops_only: bool = False,
+    seconds: float | None = None, ready: Any = None, result: Captured | None = None,
+) -> Captured:  # fmt: skip
+    """Writes a port's frames to a capture file until interrupted.
+
+    wanted: as in `choose_port`.  snap: bytes of each frame at most; 0: all.  count: frames after which it ends;
+    0: never.  drops_only: only those that were dropped.  seconds: after which it ends.
+    ready: called when the capture runs.  result: is kept up to date, for one who interrupts it.
+    Raises SwitchError.
+    """
+    from ._node import ffi, lib
+
+    found = describe(path)
+    names = {port["index"]: port_name(port) for port in found["ports"]}
+    reasons = list(found["texts"].items())
+    request = ffi.new("struct ams_msg_capture *")
+    request.index, request.snap = choose_port(found, wanted), snap
+    result = Captured() if result is None else result
+    interfaces: dict[int, int] = {}
+    offset = time.time_ns() - time.monotonic_ns()
+    end = None if seconds is None else time.monotonic() + seconds
+    with _connect(path, 5.0) as sock:
+        for _ in _exchange(sock, lib.AMS_MSG_CAPTURE, request):
+            pass
+        if ready is not None:
+            ready()
+        frame, size = ffi.new("struct ams_msg_frame *"), ffi.sizeof("struct ams_msg_frame")
+        while (not count or result.frames < count) and (end is None or time.monotonic() < end):
+            sock.settimeout(None if end is None else max(0.001, end - time.monotonic()))
+            try:
+                data = sock.recv(_FRAME_SIZE)
+            except TimeoutError:
+                break
+            if len(data) < size:
+                break  # the switch has ended
+            ffi.buffer(frame)[:] = data[:size]
+            if frame.reason < 0 and drops_only:
+                continue
+            comment = "dropped: {}: {}".format(*reasons[frame.reason]) if frame.reason >= 0 else ""
+            if frame.index not in interfaces:
+                name = names.get(frame.index) or _WIRE_NAMES.get(frame.index, "client")
+                interfaces[frame.index] = writer.interface(f"{frame.index} {name}", snap)
+            writer.packet(
+                interfaces[frame.index], frame.time + offset, data[size:], length=frame.length, comment=comment,
+                outbound=bool(frame.outgoing),
+            )  # fmt: skip
+            result.frames += 1
+            result.dropped += frame.reason >= 0
+            result.lost = frame.lost
+    return result
