@@ -684,6 +684,58 @@ def port(kind: str, sizes: tuple[int, ...], seconds: float, rounds: int, as_json
     out.print(table)
 
 
+@bench.command()
+@click.option(
+    "--kinds",
+    metavar="KIND,...",
+    default="echo-1,echo-10,echo-100,connect,transaction",
+    show_default=True,
+    help="What is measured.",
+)
+@click.option("--flavours", metavar="NAME,...", default="multistack,uvloop,asyncio", show_default=True, help="Who is.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each; the median counts.")
+@click.option(
+    "--operations", type=click.IntRange(100), default=50_000, show_default=True,
+    help="Round trips of one run; connections: a fifth.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print every run as JSON.")
+def loop(kinds: str, flavours: str, rounds: int, operations: int, as_json: bool) -> None:
+    """CPU time that the loop takes for round trips and connections, beside uvloop and asyncio.
+
+    Both ends are on one loop: ours with two stacks in memory, the others over the kernel's loopback.
+    """
+    from rich import box
+    from rich.table import Table
+
+    from aiomultistack import _bench_loop
+    from aiomultistack._ui import emit_json, microseconds, out, steps
+
+    chosen = _names(kinds, tuple(_bench_loop.KINDS)), _names(flavours, _bench_loop.FLAVOURS)
+    with steps("measuring", rounds * len(chosen[0]) * len(chosen[1])) as progress:
+        result = _bench_loop.measure(*chosen, rounds, operations, progress)
+    if as_json:
+        emit_json(result.as_dict())
+        return
+    title = f"CPU time, both ends, median of {rounds} runs"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("", *chosen[1], "per CPU second, of uvloop's"):
+        table.add_column(name, justify="right" if name else "left")
+    for kind in chosen[0]:
+        cells = [microseconds(result.cpu_us(kind, flavour) or 0.0) for flavour in chosen[1]]
+        gain = result.gain(kind)
+        table.add_row(_bench_loop.KINDS[kind][1], *cells, "" if gain is None else f"{gain:.2f} x")
+    out.print(table)
+
+
+def _names(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """A comma-separated choice of names."""
+    names = tuple(word.strip() for word in text.split(",") if word.strip())
+    for name in names:
+        if name not in known:
+            raise click.BadParameter(f"{name!r} is none of {', '.join(known)}.")
+    return names
+
+
 def main() -> None:
     """The entry point of the `aiomultistack` command."""
     cli(prog_name="aiomultistack")
