@@ -49,29 +49,27 @@ def linger(pumps: Iterable[Pump]) -> None:
         for endpoint in [item for item in pump.endpoints if isinstance(item, Transport)]:
             if endpoint._closing and not endpoint._conn_lost:
                 endpoint._shut(None, lib.ams_tcp_close)
-    busy = [pump.node for pump in alive if _unfinished(pump.node)]
-    if busy:
-        _drive(busy)
+        pump.leave()
+    _drive([pump.node for pump in alive])
 
 
-def _drive(busy: list[Node]) -> None:
-    """Polls and flushes nodes until they have finished, or nobody listens any more."""
+def _drive(nodes: list[Node]) -> None:
+    """Polls and flushes nodes until all have finished, or nobody listens any more; they may be each other's peers."""
     end = time.monotonic() + PATIENCE
     quiet_end = time.monotonic() + SILENCE
     events, blob = ffi.new("int32_t[]", _EVENTS * lib.AMS_EVENT_WORDS), ffi.new("char[]", _BLOB)
     poller = select.poll()
-    for node in busy:
+    for node in nodes:
         poller.register(node.fileno(), select.POLLIN)
-    while busy and time.monotonic() < min(end, quiet_end):
+    while any(map(_unfinished, nodes)) and time.monotonic() < min(end, quiet_end):
         deadlines = []
-        for node in busy:
+        for node in nodes:
             if lib.ams_node_poll(node.pointer, lib.AMS_NOW, events, _EVENTS, blob, _BLOB) < 0:
                 return
             deadlines.append(lib.ams_node_flush(node.pointer, lib.AMS_NOW))
         wait = min(min(deadlines) / 1e9, end, quiet_end) - time.monotonic()
         if poller.poll(max(0, wait * 1000)):
             quiet_end = time.monotonic() + SILENCE
-        busy = [node for node in busy if _unfinished(node)]
 
 
 def _unfinished(node: Node) -> bool:

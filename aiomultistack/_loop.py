@@ -64,7 +64,9 @@ class Multistack:
         from ._factory import open_node
 
         node = open_node(config, self.nodes[0].clock)
-        self._loop._pumps.append(Pump(self._loop, node))
+        pump = Pump(self._loop, node)
+        pump.join(self._loop._pumps)
+        self._loop._pumps.append(pump)
         return node
 
     def counters(self) -> dict[str, int]:

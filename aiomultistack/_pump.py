@@ -25,6 +25,9 @@ comes at the batch's end; otherwise `flush` is the loop's next callback.  A batc
 flushed by a callback too: tasks that the batch has woken run before it, so that acknowledgements ride on their
 answers.
 
+Pumps of one loop whose ports are on one hub are *siblings*.  A frame between them signals no descriptor (that would
+be two system calls for each): whoever has flushed looks for siblings that got something, and kicks them.
+
 There is one timer.  It is armed anew only if the engine's deadline is earlier than the one armed; a timer that
 comes too early finds nothing due, and is armed for what is next then.
 """
@@ -33,7 +36,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from ._congestion import Deputies
@@ -101,8 +104,8 @@ class Pump:
 
     __slots__ = (
         "_armed", "_backlog", "_blob", "_blob_view", "_clock", "_deputies", "_dirty", "_dispatching", "_events", "_fd",
-        "_handle", "_numbers", "_pointer", "_timer", "broken", "endpoints", "local", "loop", "names", "node", "remote",
-        "scratch", "scratch_view", "stack",
+        "_handle", "_numbers", "_pointer", "_port", "_siblings", "_timer", "broken", "endpoints", "local", "loop",
+        "names", "node", "remote", "scratch", "scratch_view", "stack",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, node: Node) -> None:
@@ -131,10 +134,28 @@ class Pump:
         self._armed = NEVER
         self._timer: asyncio.TimerHandle | None = None
         self._handle: asyncio.Handle | None = None
+        self._port = lib.ams_node_port(self._pointer)
+        self._siblings: tuple[Pump, ...] = ()
         self._fd = node.fileno()
         if self._fd >= 0:
             loop.add_reader(self._fd, self.dispatch)
         self.kick()
+
+    def join(self, others: Iterable[Pump]) -> None:
+        """Becomes a sibling of those of the loop's other pumps that are on the same hub."""
+        for other in others:
+            if other is not self and self.node.hub is not None and other.node.hub is self.node.hub:
+                for one, two in ((self, other), (other, self)):
+                    one._siblings += (two,)
+                    lib.ams_port_set_group(one._port, id(self.loop))
+
+    def leave(self) -> None:
+        """Is nobody's sibling any more: descriptors tell of everything again."""
+        siblings, self._siblings = self._siblings, ()
+        for sibling in siblings:
+            sibling._siblings = tuple(item for item in sibling._siblings if item is not self)
+        if self._pointer is not None:
+            lib.ams_port_set_group(self._port, 0)
 
     # ---- endpoints ----------------------------------------------------------------------------------------
 
@@ -276,6 +297,9 @@ class Pump:
         deadline = lib.ams_node_flush(self._pointer, 0 if self._clock is None else self._clock())
         if deadline < self._armed:
             self._arm(deadline)
+        for sibling in self._siblings:
+            if sibling._handle is None and lib.ams_port_waiting(sibling._port):
+                sibling.kick()
 
     def _arm(self, deadline: int) -> None:
         if self._timer is not None:
@@ -315,6 +339,7 @@ class Pump:
         if self._pointer is None:
             return
         self._unwatch()
+        self.leave()
         for handle in (self._timer, self._handle):
             if handle is not None:
                 handle.cancel()
@@ -323,5 +348,5 @@ class Pump:
             endpoint._detach()
         self.endpoints.clear()
         self._backlog.clear()
-        self._pointer = self.stack = None
+        self._pointer = self._port = self.stack = None
         self.node.close()

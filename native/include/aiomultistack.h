@@ -200,6 +200,13 @@ int ams_port_lend(struct ams_port *port, uint16_t *low, uint16_t *high);
  * operating system's, if that has the address. */
 int ams_port_lookup(struct ams_port *port, int protocol, const struct ams_endpoint *address);
 
+/* Ports of one hub that the same thread drives may form a group (any number
+ * but 0; 0 leaves it).  Frames between them signal no fd: after each flush or
+ * send the thread asks ams_port_waiting of the others, and polls those where
+ * it is 1.  Does nothing for other ports. */
+void ams_port_set_group(struct ams_port *port, uint64_t group);
+int ams_port_waiting(struct ams_port *port);
+
 /* ---- the switch daemon's protocol ------------------------------------------- */
 
 /* A process attaches to the daemon over a Unix socket of type SOCK_SEQPACKET:

@@ -228,13 +228,18 @@ static struct hub_member *hub_lookup(struct ams_hub *hub, const struct ams_frame
 
 /* ---- delivery ------------------------------------------------------------------- */
 
-/* Makes a member's fd readable. */
-static void member_signal(struct hub_member *member)
+/* Makes a member's fd readable, unless who has something for it (0: nobody
+ * in particular) is of its own group. */
+static void member_signal(struct hub_member *member, uint64_t group)
 {
     uint64_t one = 1;
 
     if (member->signalled)
         return;
+    if (group && group == member->group) {
+        member->waiting = true;
+        return;
+    }
     member->signalled = true;
     ssize_t written = write(member->wake_fd, &one, sizeof(one));
     AMS_ASSERT(written == sizeof(one)); /* the counter is 0: it cannot be full */
@@ -252,7 +257,8 @@ static void member_clear(struct hub_member *member)
     AMS_ASSERT(got == sizeof(count));
 }
 
-/* Puts a frame into a member's inbox.  Owns: takes frame. */
+/* Puts a frame into a member's inbox; the caller signals.  Owns: takes
+ * frame. */
 static void member_put(struct hub_member *member, struct ams_frame *frame)
 {
     if (member->frames >= HUB_INBOX_FRAMES || member->bytes + frame->capacity > HUB_INBOX_BYTES) {
@@ -268,7 +274,6 @@ static void member_put(struct hub_member *member, struct ams_frame *frame)
     member->tail = frame;
     member->frames++;
     member->bytes += frame->capacity;
-    member_signal(member);
 }
 
 /* Moves frames whose time has come to the inbox. */
@@ -280,21 +285,24 @@ static void member_release(struct hub_member *member, uint64_t now)
         member_put(member, frame);
 }
 
-/* Gives a frame to one member, over its line.  Owns: takes frame. */
-static void hub_deliver(struct hub_member *member, struct ams_frame *frame, uint64_t now)
+/* Gives a frame to one member, over its line.
+ * @group: the sender's
+ * Owns: takes frame. */
+static void hub_deliver(struct hub_member *member, struct ams_frame *frame, uint64_t group, uint64_t now)
 {
     struct ams_hub *hub = member->hub;
 
     if (AMS_LIKELY(!hub->impaired && !member->line.held)) {
         member_put(member, frame);
+        member_signal(member, group);
         return;
     }
     uint64_t before = impair_line_deadline(&member->line);
     impair_line_push(&member->line, &hub->impairment, &hub->rng, frame, now);
     member_release(member, now);
     /* A receiver asleep doesn't know of a deadline that is new. */
-    if (impair_line_deadline(&member->line) < before)
-        member_signal(member);
+    if (member->head || impair_line_deadline(&member->line) < before)
+        member_signal(member, group);
 }
 
 /* A copy of a frame for one more receiver, or NULL. */
@@ -324,14 +332,14 @@ static void hub_flood(struct hub_member *from, struct ams_frame *frame, uint64_t
         if (last) {
             struct ams_frame *copy = hub_copy(frame);
             if (copy)
-                hub_deliver(last, copy, now);
+                hub_deliver(last, copy, from->group, now);
             else
                 last->dropped++;
         }
         last = to;
     }
     if (last)
-        hub_deliver(last, frame, now);
+        hub_deliver(last, frame, from->group, now);
     else
         frame_free(frame);
 }
@@ -346,10 +354,12 @@ static void hub_mirror(struct hub_member *from, const struct ams_frame *frame)
         if (!to->monitor || to == from)
             continue;
         struct ams_frame *copy = hub_copy(frame);
-        if (copy)
+        if (copy) {
             member_put(to, copy);
-        else
+            member_signal(to, from->group);
+        } else {
             to->dropped++;
+        }
     }
 }
 
@@ -376,7 +386,7 @@ void hub_send(struct hub_member *member, struct ams_frame **frames, int n, uint6
         if (!to)
             hub_flood(member, frames[i], now);
         else if (to != member)
-            hub_deliver(to, frames[i], now);
+            hub_deliver(to, frames[i], member->group, now);
         else
             frame_free(frames[i]);
     }
@@ -389,6 +399,7 @@ int hub_receive(struct hub_member *member, struct ams_frame **frames, int n, uin
     int taken = 0;
 
     hub_lock(hub);
+    member->waiting = false;
     if (member->line.held)
         member_release(member, now);
     while (taken < n && member->head) {
@@ -399,10 +410,30 @@ int hub_receive(struct hub_member *member, struct ams_frame **frames, int n, uin
         member->bytes -= frame->capacity;
         frames[taken++] = frame;
     }
-    if (!member->head)
+    if (member->head)
+        member_signal(member, 0);
+    else
         member_clear(member);
     hub_unlock(hub);
     return taken;
+}
+
+void hub_set_group(struct hub_member *member, uint64_t group)
+{
+    hub_lock(member->hub);
+    member->group = group;
+    if (member->waiting)
+        member_signal(member, 0);
+    member->waiting = false;
+    hub_unlock(member->hub);
+}
+
+bool hub_waiting(struct hub_member *member)
+{
+    hub_lock(member->hub);
+    bool waiting = member->waiting;
+    hub_unlock(member->hub);
+    return waiting;
 }
 
 uint64_t hub_member_deadline(struct hub_member *member)

@@ -18,6 +18,9 @@
  * lock: no wakeup is lost, and frames that arrive while the receiver has
  * others waiting cost no system call.
  *
+ * Members that one thread drives may form a group.  What they send each other
+ * signals no fd: the thread asks after each batch whom it has to serve.
+ *
  * Frames that an impairment holds back become receivable when their time has
  * come; since no thread of the hub's own exists to signal that, receivers
  * call again at hub_member_deadline().
@@ -43,6 +46,8 @@ struct hub_member {
     uint32_t index;              /* in hub->members */
     int wake_fd;
     bool signalled;              /* wake_fd is readable */
+    bool waiting;                /* would be signalled, but for its group */
+    uint64_t group;              /* of the thread that drives it; 0: none */
     bool monitor;                /* gets a copy of all that is sent, and nothing else */
     struct ams_frame *head, *tail; /* the inbox */
     uint32_t frames;
@@ -75,6 +80,10 @@ struct ams_hub {
 
 /* Joins a hub.  Return: 0 with *member set, -AMS_ENOMEM, -AMS_EMFILE. */
 int hub_attach(struct ams_hub *hub, struct hub_member **member);
+/* Puts a member into a group: see ams_port_set_group. */
+void hub_set_group(struct hub_member *member, uint64_t group);
+/* Whether something has come from the member's own group. */
+bool hub_waiting(struct hub_member *member);
 /* Makes a member a monitor: from now on it sees what others send, before
  * any impairment, and is no receiver itself. */
 void hub_monitor(struct hub_member *member);

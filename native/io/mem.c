@@ -113,6 +113,17 @@ static void mem_close(struct ams_port *port)
     mem_free(mem);
 }
 
+void ams_port_set_group(struct ams_port *port, uint64_t group)
+{
+    if (port->ops == &mem_ops)
+        hub_set_group(mem_from(port)->member, group);
+}
+
+int ams_port_waiting(struct ams_port *port)
+{
+    return port->ops == &mem_ops && hub_waiting(mem_from(port)->member);
+}
+
 static int mem_open(struct ams_port **port, const char *name, const struct ams_port_config *config,
                     struct frame_pool *pool, struct port_error *error)
 {

@@ -229,3 +229,23 @@ def test_bench_idle() -> None:
     assert result["connections"] == 300
     assert 0 < result["engine_server"] < 65536
     assert 0 < result["engine_client"] < 65536
+
+
+def test_bench_loop() -> None:
+    command = [sys.executable, "-m", "aiomultistack", "bench", "loop", "--rounds=1", "--operations=200"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    completed = subprocess.run(
+        [*command, "--flavours=multistack,asyncio", "--json"],
+        capture_output=True, text=True, timeout=60, check=False, env=environment,
+    )  # fmt: skip
+    assert completed.stderr == ""
+    runs = json.loads(completed.stdout)["runs"]
+    assert {(run["kind"], run["flavour"]) for run in runs} == {
+        (kind, flavour)
+        for kind in ("echo-1", "echo-10", "echo-100", "connect", "transaction")
+        for flavour in ("multistack", "asyncio")
+    }
+    assert all(0 < run["cpu_us"] < 100_000 for run in runs)
+    wrong = subprocess.run([*command, "--kinds=echo"], capture_output=True, text=True, check=False, env=environment)
+    assert wrong.returncode == 2
+    assert "'echo' is none of echo-1" in wrong.stderr

@@ -80,6 +80,49 @@ static void test_fd_is_readable_while_frames_wait(void)
     ams_hub_free(hub);
 }
 
+static void test_a_group_signals_nobody_in_it(void)
+{
+    struct ams_hub *hub = ams_hub_new(1, 0, AMS_HUB_NO_OFFLOAD);
+    struct ams_port *a = mem_port(hub), *b = mem_port(hub), *stranger = mem_port(hub);
+
+    ams_port_set_group(a, 7);
+    ams_port_set_group(b, 7);
+    CHECK_EQ(send_number(a, 1, BROADCAST, 10, 1), 0);
+    CHECK(!port_readable(b) && ams_port_waiting(b) && !ams_port_waiting(a));
+    CHECK(port_readable(stranger) && !ams_port_waiting(stranger));
+    CHECK_EQ(receive_number(stranger, 1), 10);
+    CHECK_EQ(receive_number(b, 1), 10);
+    CHECK(!ams_port_waiting(b));
+    /* strangers signal, whatever waits already */
+    CHECK_EQ(send_number(a, 1, BROADCAST, 11, 1), 0);
+    CHECK_EQ(receive_number(stranger, 1), 11);
+    CHECK_EQ(send_number(stranger, 3, BROADCAST, 12, 1), 0);
+    CHECK(port_readable(b));
+    CHECK_EQ(receive_number(b, 1), 11);
+    CHECK(port_readable(b)); /* what is left behind is signalled */
+    CHECK_EQ(receive_number(b, 1), 12);
+    CHECK(!port_readable(b));
+    /* so it is when the group is left, and when a frame is held back */
+    CHECK_EQ(receive_number(a, 1), 12);
+    CHECK_EQ(send_number(b, 2, BROADCAST, 13, 1), 0);
+    CHECK(!port_readable(a));
+    ams_port_set_group(a, 0);
+    CHECK(port_readable(a) && !ams_port_waiting(a));
+    CHECK_EQ(receive_number(a, 1), 13);
+    ams_port_set_group(a, 7);
+    struct ams_impairment slow = {.delay_ns = 100};
+    CHECK_EQ(ams_hub_impair(hub, &slow), 0);
+    CHECK_EQ(send_number(b, 2, 1, 14, 1), 0);
+    CHECK(!port_readable(a) && ams_port_waiting(a));
+    CHECK_EQ(receive_number(a, 50), NOTHING);
+    CHECK_EQ(receive_number(a, 101), 14);
+    CHECK(!port_readable(a) && !ams_port_waiting(a));
+    ams_port_close(a);
+    ams_port_close(b);
+    ams_port_close(stranger);
+    ams_hub_free(hub);
+}
+
 static void test_an_inbox_is_bounded(void)
 {
     struct ams_hub *hub = ams_hub_new(1, 0, 0);
@@ -378,6 +421,7 @@ int main(void)
     RUN(test_floods_what_it_does_not_know_and_learns);
     RUN(test_many_ports_come_and_go);
     RUN(test_fd_is_readable_while_frames_wait);
+    RUN(test_a_group_signals_nobody_in_it);
     RUN(test_an_inbox_is_bounded);
     RUN(test_offloads_pass_frames_as_they_are);
     RUN(test_delay_holds_frames_until_their_time);
