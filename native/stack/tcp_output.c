@@ -129,7 +129,11 @@ static enum emit_result segment_send(struct ams_stack *stack, struct tcp_conn *c
     uint32_t header_len = tcp_emit(repr, tx->head + l4_off);
     tx->head_len = l4_off + header_len;
     tx->total = tx->head_len + payload;
-    tx->gso_size = payload > conn->snd_mss ? (uint16_t)conn->snd_mss : 0;
+    /* SACK blocks take their room from the payload (RFC 6691): each part of a
+     * super-frame repeats the header's options */
+    uint32_t options = header_len - TCP_HEADER - (conn->flags & CONN_TS_OK ? 12 : 0);
+    uint32_t mss = conn->snd_mss - options;
+    tx->gso_size = payload > mss ? (uint16_t)mss : 0;
     ip_l4_checksum(stack, tx, conn->flow.local_ip, conn->flow.remote_ip, PROTO_TCP, l4_off, TCP_CSUM_OFFSET);
     if (AMS_LIKELY(repr->flags & TCP_ACK)) {
         if (conn->quickacks && (conn->delack_at || conn->flags & CONN_ACK_NOW))

@@ -559,3 +559,23 @@ def test_minimum_rto_can_be_configured() -> None:
         s.expect("PA", seq=1, after=100 * MS)
         s.wait(10 * SECOND)
         assert counter(s, "rto") > 5
+
+
+# ---- SACK blocks in data segments (RFC 6691) ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_sack_blocks_take_their_room_from_the_payload(offload: bool) -> None:
+    """Also in what was cut to full segments before there was anything to SACK, and in super-frames."""
+    with Script(offload=offload) as s:
+        connection = s.open(mss=1460, sack=True, timestamps=True)
+        connection.option(lib.AMS_OPT_NODELAY, 1)
+        connection.send(bytes(1448))
+        s.expect("PA", seq=1, ack=1, length=1448)
+        s.send("PA", seq=1001, ack=1, data=b"too early")  # the engine's segments carry SACK from here on
+        connection.send(bytes(5 * 1448))
+        s.wait(10 * SECOND)
+        longest = max(len(frame) for _, frame in s.queue)
+        assert longest > 1514 if offload else 1400 < longest <= 1514
+        assert s.host.counters()["switch.tx_too_long"] == 0
+        assert counter(s, "retrans") > 0
