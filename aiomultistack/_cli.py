@@ -405,8 +405,10 @@ def switch(socket: str | None, verbose: bool, **options: Any) -> None:
     from aiomultistack import MultistackError, _switch, _switch_show
     from aiomultistack._ui import fail
 
-    level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=level, format="aiomultistack switch: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("aiomultistack switch: %(message)s"))
+    _switch.logger.addHandler(handler)
+    _switch.logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     path = socket or _switch_show.default_socket()
 
     def ready(daemon: _switch.Daemon) -> None:
