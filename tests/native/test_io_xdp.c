@@ -18,6 +18,7 @@
 #include "core/status.h"
 #include "io/link_mark.h"
 #include "packets.h"
+#include "io/xdp_resolve.h"
 #include "wire/checksum.h"
 
 /* ---- marks ------------------------------------------------------------------------ */
@@ -94,6 +95,144 @@ static void test_marks_survive_every_cut_and_every_changed_byte(void)
             free(marked);
         }
     }
+}
+
+/* ---- next hops of shared addresses ---------------------------------------------- */
+
+#define SHARED 1
+#define OWN 3
+#define NEIGHBOR 2
+
+struct resolving {
+    struct frame_pool pool;
+    struct claim_table claims;
+    struct xdp_resolver resolver; /* without a socket: the kernel knows nothing */
+};
+
+static int no_change(void *ctx, const struct claim_key *key, bool claimed)
+{
+    return 0;
+}
+
+static struct resolving *resolving_new(void)
+{
+    struct resolving *r = calloc(1, sizeof(*r));
+    uint8_t ip[16];
+
+    CHECK(r != NULL);
+    frame_pool_init(&r->pool, 1000, false);
+    CHECK_EQ(claims_init(&r->claims, 1, no_change, NULL), 0);
+    resolver_init(&r->resolver, 1, &r->pool, &r->claims);
+    memcpy(r->resolver.mac, packets_us_mac, 6);
+    for (int v6 = 0; v6 < 2; v6++) {
+        packets_ip(ip, v6, SHARED);
+        CHECK_EQ(claims_share(&r->claims, ip), 0);
+    }
+    return r;
+}
+
+static void resolving_free(struct resolving *r)
+{
+    resolver_fini(&r->resolver);
+    claims_fini(&r->claims);
+    frame_pool_fini(&r->pool); /* traps if a frame is left */
+    free(r);
+}
+
+/* Sends a question (or, `answers`, an answer) from one host about another.
+ * Return: whether the resolver keeps it from leaving. */
+static bool sends(struct resolving *r, bool v6, bool answers, uint8_t from, uint8_t about)
+{
+    uint8_t bytes[FRAME_HEADROOM + PACKETS_MAX], *frame = bytes + FRAME_HEADROOM, message[NDP_LENGTH_LLADDR];
+    struct ams_tx tx = {.head = frame};
+
+    if (v6) {
+        struct ndp_repr ndp = {.type = answers ? ICMP6_NEIGHBOR_ADVERT : ICMP6_NEIGHBOR_SOLICIT, .has_lladdr = true};
+        packets_ip(ndp.target, true, about);
+        ndp_emit(message, &ndp);
+        struct packets_frame what = {.v6 = true, .outgoing = true, .protocol = PROTO_ICMPV6, .icmp_type = ndp.type,
+                                     .payload = NDP_LENGTH_LLADDR - ICMP_HEADER, .body = message + ICMP_HEADER};
+        packets_ip(what.src, true, from);
+        tx.head_len = packets_build(frame, &what);
+    } else {
+        struct arp_repr arp = {.operation = answers ? ARP_REPLY : ARP_REQUEST, .sender_ip = {10, 0, 0, from},
+                               .target_ip = {10, 0, 0, about}};
+        memcpy(arp.sender_mac, packets_us_mac, 6);
+        tx.head_len = packets_arp(frame, packets_us_mac, &arp);
+    }
+    tx.total = tx.head_len;
+    return resolver_takes(&r->resolver, &tx);
+}
+
+static void test_nothing_is_said_about_a_shared_address(void)
+{
+    struct resolving *r = resolving_new();
+
+    for (int v6 = 0; v6 < 2; v6++) {
+        CHECK(sends(r, v6, false, SHARED, NEIGHBOR));    /* a question */
+        CHECK(sends(r, v6, false, SHARED, SHARED));      /* an announcement, or a probe */
+        CHECK(sends(r, v6, true, SHARED, SHARED));       /* an answer */
+        CHECK(!sends(r, v6, false, OWN, NEIGHBOR));
+        CHECK(!sends(r, v6, true, OWN, OWN));
+    }
+    resolving_free(r);
+}
+
+static void test_questions_are_answered_when_the_news_comes(void)
+{
+    static const uint8_t mac[6] = {2, 9, 9, 9, 9, 9};
+    struct resolving *r = resolving_new();
+    struct ams_frame *frame;
+
+    for (int v6 = 0; v6 < 2; v6++) {
+        struct ams_endpoint asked = packets_endpoint(v6, NEIGHBOR, 0), other = packets_endpoint(v6, 7, 0);
+        CHECK(sends(r, v6, false, SHARED, NEIGHBOR));
+        CHECK(sends(r, v6, false, SHARED, NEIGHBOR)); /* again: one answer is enough */
+        resolver_news(&r->resolver, &other, mac);
+        CHECK_EQ(resolver_receive(&r->resolver, &frame, 1), 0);
+        resolver_news(&r->resolver, &asked, mac);
+        CHECK_EQ(r->resolver.n_answers, 1);
+        CHECK_EQ(resolver_receive(&r->resolver, &frame, 1), 1);
+        CHECK_MEM(frame->data, packets_us_mac, 6);
+        CHECK_MEM(frame->data + 6, mac, 6);
+        if (v6) {
+            struct ndp_repr ndp;
+            CHECK_EQ(ndp_parse(frame->data + ETH_HEADER + IP6_HEADER, frame->len - ETH_HEADER - IP6_HEADER, &ndp), WIRE_OK);
+            CHECK_EQ(ndp.type, ICMP6_NEIGHBOR_ADVERT);
+            CHECK_MEM(ndp.target, asked.ip, 16);
+            CHECK_MEM(ndp.lladdr, mac, 6);
+        } else {
+            struct arp_repr arp;
+            CHECK_EQ(arp_parse(frame->data + ETH_HEADER, frame->len - ETH_HEADER, &arp), WIRE_OK);
+            CHECK_EQ(arp.operation, ARP_REPLY);
+            CHECK_MEM(arp.sender_ip, asked.ip + 12, 4);
+            CHECK_MEM(arp.sender_mac, mac, 6);
+        }
+        frame_free(frame);
+        resolver_news(&r->resolver, &asked, mac); /* nobody asks any more */
+        CHECK_EQ(r->resolver.n_answers, 0);
+    }
+    resolving_free(r);
+}
+
+static void test_questions_are_bounded(void)
+{
+    struct resolving *r = resolving_new();
+    struct ams_frame *frame;
+    int answers = 0;
+
+    for (int i = 10; i < 250; i++)
+        CHECK(sends(r, false, false, SHARED, (uint8_t)i));
+    for (int i = 10; i < 250; i++) {
+        struct ams_endpoint asked = packets_endpoint(false, (uint8_t)i, 0);
+        resolver_news(&r->resolver, &asked, packets_peer_mac);
+    }
+    while (resolver_receive(&r->resolver, &frame, 1)) {
+        frame_free(frame);
+        answers++;
+    }
+    CHECK_EQ(answers, RESOLVE_QUESTIONS);
+    resolving_free(r);
 }
 
 /* ---- a port ----------------------------------------------------------------------- */
@@ -180,6 +319,9 @@ int main(void)
     RUN(test_unfinished_checksums_are_seen_on_links_that_have_them);
     RUN(test_merged_segments_are_super_frames_and_merged_datagrams_are_dropped);
     RUN(test_marks_survive_every_cut_and_every_changed_byte);
+    RUN(test_nothing_is_said_about_a_shared_address);
+    RUN(test_questions_are_answered_when_the_news_comes);
+    RUN(test_questions_are_bounded);
     if (!namespace_enter()) {
         printf("  the others skipped: need a network namespace: %s\n", strerror(errno));
         return check_report();
