@@ -100,9 +100,12 @@ class Config(_Fields):
     addresses: the stack's own, each with a prefix length: ``["10.9.0.2/24", "fd09::2/64"]``.  On an ``xdp:`` port
         they may be the system's too: then ports that the stack uses are taken from the system, and nothing else.
         On a ``switch:`` port they are the switch's, and need not be given.
+        A ``mem:`` port may have loopback addresses (``"127.0.0.1/8"``), which it shares with the system: binds take
+        place on the stack, and connects where somebody listens.
     gateway: default routers, at most one of each family: ``"10.9.0.1"`` or ``"10.9.0.1,fd09::1"``.
     host_addresses: what the system's side of a TAP gets; needs root or CAP_NET_ADMIN if it lacks them.
-    host_stack: ``"no"``, or ``"also"``: wildcard binds listen on the system's own stack too.
+    host_stack: ``"no"``, or ``"also"``: servers on wildcard and loopback addresses listen on the system's own stack
+        too.
     mac: the stack's Ethernet address; None: the interface's (``xdp:``), or made from the seed.
     mtu: bytes; 0: the port's own.
     congestion: name of the congestion control; None: the engine's default, ``"cubic"``.
@@ -288,7 +291,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _check(config: Config) -> None:
     """Raises ConfigError for the first field that is wrong; brings the others to their normal form."""
     _check_port(config.port)
-    _check_interfaces("addresses", config.addresses)
+    _check_interfaces("addresses", config.addresses, config.scheme == "mem")
     _check_interfaces("host_addresses", config.host_addresses)
     _check_gateways(config)
     _check_choice("host_stack", config.host_stack, ("no", "also"))
@@ -323,7 +326,8 @@ def _check_port(port: str) -> None:
         )
 
 
-def _check_interfaces(name: str, addresses: tuple[str, ...]) -> None:
+def _check_interfaces(name: str, addresses: tuple[str, ...], inside: bool = False) -> None:
+    """Checks addresses; inside: of a port inside the process, where loopback addresses are possible."""
     for address in addresses:
         if "/" not in address:
             raise ConfigError(f"{name}: {address!r} needs a prefix length, such as {address}/{_usual_prefix(address)}")
@@ -331,7 +335,7 @@ def _check_interfaces(name: str, addresses: tuple[str, ...]) -> None:
             interface = ipaddress.ip_interface(address)
         except ValueError as error:
             raise ConfigError(f"{name}: {address!r} is not an address with a prefix length: {error}") from None
-        if interface.ip.is_multicast or interface.ip.is_unspecified or interface.ip.is_loopback:
+        if interface.ip.is_multicast or interface.ip.is_unspecified or (interface.ip.is_loopback and not inside):
             raise ConfigError(f"{name}: {address} cannot be an interface's own address; choose a unicast address")
     if len({ipaddress.ip_interface(address).ip for address in addresses}) != len(addresses):
         raise ConfigError(f"{name}: an address is listed twice in {', '.join(addresses)}")

@@ -63,6 +63,7 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
         self._from = ffi.new("struct ams_endpoint *")
         self._socket: StackSocket | None = None
         pump.attach(self._id, self)
+        pump.serve(socket.SOCK_DGRAM, self._sockname, 1)
         self._loop.call_soon(protocol.connection_made, self, context=self._context)
         self._loop.call_soon(self._start, context=self._context)
         self._loop.call_soon(wake, waiter)
@@ -244,6 +245,7 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
         number, self._id = self._id, -1
         if number >= 0 and self._pump.stack is not None:
             self._pump.endpoints[number] = NOBODY
+            self._pump.serve(socket.SOCK_DGRAM, self._sockname, -1)
 
     def _detach(self) -> None:
         self._id = -1

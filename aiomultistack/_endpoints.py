@@ -29,6 +29,8 @@ class _Endpoint(Readiness):
 
     __slots__ = ("__weakref__", "_id", "_socket", "_sockname")
 
+    kind: int
+
     def __init__(self, pump: Pump) -> None:
         super().__init__(pump)
         self._id = -1
@@ -66,12 +68,18 @@ class _Endpoint(Readiness):
         self._id = -1
         self._wake()
 
+    def _enter(self) -> None:
+        """Enters the id into the pump's table."""
+        self.pump.attach(self._id, self)
+        self.pump.serve(self.kind, self._sockname, 1)
+
     def _forget(self) -> int:
         """Takes the id out of the pump's table; the id, -1 if there is none any more."""
         self.unwatch_all()
         number, self._id = self._id, -1
         if number >= 0 and self.pump.stack is not None:
             self.pump.endpoints[number] = NOBODY
+            self.pump.serve(self.kind, self._sockname, -1)
             return number
         return -1
 
@@ -95,7 +103,7 @@ class Acceptor(_Endpoint):
         name = ffi.new("struct ams_endpoint *")
         lib.ams_tcp_local(pump.stack, self._id, name)
         self._sockname = sockaddr(name)
-        pump.attach(self._id, self)
+        self._enter()
 
     @property
     def socket(self) -> StackSocket:
@@ -188,7 +196,7 @@ class Datagrams(_Endpoint):
         name = ffi.new("struct ams_endpoint *")
         lib.ams_udp_local(self.pump.stack, self._id, name)
         self._sockname = sockaddr(name)
-        self.pump.attach(self._id, self)
+        self._enter()
 
     @property
     def socket(self) -> StackSocket:
@@ -210,6 +218,7 @@ class Datagrams(_Endpoint):
             raise self._closed()
         lib.ams_udp_close(self.pump.stack, self._id)
         self.pump.endpoints[self._id] = NOBODY
+        self.pump.serve(self.kind, self._sockname, -1)
         self._held.clear()
         self._open(local, remote)
 

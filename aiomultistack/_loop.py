@@ -5,8 +5,9 @@ addresses, decides for each address whose it is, and calls super() for all that 
 
 - a bind on an address that a node owns is the node's; a wildcard bind is every node's, and with
   ``host_stack="also"`` the system's too;
-- a connect to an address that a node routes is the node's; 127.0.0.0/8 and ::1 are always the system's, as is
-  whatever a local address of the system's is asked for;
+- a connect to an address that a node routes is the node's, unless a local address of the system's is asked for;
+- 127.0.0.0/8 and ::1 are the system's.  If a node's configuration has such addresses, both have them: a bind on one
+  is the node's, and a connect goes to where somebody is bound to its port;
 - a kernel socket that a library made itself and passes to `sock_connect` or `create_server(sock=)` is treated by
   its address in the same way.
 
@@ -17,6 +18,7 @@ leaves through another one, if that has a route.
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import ipaddress
 import socket
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Loop", "Multistack"]
 
+_PORT_ATTEMPTS = 10  # for a port that is free on both stacks
 _INET = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -140,9 +143,11 @@ class Loop(SocketMethods):
         pumps = self._pumps
         if local is not None and not is_wildcard(local[0]):
             pumps = [pump for pump in pumps if pump.node.owns((local[0], 0))]
-        routing = [pump for pump in pumps if pump.node.routes(remote)]
-        if is_loopback(host) or ipaddress.ip_address(host).is_unspecified:
+        if is_loopback(host):
+            return next((pump for pump in pumps if pump.node.owns(remote) and pump.serves(kind, remote)), None)
+        if ipaddress.ip_address(host).is_unspecified:
             return None
+        routing = [pump for pump in pumps if pump.node.routes(remote)]
         if any(pump.node.shared and pump.node.elsewhere(remote, kind) for pump in routing):
             return None  # an address that the system has too, and a port that is the system's
         others = [pump for pump in routing if not pump.node.owns(remote)]
@@ -290,17 +295,23 @@ class Loop(SocketMethods):
             return await base(host, port, family=family, flags=flags)
         for pump in self._pumps:
             await pump.between_batches()
-        server = Server(self, options)
-        try:
-            shared = [pump for pump in self._pumps if pump.node.shared]
-            if shared:
-                await self._listen_shared(server, base, shared, stack, sock, bool(reuse_port))
-            else:
-                self._listen(server, stack, sock)
-            await self._listen_on_host(server, base, addresses, stack, sock)
-        except BaseException:
-            server.close()
-            raise
+        shared = [pump for pump in self._pumps if pump.node.shared]
+        for attempt in range(_PORT_ATTEMPTS, -1, -1):
+            server = Server(self, options)
+            try:
+                if shared:
+                    await self._listen_shared(server, base, shared, stack, sock, bool(reuse_port))
+                else:
+                    self._listen(server, stack, sock)
+                await self._listen_on_host(server, base, addresses, stack, sock)
+                break
+            except OSError as error:
+                server.close()
+                if port or not attempt or error.errno != errno.EADDRINUSE:
+                    raise
+            except BaseException:
+                server.close()
+                raise
         if start_serving:
             server._start()
             await asyncio.sleep(0)
@@ -377,9 +388,11 @@ class Loop(SocketMethods):
             address for address in addresses
             if address not in stack or (self._listens_on_host(address) and address[:2] not in there)
         ]  # fmt: skip
+        names = [listener.sockname for listener in server._listeners or () if listener.sockname]
         for address in wanted:
             name = f"{address[0]}%{address[3]}" if len(address) == 4 and address[3] else address[0]
-            server._parts.append(await base(name, address[1]))
+            same = next((sockname[1] for sockname in names if sockname[0] == address[0]), 0)
+            server._parts.append(await base(name, address[1] or same))
 
     # ---- datagrams ----------------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from ._addresses import SockAddr
 from ._congestion import Deputies
 from ._errors import PortError
 from ._node import Node, ffi, lib, status_error
@@ -104,8 +105,8 @@ class Pump:
 
     __slots__ = (
         "_armed", "_backlog", "_blob", "_blob_view", "_clock", "_deputies", "_dirty", "_dispatching", "_events", "_fd",
-        "_handle", "_numbers", "_pointer", "_port", "_siblings", "_timer", "broken", "endpoints", "local", "loop",
-        "names", "node", "remote", "scratch", "scratch_view", "stack",
+        "_handle", "_numbers", "_pointer", "_port", "_round_begins", "_served", "_siblings", "_timer", "broken",
+        "endpoints", "local", "loop", "names", "node", "remote", "round", "scratch", "scratch_view", "stack",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, node: Node) -> None:
@@ -129,6 +130,10 @@ class Pump:
         self._blob = ffi.new("char[]", BLOB)
         self._blob_view = ffi.buffer(self._blob)
         self._backlog: list[tuple[int, int, int, bytes]] = []
+        self._served: dict[tuple[int, str, int], int] = {}
+        #: Changes between the batch that has brought a connection and the first one after the loop's next callbacks.
+        self.round = 0
+        self._round_begins = False
         self._dirty = False
         self._dispatching = False
         self._armed = NEVER
@@ -166,6 +171,19 @@ class Pump:
             endpoints.extend([NOBODY] * (number + 1 - len(endpoints) + len(endpoints) // 2))
         endpoints[number] = endpoint
 
+    def serve(self, kind: int, address: SockAddr | None, count: int) -> None:
+        """Notes that a listener or a UDP endpoint (kind) is bound to an address (count 1), or no longer (-1)."""
+        if address is not None:
+            key = (kind, address[0], address[1])
+            self._served[key] = self._served.get(key, 0) + count
+            if not self._served[key]:
+                del self._served[key]
+
+    def serves(self, kind: int, address: tuple[Any, ...]) -> bool:
+        """True if somebody here is bound to an address, or to its family's wildcard."""
+        wildcard = "::" if ":" in address[0] else "0.0.0.0"
+        return any((kind, host, address[1]) in self._served for host in (address[0], wildcard))
+
     async def between_batches(self) -> None:
         """Waits for the end of the batch, if one is being delivered (to a task that runs eagerly).
 
@@ -188,12 +206,23 @@ class Pump:
             self._batches()
         finally:
             self._dispatching = False
+            if self._round_begins:
+                self._round_begins = False
+                self.loop.call_soon(self._next_round)
         if self.broken is not None:
             self._dirty = False  # nothing leaves any more
         elif self._dirty:
             self.flush()
         else:
             self.touch()
+
+    def begin_round(self) -> int:
+        """The number of a round that ends when the loop has run what this batch's callbacks have scheduled."""
+        self._round_begins = True
+        return self.round
+
+    def _next_round(self) -> None:
+        self.round += 1
 
     def _batches(self) -> None:
         """The hot path: polls and delivers until nothing is left, or the loop's others have waited enough."""

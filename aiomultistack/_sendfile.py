@@ -37,13 +37,12 @@ async def sendfile(
 
     async def write(data: bytes) -> None:
         await protocol.drain()
-        if transport.is_closing():
-            raise ConnectionError("Connection closed by peer")
         transport.write(data)
 
     try:
         total = await send_blocks(loop, file, offset, count, write)
-        await protocol.drain()
+        if not transport.is_closing():
+            await protocol.drain()
         return total
     finally:
         protocol.restore()
@@ -97,7 +96,9 @@ class _Diversion(asyncio.Protocol):
         transport.set_protocol(self)
 
     async def drain(self) -> None:
-        """Waits until writing may go on; raises if the connection is lost before."""
+        """Waits until writing may go on; raises if the connection is lost, before or meanwhile."""
+        if self._transport.is_closing():
+            raise ConnectionError("Connection closed by peer")
         if self._paused:
             self._waiter = self._loop.create_future()
             try:

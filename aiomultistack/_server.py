@@ -77,6 +77,7 @@ class Listener:
         name = ffi.new("struct ams_endpoint *")
         check_status(lib.ams_tcp_local(pump.stack, self._id, name))
         self.sockname: SockAddr | None = sockaddr(name)
+        pump.serve(socket.SOCK_STREAM, self.sockname, 1)
 
     @property
     def socket(self) -> StackSocket:
@@ -157,6 +158,7 @@ class Listener:
         if number >= 0 and self._pump.stack is not None:
             self._pump.endpoints[number] = NOBODY
             lib.ams_tcp_close(self._pump.stack, number)
+            self._pump.serve(socket.SOCK_STREAM, self.sockname, -1)
             self._pump.touch()
 
     def _close_kernel_socket(self) -> None:
@@ -246,13 +248,17 @@ class Server(asyncio.AbstractServer):
 
     @property
     def sockets(self) -> tuple[Any, ...]:
-        """A `StackSocket` for each listener, and the system's sockets if it listens there too."""
+        """A socket for each address: a `StackSocket`, or the system's if it (too) is listened on there."""
         if self._listeners is None:
             return ()
-        return (
-            *(listener.socket for listener in self._listeners),
-            *(item for part in self._parts for item in part.sockets),
-        )
+        others = [item for part in self._parts for item in part.sockets]
+        names = {item.getsockname() for item in others}
+        return (*(item.socket for item in self._listeners if item.sockname not in names), *others)
+
+    @property
+    def _sockets(self) -> list[Any] | None:
+        """As in asyncio.Server, for those who look: None once the server is closed."""
+        return None if self._listeners is None else list(self.sockets)
 
     def close(self) -> None:
         """Stops accepting; connections that exist go on."""

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from ._sockets import SocketMethods
 
 __all__ = [
-    "Endpoint", "ShadowSocket", "bound_address", "endpoint_at", "endpoint_of", "free_bind", "hand_over", "make_shadow",
-    "shadow", "socket",
+    "Endpoint", "ShadowSocket", "bound_address", "endpoint_at", "endpoint_of", "free_bind", "hand_over",
+    "is_bound_here", "make_shadow", "shadow", "socket",
 ]  # fmt: skip
 
 Endpoint: TypeAlias = Conduit | Acceptor | Datagrams
@@ -53,6 +53,8 @@ _SO_BUF_LOCK = 72  # asm-generic/socket.h, Linux 5.14: 1 SO_SNDBUF, 2 SO_RCVBUF 
 _endpoints: weakref.WeakKeyDictionary[Any, Endpoint] = weakref.WeakKeyDictionary()
 _endings: weakref.WeakKeyDictionary[Any, weakref.finalize[Any, Any]] = weakref.WeakKeyDictionary()
 _users: weakref.WeakKeyDictionary[Endpoint, int] = weakref.WeakKeyDictionary()
+#: Those that the program has bound itself.
+_bound: weakref.WeakSet[Any] = weakref.WeakSet()
 #: The shadow of each descriptor, and endpoints whose descriptor has lost its object, by inode.
 _by_fd: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 _detached: dict[int, Endpoint] = {}
@@ -74,6 +76,11 @@ class _Shadow:
         """The remote address."""
         endpoint = _endpoints.get(self)
         return super().getpeername() if endpoint is None else endpoint.socket.getpeername()  # type: ignore[misc]
+
+    def bind(self: Any, address: Any) -> None:
+        """Binds the socket, to addresses of the user-space stack too."""
+        super().bind(address)  # type: ignore[misc]
+        _bound.add(self)
 
     def listen(self: Any, *backlog: int) -> None:
         """Listens; on the user-space stack at once if its loop runs, else when the loop is first asked."""
@@ -386,6 +393,11 @@ def _copy_options(sock: socket_module.socket, endpoint: Endpoint) -> None:
     for bit, option in ((1, socket_module.SO_SNDBUF), (2, socket_module.SO_RCVBUF)):
         if locked & bit:
             target.setsockopt(sol, option, get(sol, option) // 2)  # socket(7): the kernel has doubled it
+
+
+def is_bound_here(sock: Any) -> bool:
+    """True if the program has bound a shadow itself; a kernel socket may have got its port by sending something."""
+    return sock in _bound
 
 
 def bound_address(sock: socket_module.socket) -> SockAddr | None:

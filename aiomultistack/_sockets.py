@@ -16,13 +16,13 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ._addresses import SockAddr, numeric
+from ._addresses import SockAddr, is_wildcard, numeric
 from ._conduit import Conduit
 from ._connect import TLSOptions, check_timeouts, open_transport
 from ._endpoints import Acceptor, Datagrams
 from ._readiness import READ, WRITE, Readiness
 from ._sendfile import check_file, send_blocks, sendfile
-from ._shadow import Endpoint, bound_address, endpoint_at, endpoint_of, hand_over, make_shadow, shadow
+from ._shadow import Endpoint, bound_address, endpoint_at, endpoint_of, hand_over, is_bound_here, make_shadow, shadow
 from ._tls import is_ours
 
 if TYPE_CHECKING:
@@ -80,10 +80,12 @@ class SocketMethods(asyncio.AbstractEventLoop):
         if endpoint is not None or sock.type != socket.SOCK_DGRAM or sock.family not in _INET:
             return endpoint
         local = bound_address(sock)
+        if local is not None and is_wildcard(local[0]) and not is_bound_here(sock):
+            return None  # the kernel has chosen the port when the socket first sent: it is the kernel's
         if local is not None:
             pump = next(iter(self._pumps_at(local)), None)
         else:
-            pump = None if remote is None else self._pump_to(remote, None, socket.SOCK_DGRAM)
+            pump = None if remote is None else self._pump_to(remote, None, sock.type)
         if pump is None or _has_peer(sock):
             return None
         if local is not None:
@@ -286,7 +288,7 @@ class SocketMethods(asyncio.AbstractEventLoop):
                 remote = (await self._resolve(address[:2], sock.type, sock.family, sock.proto, 0))[0][4]
             await self._between_batches()
             endpoint = self._endpoint(sock)
-            pump = self._pump_to(remote, bound_address(sock)) if endpoint is None else endpoint.pump
+            pump = self._pump_to(remote, bound_address(sock), sock.type) if endpoint is None else endpoint.pump
             if pump is not None:
                 self._check_socket(sock)
                 await self._stack_connect(sock, pump, endpoint, remote)
@@ -320,7 +322,7 @@ class SocketMethods(asyncio.AbstractEventLoop):
         if remote is None:
             return None
         endpoint = self._endpoint(sock)
-        pump = self._pump_to(remote, bound_address(sock)) if endpoint is None else endpoint.pump
+        pump = self._pump_to(remote, bound_address(sock), sock.type) if endpoint is None else endpoint.pump
         if pump is None:
             return None
         if isinstance(endpoint, Conduit):

@@ -65,7 +65,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
     """A TCP connection of the user-space stack."""
 
     __slots__ = (
-        "__weakref__", "_closing", "_conn_lost", "_context", "_deliver", "_eof", "_excess",
+        "__weakref__", "_born", "_closing", "_conn_lost", "_context", "_deliver", "_eof", "_excess",
         "_extra_info", "_held", "_held_eof", "_id", "_mode", "_names", "_no_write", "_on_data", "_paused", "_protocol",
         "_pump", "_refs", "_run", "_server", "_stack",
     )  # fmt: skip
@@ -109,6 +109,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
         else:
             self._deliver = protocol.data_received  # type: ignore[attr-defined]
         self._on_data = self._deliver
+        self._born = -1
         pump.endpoints[number] = self
 
     def __repr__(self) -> str:
@@ -123,6 +124,8 @@ class Transport(transports._FlowControlMixin, transports.Transport):
 
     def _open_accepted(self) -> None:
         """connection_made() for a connection that a listener accepted; called within the batch."""
+        self._born = self._pump.begin_round()
+        self._on_data = self._first_data
         if self._mode != _READ_BLOB:
             self._set_reading(self._mode)
         try:
@@ -137,9 +140,34 @@ class Transport(transports._FlowControlMixin, transports.Transport):
         self._on_data = self._hold
         call_soon = self._loop.call_soon
         call_soon(self._protocol.connection_made, self, context=self._context)
-        call_soon(self._start_reading)
+        call_soon(self._connected, waiter)
+
+    def _connected(self, waiter: asyncio.Future[None] | None) -> None:
+        """connection_made() was called: whoever waits goes on, and then there may be data, in asyncio's order."""
         if waiter is not None:
-            call_soon(wake, waiter)
+            wake(waiter)
+        self._loop.call_soon(self._start_reading)
+
+    def _first_data(self, data: bytes) -> None:
+        """The first data of an accepted connection: what connection_made() has scheduled comes before it."""
+        if self._pump.round == self._born:
+            self._hold(data)
+            self._on_data = self._hold
+            self._loop.call_soon(self._deliver_held)
+        else:
+            self._on_data = self._deliver
+            self._deliver(data)
+
+    def _too_early(self) -> bool:
+        """True in the batch that has brought the connection: reading begins after the next callbacks of the loop."""
+        if self._on_data != self._first_data:
+            return False
+        if self._pump.round != self._born:
+            self._on_data = self._deliver
+            return False
+        self._on_data = self._hold
+        self._loop.call_soon(self._deliver_held)
+        return True
 
     def _start_reading(self) -> None:
         if self._held or self._held_eof:
@@ -371,7 +399,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
 
     def _readable(self) -> None:
         """Takes what waits in the engine: data too long for the batch, or for a BufferedProtocol."""
-        if self._paused or self._closing or self._held:
+        if self._paused or self._closing or self._held or self._too_early():
             return
         if self._mode == _READ_EVENT:
             self._run(self._read_buffered)
@@ -445,7 +473,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
         """The peer has sent its FIN."""
         if self._closing:
             return
-        if self._paused or self._held:
+        if self._paused or self._held or self._too_early():
             self._held_eof = True
             return
         try:

@@ -12,6 +12,9 @@
  * address is announced and used.  The random delay before the first
  * solicitation is left out: it spreads hosts that boot together on one link,
  * which user-space stacks do not do, and would keep IPv6 down for a second.
+ *
+ * Loopback addresses may be among ours.  They work inside the stack, and the
+ * link learns nothing of them.
  */
 #include "stack/iface.h"
 
@@ -152,8 +155,8 @@ bool iface_source(const struct ams_stack *stack, const uint8_t dst[16], uint8_t 
     unsigned best_score = 0;
     for (uint32_t i = 0; i < table->n_addrs; i++) {
         const struct iface_addr *addr = &table->addrs[i];
-        if (addr->family != family || addr->state != IFACE_USABLE)
-            continue;
+        if (addr->family != family || addr->state != IFACE_USABLE || ip_is_loopback(addr->ip))
+            continue; /* a loopback address does for loopback only, and that was rule 1 */
         unsigned score = source_score(addr, dst, dst_link_local);
         if (score > best_score) {
             best = addr;
@@ -219,10 +222,8 @@ static bool is_host_address(const struct ams_ifaddr *config)
     if (ip_is_any(ip))
         return false;
     if (config->address.family == AMS_IPV4)
-        return config->prefix_len <= 32 && ip_is4(ip) && !ipv4_is_multicast(ip + 12) && !ipv4_is_loopback(ip + 12) &&
-               !ipv4_is_broadcast(ip + 12);
-    return config->address.family == AMS_IPV6 && config->prefix_len <= 128 && !ip_is4(ip) &&
-           !ipv6_is_multicast(ip) && !ipv6_is_loopback(ip);
+        return config->prefix_len <= 32 && ip_is4(ip) && !ipv4_is_multicast(ip + 12) && !ipv4_is_broadcast(ip + 12);
+    return config->address.family == AMS_IPV6 && config->prefix_len <= 128 && !ip_is4(ip) && !ipv6_is_multicast(ip);
 }
 
 /* Adds one address; one that is there already is left as it is. */
@@ -240,7 +241,7 @@ static void add_address(struct ams_stack *stack, const uint8_t ip[16], uint8_t f
     addr->stack = stack;
     addr->timer.kind = STACK_TIMER_IFACE;
     bool usable = family == AMS_IPV4 || (stack->config.flags & AMS_STACK_NO_DAD) ||
-                  (stack->link_flags & STACK_LINK_QUIET);
+                  (stack->link_flags & STACK_LINK_QUIET) || ip_is_loopback(ip);
     addr->state = usable ? IFACE_USABLE : IFACE_TENTATIVE;
     uint32_t slot = slot_of(table, ip);
     while (table->slots[slot])

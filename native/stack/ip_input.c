@@ -55,6 +55,8 @@ static bool accept_destination(const struct ams_stack *stack, struct ip_info *ip
 {
     if (AMS_LIKELY(iface_owns(stack, ip->dst))) {
         ip->dst_unicast = true;
+        if (AMS_UNLIKELY(ip_is_loopback(ip->dst)))
+            return arrival.looped;
         return !arrival.group; /* RFC 1122 section 3.3.6 */
     }
     if (arrival.looped && iface_may_bind(stack, ip->dst)) { /* tentative, but our own business */
@@ -97,10 +99,11 @@ void ip4_deliver(struct ams_stack *stack, struct ams_frame *frame, const struct 
 }
 
 /* Return: false if no host may send from that address (RFC 1122 section 3.2.1.3). */
-static bool source4_valid(const struct ams_stack *stack, const struct ip_info *ip)
+static bool source4_valid(const struct ams_stack *stack, const struct ip_info *ip, struct ip_arrival arrival)
 {
     const uint8_t *src = ip->src + 12;
-    return src[0] != 0 && src[0] < 224 && !ipv4_is_loopback(src) && !iface_is_broadcast(stack, ip->src);
+    return src[0] != 0 && src[0] < 224 && (arrival.looped || !ipv4_is_loopback(src)) &&
+           !iface_is_broadcast(stack, ip->src);
 }
 
 void ip4_input(struct ams_stack *stack, struct ams_frame *frame, struct ip_arrival arrival, uint64_t now)
@@ -136,7 +139,7 @@ void ip4_input(struct ams_stack *stack, struct ams_frame *frame, struct ip_arriv
         drop(frame, &stack->counters.rx_not_for_us);
         return;
     }
-    if (!source4_valid(stack, &ip) || source_forged(stack, &ip, arrival)) {
+    if (!source4_valid(stack, &ip, arrival) || source_forged(stack, &ip, arrival)) {
         drop(frame, &stack->counters.ip_bad_header);
         return;
     }
@@ -212,9 +215,9 @@ void ip6_deliver(struct ams_stack *stack, struct ams_frame *frame, struct ip_inf
 }
 
 /* Return: false if no host may send this from that address. */
-static bool source6_valid(const struct ip_info *ip, uint8_t next)
+static bool source6_valid(const struct ip_info *ip, uint8_t next, struct ip_arrival arrival)
 {
-    if (ipv6_is_multicast(ip->src) || ipv6_is_loopback(ip->src) || ip_is4(ip->src))
+    if (ipv6_is_multicast(ip->src) || (ipv6_is_loopback(ip->src) && !arrival.looped) || ip_is4(ip->src))
         return false;
     return !ipv6_is_unspecified(ip->src) || next == PROTO_ICMPV6; /* RFC 4862 section 5.4.2 */
 }
@@ -244,7 +247,7 @@ void ip6_input(struct ams_stack *stack, struct ams_frame *frame, struct ip_arriv
         drop(frame, &stack->counters.rx_not_for_us);
         return;
     }
-    if (!source6_valid(&ip, repr.next) || source_forged(stack, &ip, arrival)) {
+    if (!source6_valid(&ip, repr.next, arrival) || source_forged(stack, &ip, arrival)) {
         drop(frame, &stack->counters.ip_bad_header);
         return;
     }

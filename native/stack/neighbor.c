@@ -376,6 +376,8 @@ int ams_stack_neighbor(struct ams_stack *stack, const struct ams_endpoint *addre
 
 void neighbor_announce(struct ams_stack *stack, const struct iface_addr *addr)
 {
+    if (ip_is_loopback(addr->ip))
+        return;
     if (addr->family == AMS_IPV4)
         arp_announce(stack, addr);
     else

@@ -100,7 +100,7 @@ void arp_input(struct ams_stack *stack, struct ams_frame *frame, struct eth_repr
     if (eth_equal(arp.sender_mac, stack->mac))
         return; /* our own, reflected */
     ip_map4(target, arp.target_ip);
-    bool to_us = iface_owns(stack, target);
+    bool to_us = iface_owns(stack, target) && !ip_is_loopback(target);
     if (arp_learn(stack, &arp, to_us, eth_is_group(eth->dst), now) && to_us && arp.operation == ARP_REQUEST)
         arp_reply(stack, &arp);
 }

@@ -106,7 +106,7 @@ static bool solicitation(struct ams_stack *stack, const struct ams_frame *frame,
     if (probing && (ndp->has_lladdr || !ipv6_is_multicast(ip->dst)))
         return false; /* RFC 4861 section 7.1.1 */
     struct iface_addr *addr = iface_find(stack, ndp->target);
-    if (!addr || addr->state == IFACE_DUPLICATE)
+    if (!addr || addr->state == IFACE_DUPLICATE || ip_is_loopback(addr->ip))
         return true;
     if (addr->state == IFACE_TENTATIVE) {
         if (probing) /* two nodes want it: neither gets it */

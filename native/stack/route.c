@@ -61,25 +61,21 @@ static bool is_multicast(const uint8_t ip[16])
     return ip_is4(ip) ? ipv4_is_multicast(ip + 12) : ipv6_is_multicast(ip);
 }
 
-/* Loopback addresses stay inside a host (RFC 1122 section 3.2.1.3 (g), RFC
- * 4291 section 2.5.3), and this host's are the operating system's. */
-static bool is_loopback(const uint8_t ip[16])
-{
-    return ip_is4(ip) ? ipv4_is_loopback(ip + 12) : ipv6_is_loopback(ip);
-}
-
 int route_next_hop(const struct ams_stack *stack, const uint8_t dst[16], uint8_t next[16], enum route_kind *kind)
 {
     uint8_t family = ip_is4(dst) ? AMS_IPV4 : AMS_IPV6;
-    if (ip_is_any(dst) || is_loopback(dst))
+    bool loopback = ip_is_loopback(dst);
+    if (ip_is_any(dst))
         return -AMS_ENETUNREACH;
     if (!iface_has_family(stack, family))
         return -AMS_EAFNOSUPPORT;
     memcpy(next, dst, 16);
     if (iface_may_bind(stack, dst)) {
-        *kind = stack->link_flags & STACK_LINK_HAIRPIN ? ROUTE_HAIRPIN : ROUTE_LOOP;
+        *kind = stack->link_flags & STACK_LINK_HAIRPIN && !loopback ? ROUTE_HAIRPIN : ROUTE_LOOP;
         return 0;
     }
+    if (loopback) /* those that are not ours are the operating system's */
+        return -AMS_ENETUNREACH;
     if (is_multicast(dst) || iface_is_broadcast(stack, dst)) {
         *kind = ROUTE_GROUP;
         return 0;
@@ -177,7 +173,7 @@ static bool gateway_valid(const struct ams_endpoint *gateway, uint8_t family)
     if (gateway->family == 0)
         return true;
     return gateway->family == family && (ip_is4(gateway->ip) != 0) == (family == AMS_IPV4) &&
-           !ip_is_any(gateway->ip) && !is_multicast(gateway->ip) && !is_loopback(gateway->ip);
+           !ip_is_any(gateway->ip) && !is_multicast(gateway->ip) && !ip_is_loopback(gateway->ip);
 }
 
 int route_init(struct ams_stack *stack)

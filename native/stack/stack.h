@@ -219,6 +219,15 @@ static inline bool ip_is_any(const uint8_t ip[16])
     return __builtin_memcmp(ip, any4, 16) == 0 || __builtin_memcmp(ip, any6, 16) == 0;
 }
 
+/* True for 127.0.0.0/8 (mapped) and ::1, which never leave a host or enter it
+ * (RFC 1122 section 3.2.1.3 (g), RFC 4291 section 2.5.3). */
+static inline bool ip_is_loopback(const uint8_t ip[16])
+{
+    static const uint8_t net4[13] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127};
+    static const uint8_t host6[16] = {[15] = 1};
+    return __builtin_memcmp(ip, net4, 13) == 0 || __builtin_memcmp(ip, host6, 16) == 0;
+}
+
 /* ---- the stack ------------------------------------------------------------ */
 
 #define STACK_IP_IDS 64

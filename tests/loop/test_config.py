@@ -55,7 +55,7 @@ def test_is_frozen_comparable_and_replaceable() -> None:
         ({"addresses": ["10.9.0.256/24"]}, "not an address"),
         ({"addresses": ["10.9.0.2/33"]}, "not an address"),
         ({"addresses": ["224.0.0.1/24"]}, "unicast"),
-        ({"addresses": ["127.0.0.1/8"]}, "unicast"),
+        ({"port": "tap:ams0", "addresses": ["127.0.0.1/8"]}, "unicast"),
         ({"addresses": ["10.9.0.2/24", "10.9.0.2/16"]}, "twice"),
         ({"addresses": 7}, "must be a list"),
         ({"gateway": "10.9.0.300"}, "not an IP address"),

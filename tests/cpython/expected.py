@@ -1,0 +1,26 @@
+"""The tests of CPython's that cannot pass on our loop, with the reason for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["EXPECTED", "Row"]
+
+
+@dataclass
+class Row:
+    """Tests whose name fits a pattern, on some versions of Python."""
+
+    pattern: str
+    reason: str
+    first: tuple[int, int] = (3, 10)
+    last: tuple[int, int] = (3, 99)
+    used: bool = False
+
+
+EXPECTED = [
+    Row(
+        "test_events.*.test_create_server_multiple_hosts_ipv6",
+        "replaces the socket module inside asyncio by a mock with a method (getsockbyname) that no socket has",
+    ),
+]

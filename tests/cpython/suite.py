@@ -1,0 +1,215 @@
+"""CPython's own tests of asyncio's network side, run on our event loop.
+
+    python tests/cpython/suite.py [-v] [MODULE ...] [-k SUBSTRING]
+
+The tests are those of the running Python (`test.test_asyncio`); nothing of them is in this tree.  They make their
+loops with `asyncio.SelectorEventLoop()` and `asyncio.new_event_loop()`, which are ours here: each has a stack of its
+own, on which the addresses 127.0.0.1 and ::1 are (a ``mem:`` port with ``host_stack="also"``).  What the loop serves
+there, its own clients reach over the user-space stack.  Blocking sockets in a test's threads, and in the thread of
+the loop itself, are the kernel's; they find the server on the kernel's side of these addresses.
+
+`EXPECTED` names the tests that cannot pass, each with its reason; one that passes nevertheless is a failure of the
+suite, and so is a name that no longer fits any test.  The closing line counts the tests in which connections or
+datagrams went over the user-space stack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import faulthandler
+import fnmatch
+import importlib
+import itertools
+import sys
+import time
+import traceback
+import unittest
+import warnings
+from asyncio import events, unix_events
+from collections.abc import Iterator
+from typing import Any
+
+from expected import EXPECTED
+
+from aiomultistack import Config
+from aiomultistack._factory import SelectorLoop, open_node
+
+#: Modules of test.test_asyncio in which a loop of ours has a part.
+MODULES = (
+    "test_buffered_proto", "test_context", "test_events", "test_pep492", "test_runners", "test_sendfile",
+    "test_server", "test_sock_lowlevel", "test_ssl", "test_sslproto", "test_streams",
+)  # fmt: skip
+
+#: Classes that run a test once more with another selector underneath.
+REPEATED = ("PollEventLoopTests", "SelectEventLoopTests", "PollEventLoop", "SelectEventLoop")
+
+#: The engine's counters that tell of traffic on the user-space stack.
+COUNTERS = ("stack.tcp_active_open", "stack.udp_rx")
+
+TIMEOUT = 120  # seconds after which a test hangs, and the suite is given up
+
+_numbers = itertools.count()
+
+
+class SuiteLoop(SelectorLoop):
+    """What `asyncio.SelectorEventLoop` is while the suite runs."""
+
+    traffic = 0
+
+    def __init__(self, selector: Any = None) -> None:
+        config = Config(
+            f"mem:cpython-{next(_numbers)}", ["127.0.0.1/8", "::1/128"], host_stack="also", time_wait=0.1, control=False
+        )
+        super().__init__(open_node(config), selector)
+
+    def close(self) -> None:
+        """Notes what went over the user-space stack."""
+        if not self.is_closed():
+            counters = self.multistack.counters()
+            SuiteLoop.traffic += sum(counters[name] for name in COUNTERS)
+        super().close()
+
+
+def install() -> None:
+    """Makes the loops of this process ours."""
+    asyncio.SelectorEventLoop = SuiteLoop  # type: ignore[misc,assignment]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        policy = getattr(unix_events, "_UnixDefaultEventLoopPolicy", None) or unix_events._DefaultEventLoopPolicy
+        policy._loop_factory = SuiteLoop
+        events.set_event_loop_policy(None)
+
+
+def cases(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
+    """The tests of a suite, however deep."""
+    for item in suite:
+        if isinstance(item, unittest.TestSuite):
+            yield from cases(item)
+        else:
+            yield item
+
+
+def name_of(case: unittest.TestCase) -> str:
+    """MODULE.CLASS.METHOD."""
+    return case.id().removeprefix("test.test_asyncio.")
+
+
+def reason_for(name: str) -> str | None:
+    """Why a test is expected to fail on the running Python; None if it isn't."""
+    version = sys.version_info[:2]
+    for row in EXPECTED:
+        if row.first <= version <= row.last and fnmatch.fnmatchcase(name, row.pattern):
+            row.used = True
+            return row.reason
+    return None
+
+
+class Result(unittest.TextTestResult):
+    """Knows which failures are expected, and which tests had traffic."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.with_traffic = 0
+        self.slow: list[tuple[float, str]] = []
+        self._before = 0
+        self._started = 0.0
+        self._bad = False
+
+    def startTest(self, test: unittest.TestCase) -> None:  # noqa: N802 -- unittest's name
+        """Notes what there was before."""
+        self._before, self._started, self._bad = SuiteLoop.traffic, time.monotonic(), False
+        faulthandler.dump_traceback_later(TIMEOUT, exit=True)
+        super().startTest(test)
+
+    def stopTest(self, test: unittest.TestCase) -> None:  # noqa: N802 -- unittest's name
+        """Counts."""
+        faulthandler.cancel_dump_traceback_later()
+        super().stopTest(test)
+        self.with_traffic += SuiteLoop.traffic > self._before
+        self.slow.append((time.monotonic() - self._started, name_of(test)))
+
+    def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802 -- unittest's name
+        """A failure, perhaps an expected one."""
+        self._unwell(test, err, super().addFailure)
+
+    def addError(self, test: Any, err: Any) -> None:  # noqa: N802 -- unittest's name
+        """An error, perhaps an expected one."""
+        self._unwell(test, err, super().addError)
+
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802 -- unittest's name
+        """A part of a test."""
+        if err is not None:
+            self._unwell(test, err, super().addError)
+
+    def addSuccess(self, test: Any) -> None:  # noqa: N802 -- unittest's name
+        """A success, unless it wasn't expected."""
+        if self._bad:
+            return
+        if reason_for(name_of(test)) is not None:
+            self.addUnexpectedSuccess(test)
+        else:
+            super().addSuccess(test)
+
+    def _unwell(self, test: Any, err: Any, add: Any) -> None:
+        known = isinstance(test, unittest.TestCase) and reason_for(name_of(test)) is not None
+        if known and not self._bad:
+            self.addExpectedFailure(test, err)
+        elif not known:
+            add(test, err)
+        self._bad = True
+
+
+def load(names: list[str], only: str) -> unittest.TestSuite:
+    """The tests of some modules."""
+    suite = unittest.TestSuite()
+    for name in names:
+        try:
+            module = importlib.import_module(f"test.test_asyncio.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"test.test_asyncio.{name}":
+                raise
+            continue  # a module that other versions have
+        for case in cases(unittest.defaultTestLoader.loadTestsFromModule(module)):
+            kind = type(case).__name__
+            if not kind.startswith(REPEATED) and only in name_of(case):
+                suite.addTest(case)
+    return suite
+
+
+def main() -> int:
+    """Runs the suite; 0 if all is as expected."""
+    parser = argparse.ArgumentParser(description="CPython's tests of asyncio, on user-space TCP")
+    parser.add_argument("modules", nargs="*", default=list(MODULES), metavar="MODULE")
+    parser.add_argument("-k", default="", dest="only", metavar="SUBSTRING", help="only tests with this in their name")
+    parser.add_argument("-v", action="store_true", dest="verbose", help="one line for each test")
+    parser.add_argument("--durations", type=int, default=0, metavar="N", help="show the slowest tests")
+    arguments = parser.parse_args()
+    install()
+    suite = load(arguments.modules, arguments.only)
+    runner = unittest.TextTestRunner(resultclass=Result, verbosity=2 if arguments.verbose else 1, warnings="default")
+    result: Any = runner.run(suite)
+    for seconds, name in sorted(result.slow, reverse=True)[: arguments.durations]:
+        print(f"{seconds:6.2f} s  {name}")
+    for test in result.unexpectedSuccesses:
+        print(f"UNEXPECTED SUCCESS: {name_of(test)}")
+    version = sys.version_info[:2]
+    unused = [row for row in EXPECTED if row.first <= version <= row.last and not row.used]
+    whole = arguments.modules == list(MODULES) and not arguments.only
+    for row in unused if whole else ():
+        print(f"NOTHING FITS: {row.pattern}")
+    print(
+        f"Python {sys.version.split()[0]}: {result.testsRun} tests, {result.with_traffic} over the user-space stack, "
+        f"{len(result.failures) + len(result.errors)} failed, {len(result.expectedFailures)} expected failures, "
+        f"{len(result.skipped)} skipped"
+    )
+    return int(not result.wasSuccessful() or bool(result.unexpectedSuccesses) or (whole and bool(unused)))
+
+
+if __name__ == "__main__":
+    try:
+        status = main()
+    except BaseException:
+        traceback.print_exc()
+        status = 2
+    sys.exit(status)
