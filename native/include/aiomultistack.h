@@ -317,11 +317,17 @@ struct ams_stack_config {
     uint32_t flags;                     /* AMS_STACK_* */
     uint32_t syn_retries;               /* 0: 6 */
     uint32_t synack_retries;            /* 0: 5 */
+    uint32_t ecn;                       /* AMS_ECN_* */
     uint32_t min_tso_segs;              /* least segments of a super-frame on slow paths; 0: 2 */
     uint32_t fastopen;                  /* AMS_FASTOPEN_*; 0: client and server */
     uint8_t fastopen_key[16];           /* of the server's cookies; all zero: from seed */
     uint64_t now;                       /* when the node is made, for virtual time; AMS_NOW: the clock's */
 };
+
+/* Explicit Congestion Notification (RFC 3168). */
+#define AMS_ECN_ACCEPT 0 /* where the peer asks for it */
+#define AMS_ECN_ASK 1    /* ask for it, too */
+#define AMS_ECN_OFF 2
 
 /* TCP Fast Open (RFC 7413), numbered as Linux's net.ipv4.tcp_fastopen. */
 #define AMS_FASTOPEN_CLIENT 1
@@ -381,6 +387,7 @@ const char *ams_counter_name(int index);
 int ams_stack_set(struct ams_stack *stack, int setting, uint32_t value);
 #define AMS_SET_FLAGS 1        /* AMS_STACK_NO_*; AMS_STACK_NO_DAD is ignored */
 #define AMS_SET_FASTOPEN 2     /* AMS_FASTOPEN_* */
+#define AMS_SET_ECN 3          /* AMS_ECN_* */
 
 /* ---- stack: endpoints --------------------------------------------------- */
 
@@ -523,6 +530,8 @@ int ams_cc_set(struct ams_stack *stack, int id, uint32_t cwnd, uint32_t ssthresh
 #define AMS_INFO_TIMESTAMPS 1
 #define AMS_INFO_SACK 2
 #define AMS_INFO_WSCALE 4
+#define AMS_INFO_ECN 8       /* negotiated */
+#define AMS_INFO_ECN_SEEN 16 /* and a packet with ECT came */
 #define AMS_INFO_SYN_DATA 32 /* data in the SYN was accepted (Fast Open) */
 
 /* What ss shows of an endpoint.  Times in nanoseconds. */

@@ -189,6 +189,13 @@ enum tcp_ca_state { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, T
 #define LOSS_PACE_WAIT (1u << 11)   /* output waits for pace_at */
 #define LOSS_CC_HEAP (1u << 12)     /* cc_heap, not cc_words, is the congestion control's state */
 
+/* conn->ecn (tcp_ecn.c) */
+#define ECN_OK (1u << 0)         /* negotiated */
+#define ECN_ASKED (1u << 1)      /* our SYN asked for it */
+#define ECN_SEEN (1u << 2)       /* a packet with ECT or CE came */
+#define ECN_ECHO (1u << 3)       /* ECE on our ACKs until the peer has sent CWR */
+#define ECN_CWR (1u << 4)        /* CWR on the next new data */
+
 /* conn->fastopen (tcp_fastopen.c) */
 #define FO_ASKED (1u << 0)       /* the application wants it */
 #define FO_WAIT (1u << 1)        /* the SYN waits for data */
@@ -253,6 +260,7 @@ struct tcp_conn {
     uint8_t backoff;
     uint8_t quickacks;        /* ACKs to send without delay */
     uint8_t fastopen;         /* FO_* */
+    uint8_t ecn;              /* ECN_* */
     uint8_t syn_retries;      /* TCP_SYNCNT, 0: the stack's */
     struct tcp_sack_block dsack;
 
@@ -487,6 +495,18 @@ void tcp_fastopen_reply(struct ams_stack *stack, const struct tcp_conn *conn, st
 /* The child's handshake is done, or the child is gone. */
 void tcp_fastopen_settled(struct ams_stack *stack, struct tcp_conn *conn);
 void tcp_fastopen_fini(struct ams_stack *stack);
+
+/* ---- tcp_ecn.c ------------------------------------------------------------------------------ */
+/* The ECN flags of our SYN; a repeated one has none. */
+uint8_t tcp_ecn_syn(const struct ams_stack *stack, struct tcp_conn *conn, bool first);
+/* The peer's SYN asked, or not. */
+void tcp_ecn_passive(const struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *syn);
+/* The answer to our SYN. */
+void tcp_ecn_active(struct tcp_conn *conn, const struct tcp_repr *synack);
+/* Payload came, with this TOS or traffic class and these TCP flags. */
+void tcp_ecn_receive(struct tcp_conn *conn, uint8_t tos, uint8_t flags);
+/* An ACK came: does it echo congestion? */
+void tcp_ecn_ack(struct ams_stack *stack, struct tcp_conn *conn, uint8_t flags, uint64_t now);
 
 /* ---- tcp_user.c ------------------------------------------------------------------------ */
 /* ISS, timestamp offset, what we offer. */

@@ -123,6 +123,8 @@ bool tcp_process_ack(struct ams_stack *stack, struct tcp_conn *conn, const struc
     }
     if (fresh || delivery.duplicate || delivery.sacked || delivery.dsacked)
         tcp_recovery_step(stack, conn, &delivery, now);
+    if (AMS_UNLIKELY(seg->flags & TCP_ECE) && conn->ecn & ECN_OK)
+        tcp_ecn_ack(stack, conn, seg->flags, now);
     tcp_cc_ack(conn, &delivery, now);
     if (window_changed && conn->flags & CONN_PERSIST)
         conn->backoff = 0;

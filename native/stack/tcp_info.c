@@ -286,6 +286,7 @@ static void conn_info(struct ams_stack *stack, const struct tcp_conn *conn, stru
     out->options = (uint8_t)((conn->flags & CONN_TS_OK ? AMS_INFO_TIMESTAMPS : 0) |
                              (conn->flags & CONN_SACK_OK ? AMS_INFO_SACK : 0) |
                              (conn->flags & CONN_WSCALE_OK ? AMS_INFO_WSCALE : 0) |
+                             (conn->ecn & ECN_OK ? AMS_INFO_ECN : 0) | (conn->ecn & ECN_SEEN ? AMS_INFO_ECN_SEEN : 0) |
                              (conn->fastopen & FO_ACCEPTED ? AMS_INFO_SYN_DATA : 0));
     out->snd_wscale = conn->snd_wscale;
     out->rcv_wscale = conn->rcv_wscale;
@@ -395,6 +396,11 @@ int ams_stack_set(struct ams_stack *stack, int setting, uint32_t value)
     switch (setting) {
     case AMS_SET_FLAGS:
         stack->config.flags = value;
+        return 0;
+    case AMS_SET_ECN:
+        if (value > AMS_ECN_OFF)
+            return -AMS_EINVAL;
+        stack->config.ecn = value;
         return 0;
     case AMS_SET_FASTOPEN:
         stack->config.fastopen = value;

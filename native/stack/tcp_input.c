@@ -144,6 +144,7 @@ static void simultaneous_open(struct ams_stack *stack, struct tcp_conn *conn)
 static void active_open_done(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *tcp, uint64_t now)
 {
     bool repeated = conn->backoff;
+    tcp_ecn_active(conn, tcp);
     conn->snd_una = conn->iss + 1;
     tcp_update_window(conn, tcp);
     tcp_established(stack, conn, now);
@@ -185,6 +186,7 @@ static bool syn_sent_input(struct ams_stack *stack, struct tcp_conn *conn, const
     conn->rcv_adv = conn->rcv_nxt + ams_min_u32(conn->rcvbuf, 65535);
     tcp_negotiate(stack, conn, tcp);
     if (!ack) {
+        tcp_ecn_passive(stack, conn, tcp);
         simultaneous_open(stack, conn);
         return false;
     }
@@ -343,6 +345,8 @@ static bool text_input(struct ams_stack *stack, struct tcp_conn *conn, struct se
         tcp_reset(stack, conn);
         return true;
     }
+    if (conn->ecn & ECN_OK && seg->payload)
+        tcp_ecn_receive(conn, seg->ip->tos, tcp->flags);
     struct ams_frame *frame = seg->frame;
     uint32_t seq = tcp->seq + !!(tcp->flags & TCP_SYN); /* a SYN-ACK may carry data */
     seg->frame = NULL;

@@ -137,6 +137,7 @@ void tcp_listen_input(struct ams_stack *stack, struct tcp_listener *listener, co
         return;
     }
     tcp_negotiate(stack, conn, seg);
+    tcp_ecn_passive(stack, conn, seg);
     adopt(listener, conn);
     tcp_fastopen_child(stack, listener, conn, seg, frame, now);
     tcp_want_output(stack, conn);

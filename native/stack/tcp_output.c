@@ -19,6 +19,7 @@
 #include "stack/tcp.h"
 
 #define OUTPUT_BURST 16
+#define IP_ECN_ECT0 2u /* RFC 3168 section 5 */
 #define NEAR_RTT (512 * AMS_NS_PER_US)
 #define BURST_SHIFT 10 /* 1/1024 of what is sent in a second */
 #define PACE_SLACK (4 * AMS_NS_PER_MS)
@@ -109,6 +110,8 @@ static void segment_init(struct tcp_conn *conn, struct tcp_repr *repr, uint32_t 
     repr->seq = seq;
     repr->ack = conn->rcv_nxt;
     repr->flags = flags | TCP_ACK;
+    if (AMS_UNLIKELY(conn->ecn & ECN_ECHO) && !(flags & (TCP_SYN | TCP_RST)))
+        repr->flags |= TCP_ECE;
     if (conn->flags & CONN_TS_OK) {
         repr->has_timestamps = true;
         repr->tsval = tcp_timestamp(conn, now);
@@ -123,7 +126,7 @@ static void segment_init(struct tcp_conn *conn, struct tcp_repr *repr, uint32_t 
 
 /* Writes the header before the frags that tx has, and hands it to IP. */
 static enum emit_result segment_send(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx,
-                                     const struct tcp_repr *repr, uint32_t payload, uint64_t now)
+                                     const struct tcp_repr *repr, uint32_t payload, uint8_t tos, uint64_t now)
 {
     uint32_t l4_off = ip_headroom(conn->flow.family);
     uint32_t header_len = tcp_emit(repr, tx->head + l4_off);
@@ -145,7 +148,7 @@ static enum emit_result segment_send(struct ams_stack *stack, struct tcp_conn *c
     conn->segs_out++;
     conn->last_sent_at = now;
     stack->counters.tcp_tx++;
-    return ip_output(stack, &conn->path, tx, conn->flow.local_ip, conn->flow.remote_ip, PROTO_TCP, 0, now)
+    return ip_output(stack, &conn->path, tx, conn->flow.local_ip, conn->flow.remote_ip, PROTO_TCP, tos, now)
                ? EMIT_FRAME
                : EMIT_PARKED;
 }
@@ -179,8 +182,10 @@ static enum emit_result emit_syn(struct ams_stack *stack, struct tcp_conn *conn,
     if (AMS_UNLIKELY(conn->fastopen & FO_WAIT) && tcp_fastopen_waits(conn))
         return EMIT_NONE;
     segment_init(conn, &repr, conn->iss, TCP_SYN, now);
+    if (passive && conn->ecn & ECN_OK)
+        repr.flags |= TCP_ECE;
     if (!passive) {
-        repr.flags = TCP_SYN;
+        repr.flags = TCP_SYN | tcp_ecn_syn(stack, conn, first);
         repr.ack = 0;
         repr.tsecr = 0;
     }
@@ -208,14 +213,14 @@ static enum emit_result emit_syn(struct ams_stack *stack, struct tcp_conn *conn,
     } else if (!conn->rexmit_at) {
         tcp_rexmit_restart(stack, conn, now);
     }
-    return segment_send(stack, conn, tx, &repr, payload, now);
+    return segment_send(stack, conn, tx, &repr, payload, 0, now);
 }
 
 static enum emit_result emit_rst(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint64_t now)
 {
     struct tcp_repr repr;
     segment_init(conn, &repr, conn->snd_nxt, TCP_RST, now);
-    enum emit_result result = segment_send(stack, conn, tx, &repr, 0, now);
+    enum emit_result result = segment_send(stack, conn, tx, &repr, 0, 0, now);
     stack->counters.tcp_rst_tx++;
     conn->flags &= ~CONN_RST_NOW;
     tcp_drop(stack, conn, conn->error);
@@ -297,7 +302,14 @@ static enum emit_result emit_data(struct ams_stack *stack, struct tcp_conn *conn
     conn->prr_out += len;
     pace_sent(conn, len, now);
     stack->counters.tcp_tx_bytes += len;
-    return segment_send(stack, conn, tx, &repr, len, now);
+    uint8_t tos = 0;
+    if (AMS_UNLIKELY(conn->ecn & ECN_OK) && len && !(marks & REC_EVER_RETRANS)) {
+        tos = IP_ECN_ECT0; /* RFC 3168 section 6.1.5: new data only */
+        if (conn->ecn & ECN_CWR)
+            repr.flags |= TCP_CWR;
+        conn->ecn &= (uint8_t)~ECN_CWR;
+    }
+    return segment_send(stack, conn, tx, &repr, len, tos, now);
 }
 
 /* Retransmits the first lost record as far as cwnd lets it. */
@@ -382,7 +394,7 @@ static uint32_t usable_window(struct ams_stack *stack, struct tcp_conn *conn, ui
         if (!len)
             tcp_cc_sent(conn, true, now);
     }
-    len = ams_min_u32(len, segment_limit(stack, conn, mss));
+    len = ams_min_u32(len, conn->ecn & ECN_CWR ? mss : segment_limit(stack, conn, mss));
     uint32_t tail = len % mss;
     if (!tail)
         return len;
@@ -487,7 +499,7 @@ static enum emit_result emit_ack(struct ams_stack *stack, struct tcp_conn *conn,
     segment_init(conn, &repr, probe ? conn->snd_una - 1 : conn->snd_nxt, 0, now);
     if (conn->flags & CONN_SACK_OK && (conn->n_runs || conn->flags & CONN_DSACK))
         tcp_sack_blocks(conn, &repr);
-    return segment_send(stack, conn, tx, &repr, 0, now);
+    return segment_send(stack, conn, tx, &repr, 0, 0, now);
 }
 
 /* F-RTO's step 2b: new data instead of retransmissions (RFC 5682).  What

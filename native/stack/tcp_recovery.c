@@ -46,6 +46,8 @@ static void reduction_begin(struct tcp_conn *conn, const struct tcp_delivery *de
     conn->ssthresh = ssthresh;
     conn->recover = conn->snd_nxt;
     conn->loss &= (uint16_t)~LOSS_TLP_OUT;
+    if (conn->ecn & ECN_OK)
+        conn->ecn |= ECN_CWR; /* RFC 3168 section 6.1.2: whatever the reason was */
 }
 
 void tcp_prr_ack(struct tcp_conn *conn, const struct tcp_delivery *delivery)
@@ -269,6 +271,8 @@ void tcp_recovery_rto(struct ams_stack *stack, struct tcp_conn *conn, uint64_t n
         undo_prepare(conn);
         conn->ssthresh = conn->cc->on_loss(conn, now); /* RFC 5681 section 3.1, (4) */
         conn->cc->on_rto(conn, now);
+        if (conn->ecn & ECN_OK)
+            conn->ecn |= ECN_CWR;
     }
     if (!sack || reneged)
         tcp_recs_forget_sacks(conn);

@@ -303,7 +303,7 @@ int tcp_init(struct ams_stack *stack)
     tcp->buckets = mem_zalloc(tcp->n_buckets, sizeof(*tcp->buckets));
     const char *name = stack->config.congestion;
     tcp->cc_default = tcp_cc_find(stack, name ? name : "cubic");
-    int status = tcp->cc_default ? 0 : -AMS_EINVAL;
+    int status = tcp->cc_default && stack->config.ecn <= AMS_ECN_OFF ? 0 : -AMS_EINVAL;
     tcp->heads = mem_zalloc(TCP_HEADS, TCP_HEAD_SIZE);
     if (!tcp->buckets || !tcp->heads)
         status = -AMS_ENOMEM;

@@ -140,8 +140,9 @@ class Script:
         tsval: int | None = None,
         tsecr: int | None = None,
         port: int | None = None,
+        tos: int = 0,
     ) -> None:
-        """Sends one segment; seq and ack are relative."""
+        """Sends one segment; seq and ack are relative; tos is the traffic class with IPv6."""
         opts = list(options or [])
         if self.timestamps or tsval is not None:
             value = self.tsval if tsval is None else tsval
@@ -159,7 +160,8 @@ class Script:
             window=self.window if win is None else win,
             options=opts,
         )
-        network = IPv6(src=self.remote, dst=self.local) if self.v6 else IP(src=self.remote, dst=self.local)
+        addresses = {"src": self.remote, "dst": self.local}
+        network = IPv6(tc=tos, **addresses) if self.v6 else IP(tos=tos, **addresses)
         mac = bytes(self.host.mac).hex(":")
         self.wire.inject(bytes(Ether(src=PEER_MAC, dst=mac) / network / segment / data))
         self._run(0)

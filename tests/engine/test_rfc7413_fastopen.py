@@ -45,7 +45,8 @@ def ask(s: Script) -> bytes:
     """A handshake that brings a cookie; closed again."""
     syn(s, b"")
     cookie = cookie_of(s.expect("SA", ack=1))
-    assert cookie and len(cookie) == 8
+    assert cookie is not None
+    assert len(cookie) == 8
     s.send("R", seq=1)
     s.port += 1
     return cookie

@@ -148,6 +148,14 @@ uint32_t settings_notsent_lowat(void)
     return value > 0 && value <= UINT32_MAX ? (uint32_t)value : UINT32_MAX;
 }
 
+/* Linux: 0 off, 1 asks and accepts, 2 accepts; 3 and above are AccECN's, which falls back to these. */
+static uint32_t read_ecn(void)
+{
+    static const uint32_t modes[] = {AMS_ECN_OFF, AMS_ECN_ASK, AMS_ECN_ACCEPT, AMS_ECN_ASK, AMS_ECN_ASK, AMS_ECN_ACCEPT};
+    long value = sysctl_number("tcp_ecn", 0, 2);
+    return value >= 0 && value <= 5 ? modes[value] : AMS_ECN_ACCEPT;
+}
+
 void settings_remember(struct pd_world *world)
 {
     sysctl_text("tcp_congestion_control", world->congestion, sizeof(world->congestion));
@@ -157,6 +165,7 @@ void settings_renew(struct pd_world *world)
 {
     ams_stack_set(world->stack, AMS_SET_FLAGS, read_flags());
     ams_stack_set(world->stack, AMS_SET_FASTOPEN, settings_fastopen(world));
+    ams_stack_set(world->stack, AMS_SET_ECN, read_ecn());
 }
 
 void settings_read(const struct pd_world *world, struct ams_stack_config *config, struct ams_port_config *port)
@@ -168,6 +177,7 @@ void settings_read(const struct pd_world *world, struct ams_stack_config *config
     read_buffers(config);
     config->flags |= read_flags();
     config->fastopen = settings_fastopen(world);
+    config->ecn = read_ecn();
     read_fastopen_key(config->fastopen_key);
     config->syn_retries = (uint32_t)sysctl_number("tcp_syn_retries", 0, 0);
     config->synack_retries = (uint32_t)sysctl_number("tcp_synack_retries", 0, 0);
