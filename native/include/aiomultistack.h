@@ -318,11 +318,18 @@ struct ams_stack_config {
     uint32_t syn_retries;               /* 0: 6 */
     uint32_t synack_retries;            /* 0: 5 */
     uint32_t ecn;                       /* AMS_ECN_* */
+    uint32_t syn_cookies;               /* AMS_SYN_COOKIES_* */
+    uint32_t syn_backlog;               /* half-open connections of a listener; 0: 1024 */
     uint32_t min_tso_segs;              /* least segments of a super-frame on slow paths; 0: 2 */
     uint32_t fastopen;                  /* AMS_FASTOPEN_*; 0: client and server */
     uint8_t fastopen_key[16];           /* of the server's cookies; all zero: from seed */
     uint64_t now;                       /* when the node is made, for virtual time; AMS_NOW: the clock's */
 };
+
+/* SYN cookies (RFC 4987 section 3.6). */
+#define AMS_SYN_COOKIES_AUTO 0 /* once a listener has syn_backlog half-open connections */
+#define AMS_SYN_COOKIES_NEVER 1
+#define AMS_SYN_COOKIES_ALWAYS 2
 
 /* Explicit Congestion Notification (RFC 3168). */
 #define AMS_ECN_ACCEPT 0 /* where the peer asks for it */
@@ -388,6 +395,7 @@ int ams_stack_set(struct ams_stack *stack, int setting, uint32_t value);
 #define AMS_SET_FLAGS 1        /* AMS_STACK_NO_*; AMS_STACK_NO_DAD is ignored */
 #define AMS_SET_FASTOPEN 2     /* AMS_FASTOPEN_* */
 #define AMS_SET_ECN 3          /* AMS_ECN_* */
+#define AMS_SET_SYN_COOKIES 4  /* AMS_SYN_COOKIES_* */
 
 /* ---- stack: endpoints --------------------------------------------------- */
 

@@ -64,6 +64,7 @@
 #define TCP_RTO_MAX (120 * AMS_NS_PER_S)
 #define TCP_SYN_RETRIES 6                /* as Linux: 127 s in all */
 #define TCP_SYNACK_RETRIES 5
+#define TCP_SYN_BACKLOG 1024u            /* half-open connections of a listener */
 #define TCP_RETRIES2 15                  /* RFC 9293 section 3.8.3, R2 */
 #define TCP_ORPHAN_RETRIES 8
 #define TCP_FIN_WAIT_2_TIMEOUT (60 * AMS_NS_PER_S)
@@ -427,6 +428,8 @@ struct tcp_host {
     struct siphash_key isn_key;
     struct siphash_key port_key;
     struct siphash_key fastopen_key;
+    struct siphash_key cookie_key;
+    uint64_t cookies_until;   /* a SYN cookie may come back until then */
     struct tcp_fastopen_entry *fastopen_cache; /* NULL until something is learnt */
     const struct tcp_cc_ops *cc_default;
     struct tcp_cc_external *external[TCP_CC_EXTERNAL_MAX];
@@ -461,6 +464,11 @@ int tcp_ephemeral_port(struct ams_stack *stack, struct tcp_flow *flow);
  * accepted.  frame itself may be NULL. */
 void tcp_listen_input(struct ams_stack *stack, struct tcp_listener *listener, const struct tcp_repr *seg,
                       const struct ip_info *ip, struct ams_frame **frame, uint32_t min_iss, uint64_t now);
+/* Makes a connection in SYN_RECEIVED from a SYN.  NULL: no memory, no route. */
+struct tcp_conn *tcp_listen_child(struct ams_stack *stack, struct tcp_listener *listener, const struct tcp_repr *seg,
+                                  const struct ip_info *ip, uint32_t min_iss, uint64_t now);
+/* True if no more may wait to be accepted. */
+bool tcp_listener_full(const struct tcp_listener *listener);
 /* Answers a segment that belongs to no connection (RFC 9293 section 3.10.7.1). */
 void tcp_send_reset(struct ams_stack *stack, const struct tcp_repr *seg, const struct ip_info *ip, uint32_t payload,
                     uint64_t now);
@@ -496,9 +504,20 @@ void tcp_fastopen_reply(struct ams_stack *stack, const struct tcp_conn *conn, st
 void tcp_fastopen_settled(struct ams_stack *stack, struct tcp_conn *conn);
 void tcp_fastopen_fini(struct ams_stack *stack);
 
+/* ---- tcp_cookie.c ----------------------------------------------------------------------------- */
+/* Answers a SYN for which there is no room, keeping nothing. */
+void tcp_cookie_send(struct ams_stack *stack, const struct tcp_listener *listener, const struct tcp_repr *syn,
+                     const struct ip_info *ip, uint64_t now);
+/* Makes the connection, in SYN_RECEIVED, of an ACK that brings a cookie back;
+ * the segment is then its.  NULL: it brings none, or there is no memory. */
+struct tcp_conn *tcp_cookie_accept(struct ams_stack *stack, struct tcp_listener *listener, const struct tcp_repr *ack,
+                                   const struct ip_info *ip, uint64_t now);
+
 /* ---- tcp_ecn.c ------------------------------------------------------------------------------ */
 /* The ECN flags of our SYN; a repeated one has none. */
 uint8_t tcp_ecn_syn(const struct ams_stack *stack, struct tcp_conn *conn, bool first);
+/* Does this SYN ask for what we agree to? */
+bool tcp_ecn_asked(const struct ams_stack *stack, const struct tcp_repr *syn);
 /* The peer's SYN asked, or not. */
 void tcp_ecn_passive(const struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *syn);
 /* The answer to our SYN. */
@@ -510,6 +529,10 @@ void tcp_ecn_ack(struct ams_stack *stack, struct tcp_conn *conn, uint8_t flags, 
 
 /* ---- tcp_user.c ------------------------------------------------------------------------ */
 /* ISS, timestamp offset, what we offer. */
+/* Window scale that lets a buffer be offered (RFC 7323 section 2.2). */
+uint8_t tcp_choose_wscale(uint32_t rcvbuf_max);
+/* What our timestamps start from: one offset per pair of hosts (RFC 7323 section 5.4). */
+uint32_t tcp_ts_offset(const struct ams_stack *stack, const struct tcp_flow *flow);
 void tcp_conn_start(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
 /* Takes a connection away from its listener or application and resets it. */
 void tcp_orphan_reset(struct ams_stack *stack, struct tcp_conn *conn);

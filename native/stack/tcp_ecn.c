@@ -25,9 +25,14 @@ uint8_t tcp_ecn_syn(const struct ams_stack *stack, struct tcp_conn *conn, bool f
     return conn->ecn ? TCP_ECE | TCP_CWR : 0;
 }
 
+bool tcp_ecn_asked(const struct ams_stack *stack, const struct tcp_repr *syn)
+{
+    return stack->config.ecn != AMS_ECN_OFF && (syn->flags & (TCP_ECE | TCP_CWR)) == (TCP_ECE | TCP_CWR);
+}
+
 void tcp_ecn_passive(const struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *syn)
 {
-    if (stack->config.ecn != AMS_ECN_OFF && (syn->flags & (TCP_ECE | TCP_CWR)) == (TCP_ECE | TCP_CWR))
+    if (tcp_ecn_asked(stack, syn))
         conn->ecn |= ECN_OK;
 }
 

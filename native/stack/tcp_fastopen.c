@@ -280,11 +280,10 @@ void tcp_fastopen_child(struct ams_stack *stack, struct tcp_listener *listener, 
     tcp_cc_start(stack, conn, now);
     stack->counters.tcp_fastopen_passive++;
     sock_event(stack, &conn->sock, AMS_EV_ACCEPTED);
-    bool fin = seg->flags & TCP_FIN;
-    if (payload || (fin && frame && *frame)) {
-        tcp_receive(stack, conn, *frame, seg->seq + 1, fin, now);
+    if (payload) {
+        tcp_receive(stack, conn, *frame, seg->seq + 1, false, now);
         *frame = NULL;
-        sock_event(stack, &conn->sock, AMS_EV_DATA | (conn->flags & CONN_FIN_RECEIVED ? AMS_EV_EOF : 0));
+        sock_event(stack, &conn->sock, AMS_EV_DATA);
     }
 }
 

@@ -402,6 +402,11 @@ int ams_stack_set(struct ams_stack *stack, int setting, uint32_t value)
             return -AMS_EINVAL;
         stack->config.ecn = value;
         return 0;
+    case AMS_SET_SYN_COOKIES:
+        if (value > AMS_SYN_COOKIES_ALWAYS)
+            return -AMS_EINVAL;
+        stack->config.syn_cookies = value;
+        return 0;
     case AMS_SET_FASTOPEN:
         stack->config.fastopen = value;
         return 0;

@@ -4,16 +4,15 @@
  *
  * A SYN makes a whole TCB in SYN_RECEIVED; the listener counts these
  * ("embryonic") and those established but not yet reported ("waiting"), both
- * bounded.  With the accept queue full the final ACK is ignored, so that the
- * peer keeps trying, as Linux does.
+ * bounded.  With the accept queue full SYNs are dropped and the final ACK is
+ * ignored, so that the peer keeps trying, as Linux does; with too many half
+ * open SYNs are answered with cookies (tcp_cookie.c).
  */
 #include <string.h>
 
 #include "core/alloc.h"
 #include "stack/iface.h"
 #include "stack/tcp.h"
-
-#define SYN_BACKLOG_MIN 1024u
 
 void tcp_send_bare(struct ams_stack *stack, const struct tcp_flow *flow, const struct tcp_repr *repr, uint64_t now)
 {
@@ -107,6 +106,47 @@ static void conn_from_syn(struct ams_stack *stack, struct tcp_conn *conn, const 
     conn->flags |= CONN_SYN_NOW;
 }
 
+bool tcp_listener_full(const struct tcp_listener *listener)
+{
+    return listener->waiting >= ams_max_u32(listener->backlog, 1);
+}
+
+struct tcp_conn *tcp_listen_child(struct ams_stack *stack, struct tcp_listener *listener, const struct tcp_repr *seg,
+                                  const struct ip_info *ip, uint32_t min_iss, uint64_t now)
+{
+    struct tcp_conn *conn = tcp_conn_new(stack, now);
+    if (!conn)
+        return NULL;
+    inherit(conn, listener);
+    conn_from_syn(stack, conn, seg, ip, min_iss, now);
+    if (ip_path_find(stack, ip->src, &conn->path) < 0 || tcp_claim(stack, conn) < 0 ||
+        tcp_flow_insert(stack, &conn->flow) < 0) {
+        stack->counters.tcp_syn_dropped++;
+        tcp_conn_free(stack, conn);
+        return NULL;
+    }
+    tcp_negotiate(stack, conn, seg);
+    tcp_ecn_passive(stack, conn, seg);
+    adopt(listener, conn);
+    return conn;
+}
+
+/* Must this SYN be answered with a cookie, or dropped?  Return: true if it was dealt with. */
+static bool overloaded(struct ams_stack *stack, const struct tcp_listener *listener, const struct tcp_repr *seg,
+                       const struct ip_info *ip, uint64_t now)
+{
+    uint32_t mode = stack->config.syn_cookies;
+    bool full = listener->embryonic >= stack->config.syn_backlog;
+    if (tcp_listener_full(listener) || (full && mode == AMS_SYN_COOKIES_NEVER)) {
+        stack->counters.tcp_syn_dropped++;
+        return true;
+    }
+    if (!full && mode != AMS_SYN_COOKIES_ALWAYS)
+        return false;
+    tcp_cookie_send(stack, listener, seg, ip, now);
+    return true;
+}
+
 void tcp_listen_input(struct ams_stack *stack, struct tcp_listener *listener, const struct tcp_repr *seg,
                       const struct ip_info *ip, struct ams_frame **frame, uint32_t min_iss, uint64_t now)
 {
@@ -120,25 +160,11 @@ void tcp_listen_input(struct ams_stack *stack, struct tcp_listener *listener, co
     if (seg->flags & TCP_FIN)
         return; /* nobody opens and closes at once; Linux says nothing either */
     stack->counters.tcp_syn_rx++;
-    if (listener->embryonic >= ams_max_u32(listener->backlog, SYN_BACKLOG_MIN) ||
-        listener->waiting >= ams_max_u32(listener->backlog, 1)) {
-        stack->counters.tcp_syn_dropped++;
+    if (overloaded(stack, listener, seg, ip, now))
         return;
-    }
-    struct tcp_conn *conn = tcp_conn_new(stack, now);
+    struct tcp_conn *conn = tcp_listen_child(stack, listener, seg, ip, min_iss, now);
     if (!conn)
         return;
-    inherit(conn, listener);
-    conn_from_syn(stack, conn, seg, ip, min_iss, now);
-    if (ip_path_find(stack, ip->src, &conn->path) < 0 || tcp_claim(stack, conn) < 0 ||
-        tcp_flow_insert(stack, &conn->flow) < 0) {
-        stack->counters.tcp_syn_dropped++;
-        tcp_conn_free(stack, conn);
-        return;
-    }
-    tcp_negotiate(stack, conn, seg);
-    tcp_ecn_passive(stack, conn, seg);
-    adopt(listener, conn);
     tcp_fastopen_child(stack, listener, conn, seg, frame, now);
     tcp_want_output(stack, conn);
 }
@@ -152,7 +178,7 @@ bool tcp_listener_established(struct ams_stack *stack, struct tcp_conn *conn, ui
         stack->counters.tcp_passive_open++;
         return true;
     }
-    if (listener->waiting >= ams_max_u32(listener->backlog, 1)) {
+    if (tcp_listener_full(listener)) {
         stack->counters.tcp_accept_overflow++;
         return false;
     }

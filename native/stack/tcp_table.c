@@ -256,6 +256,7 @@ int tcp_ephemeral_port(struct ams_stack *stack, struct tcp_flow *flow)
 static void retry_defaults(struct ams_stack_config *config)
 {
     config->syn_retries = config->syn_retries ? ams_min_u32(config->syn_retries, 127) : TCP_SYN_RETRIES;
+    config->syn_backlog = config->syn_backlog ? config->syn_backlog : TCP_SYN_BACKLOG;
     config->min_tso_segs = config->min_tso_segs ? config->min_tso_segs : 2;
     config->fastopen = config->fastopen ? config->fastopen : AMS_FASTOPEN_CLIENT | AMS_FASTOPEN_SERVER;
     config->synack_retries = config->synack_retries ? ams_min_u32(config->synack_retries, 127) : TCP_SYNACK_RETRIES;
@@ -303,7 +304,7 @@ int tcp_init(struct ams_stack *stack)
     tcp->buckets = mem_zalloc(tcp->n_buckets, sizeof(*tcp->buckets));
     const char *name = stack->config.congestion;
     tcp->cc_default = tcp_cc_find(stack, name ? name : "cubic");
-    int status = tcp->cc_default && stack->config.ecn <= AMS_ECN_OFF ? 0 : -AMS_EINVAL;
+    int status = tcp->cc_default && stack->config.ecn <= AMS_ECN_OFF && stack->config.syn_cookies <= AMS_SYN_COOKIES_ALWAYS ? 0 : -AMS_EINVAL;
     tcp->heads = mem_zalloc(TCP_HEADS, TCP_HEAD_SIZE);
     if (!tcp->buckets || !tcp->heads)
         status = -AMS_ENOMEM;
@@ -317,6 +318,8 @@ int tcp_init(struct ams_stack *stack)
     tcp->port_key.k[0] = rng_next(&stack->rng);
     tcp->port_key.k[1] = rng_next(&stack->rng);
     fastopen_key(stack);
+    tcp->cookie_key.k[0] = rng_next(&stack->rng);
+    tcp->cookie_key.k[1] = rng_next(&stack->rng);
     return 0;
 }
 

@@ -22,8 +22,7 @@ static struct tcp_conn *conn_of(struct ams_stack *stack, int id)
     return conn && !(conn->flags & CONN_ORPHAN) ? conn : NULL;
 }
 
-/* Window scale that lets rcvbuf_max be offered (RFC 7323 section 2.2). */
-static uint8_t choose_wscale(uint32_t rcvbuf_max)
+uint8_t tcp_choose_wscale(uint32_t rcvbuf_max)
 {
     uint8_t shift = 0;
     while (shift < 14 && (65535u << shift) < rcvbuf_max)
@@ -31,13 +30,17 @@ static uint8_t choose_wscale(uint32_t rcvbuf_max)
     return shift;
 }
 
-void tcp_conn_start(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+uint32_t tcp_ts_offset(const struct ams_stack *stack, const struct tcp_flow *flow)
 {
     uint64_t words[4];
-    memcpy(words, conn->flow.local_ip, 16);
-    memcpy(words + 2, conn->flow.remote_ip, 16);
-    /* RFC 7323 section 5.4: an offset per pair of hosts */
-    conn->ts_offset = (uint32_t)siphash24(&stack->tcp->isn_key, words, 4);
+    memcpy(words, flow->local_ip, 16);
+    memcpy(words + 2, flow->remote_ip, 16);
+    return (uint32_t)siphash24(&stack->tcp->isn_key, words, 4);
+}
+
+void tcp_conn_start(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    conn->ts_offset = tcp_ts_offset(stack, &conn->flow);
     conn->iss = tcp_isn(stack, &conn->flow, now);
     conn->snd_una = conn->snd_nxt = conn->iss;
     conn->snd_end = conn->iss + 1;
@@ -46,7 +49,7 @@ void tcp_conn_start(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now
     conn->flags |= (refused & AMS_STACK_NO_TIMESTAMPS ? 0 : CONN_TS_OK) | (refused & AMS_STACK_NO_SACK ? 0 : CONN_SACK_OK) |
                    (refused & AMS_STACK_NO_WSCALE ? 0 : CONN_WSCALE_OK);
     if (conn->flags & CONN_WSCALE_OK)
-        conn->rcv_wscale = choose_wscale(ams_max_u32(stack->config.rcvbuf_max, conn->rcvbuf));
+        conn->rcv_wscale = tcp_choose_wscale(ams_max_u32(stack->config.rcvbuf_max, conn->rcvbuf));
     conn->first_unacked_at = now;
 }
 

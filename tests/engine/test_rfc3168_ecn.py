@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from aiomultistack._native import lib
 
 from .script import IP, SECOND, Script

@@ -156,6 +156,13 @@ static uint32_t read_ecn(void)
     return value >= 0 && value <= 5 ? modes[value] : AMS_ECN_ACCEPT;
 }
 
+/* Linux: 0 never, 1 when the queue is full, 2 always. */
+static uint32_t read_syn_cookies(void)
+{
+    long value = sysctl_number("tcp_syncookies", 0, 1);
+    return value == 0 ? AMS_SYN_COOKIES_NEVER : value == 2 ? AMS_SYN_COOKIES_ALWAYS : AMS_SYN_COOKIES_AUTO;
+}
+
 void settings_remember(struct pd_world *world)
 {
     sysctl_text("tcp_congestion_control", world->congestion, sizeof(world->congestion));
@@ -166,6 +173,7 @@ void settings_renew(struct pd_world *world)
     ams_stack_set(world->stack, AMS_SET_FLAGS, read_flags());
     ams_stack_set(world->stack, AMS_SET_FASTOPEN, settings_fastopen(world));
     ams_stack_set(world->stack, AMS_SET_ECN, read_ecn());
+    ams_stack_set(world->stack, AMS_SET_SYN_COOKIES, read_syn_cookies());
 }
 
 void settings_read(const struct pd_world *world, struct ams_stack_config *config, struct ams_port_config *port)
@@ -178,6 +186,8 @@ void settings_read(const struct pd_world *world, struct ams_stack_config *config
     config->flags |= read_flags();
     config->fastopen = settings_fastopen(world);
     config->ecn = read_ecn();
+    config->syn_cookies = read_syn_cookies();
+    config->syn_backlog = (uint32_t)sysctl_number("tcp_max_syn_backlog", 0, 0);
     read_fastopen_key(config->fastopen_key);
     config->syn_retries = (uint32_t)sysctl_number("tcp_syn_retries", 0, 0);
     config->synack_retries = (uint32_t)sysctl_number("tcp_synack_retries", 0, 0);
