@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from interop.lab import command, namespace
 
 from aiomultistack import _netns
-from interop.lab import command, namespace
 
 from .stage import CLIENT, PATIENCE, ROOT, SERVER, Process, Switch, until
 
