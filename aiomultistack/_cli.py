@@ -649,6 +649,73 @@ def engine(connections: tuple[int, ...], rounds: int, operations: int, as_json: 
     out.print(table)
 
 
+def _port_counts(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """Parses a comma-separated list of numbers of ports."""
+    try:
+        counts = tuple(dict.fromkeys(int(word) for word in value.split(",")))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 2,256.", context, parameter) from None
+    if not all(count == 1 or (0 < count <= 4096 and count % 2 == 0) for count in counts):
+        raise click.BadParameter("numbers of ports are 1, or even and at most 4096.", context, parameter)
+    return counts
+
+
+@bench.command()
+@click.option("--sizes", metavar="BYTES,...", callback=_frame_sizes, default="64,128,256,512,1024,1514",
+              show_default=True, help="Frames, between two ports.")  # fmt: skip
+@click.option("--ports", metavar="N,...", callback=_port_counts, default="1,2,4,8,16,32,64,128,256",
+              show_default=True, help="Ports, with the smallest frames.")  # fmt: skip
+@click.option("--family", "families", type=click.Choice(("4", "6", "both")), default="both", show_default=True,
+              help="IP version.")  # fmt: skip
+@click.option("--slots", type=click.IntRange(8, 4096), default=128, show_default=True, help="Of each port's two rings.")
+@click.option("--spread", is_flag=True, help="Each frame to another port, instead of to the neighbour.")
+@click.option("--peer", type=click.Choice(("none", "dpdk")), default="none", show_default=True,
+              help="Run DPDK's testpmd between two memif ports beside it.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(0.01), default=0.3, show_default=True, help="Length of a run.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each; the median counts.")
+@click.option("--json", "as_json", is_flag=True, help="Print every run as JSON.")
+def switch(families: str, peer: str, as_json: bool, **options: Any) -> None:
+    """Frames a second through the switch, from port to port in shared memory, and how long they take.
+
+    One core for the switch, another for the clients.  Every frame's source is validated and its destination looked
+    up.  Needs no root.
+    """
+    from rich import box
+    from rich.table import Table
+
+    from aiomultistack import _bench_switch
+    from aiomultistack._ui import emit_json, microseconds, out, steps
+
+    plan = _bench_switch.Plan(
+        families=(4, 6) if families == "both" else (int(families),), peer="" if peer == "none" else peer, **options
+    )
+    with steps("measuring", plan.rounds * len(plan.cells)) as progress:
+        result = _bench_switch.measure(plan, progress)
+    if as_json:
+        emit_json(result.as_dict())
+        return
+    title = f"Through the switch, one core, rings of {plan.slots} slots"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("", "ports", "bytes", "Mpps", "Gb/s"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for cell in result.cells:
+        table.add_row(f"IPv{cell.family}", str(cell.ports), str(cell.size), f"{cell.mpps:.2f}", f"{cell.gbps:.1f}")
+    out.print(table)
+    for latency in result.latencies:
+        what = "idle" if latency.load == "idle" else f"at {latency.rate / 1e6:.1f} Mpps"
+        if latency.samples:
+            p50, p99 = microseconds(latency.p50 / 1e3), microseconds(latency.p99 / 1e3)
+            out.print(f"Latency, {what}: p50 {p50}, p99 {p99}")
+        else:
+            out.print(f"Latency, {what}: not known, since frames were lost")
+    if result.ratio is not None and result.reference is not None:
+        theirs = result.reference.mpps / result.ratio
+        out.print(f"testpmd between two memif ports, without a look-up: {theirs:.2f} Mpps; ours is"
+                  f" {result.ratio:.2f} times that")  # fmt: skip
+    if result.cores[0] == result.cores[1]:
+        out.print("Switch and clients shared one core: the figures say little.")
+
+
 @bench.command()
 @click.argument("kind", type=click.Choice(("xdp",)), default="xdp")
 @click.option("--sizes", metavar="BYTES,...", callback=_frame_sizes, default="64,256,1514", show_default=True,

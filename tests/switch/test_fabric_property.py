@@ -153,7 +153,7 @@ slots = st.fixed_dictionaries({}, optional={
 })
 
 
-@settings(max_examples=300, deadline=None,
+@settings(max_examples=120, deadline=None,
           suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large,
                                  HealthCheck.function_scoped_fixture])
 @given(batch=st.lists(st.tuples(frames(), st.one_of(st.just({}), st.just({}), slots)), min_size=1, max_size=8))

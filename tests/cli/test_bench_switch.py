@@ -1,0 +1,77 @@
+"""`aiomultistack bench switch`: short runs, and what its figures mean."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from aiomultistack import _bench_switch
+from aiomultistack._bench_switch import Cell, Plan, Result, Run
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command."""
+    return subprocess.run([sys.executable, "-m", "aiomultistack", "bench", "switch", *arguments], capture_output=True,
+                          text=True, timeout=50, check=False)
+
+
+SHORT = ("--rounds", "1", "--seconds", "0.02")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--spread",)])
+def test_a_short_run_moves_frames(arguments: tuple[str, ...]) -> None:
+    done = command(*SHORT, "--sizes", "64,1514", "--ports", "1,2,4", "--json", *arguments)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    cells = {(cell["family"], cell["ports"], cell["size"]): cell for cell in result["cells"]}
+    assert set(cells) == {(family, *rest) for family in (4, 6) for rest in ((2, 64), (2, 1514), (1, 64), (4, 64))}
+    assert all(run["frames"] > 0 for cell in cells.values() for run in cell["runs"])
+    assert [latency["load"] for latency in result["latency"]] == ["idle", "half"]
+    assert result["peer"] is None
+
+
+def test_people_get_a_table() -> None:
+    done = command(*SHORT, "--sizes", "64", "--ports", "2", "--family", "4")
+    assert done.returncode == 0, done.stderr
+    assert "Mpps" in done.stdout
+    assert "Latency, idle" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("dpdk-testpmd") is None, reason="needs DPDK's testpmd")
+def test_testpmd_runs_beside_it() -> None:
+    done = command(*SHORT, "--sizes", "64", "--ports", "2", "--family", "4", "--peer", "dpdk", "--json")
+    assert done.returncode == 0, done.stderr
+    peer = json.loads(done.stdout)["peer"]
+    assert len(peer["mpps"]) == 1
+    assert peer["mpps"][0] > 0
+    assert peer["ratio"] > 0
+
+
+@pytest.mark.parametrize(("arguments", "word"), [
+    (("--ports", "3"), "even"), (("--ports", "x"), "2,256"), (("--sizes", "10"), "14"), (("--slots", "4"), "8"),
+])
+def test_bad_arguments_are_refused(arguments: tuple[str, ...], word: str) -> None:
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert word in done.stderr
+
+
+def test_frames_too_short_for_ipv6_are_refused() -> None:
+    done = command("--sizes", "60")
+    assert done.returncode == 1
+    assert "64" in done.stderr
+
+
+def test_figures() -> None:
+    cell = Cell(4, 2, 256, [Run(20, 1000, 0, 0, 0), Run(10, 1000, 0, 0, 0), Run(30, 1000, 0, 0, 0)])
+    assert cell.mpps == pytest.approx(20)
+    assert cell.gbps == pytest.approx(20 * 280 * 8 / 1000)  # 20 Mpps of 256 bytes fill 40 GbE
+    other = Cell(4, 2, 64, [Run(30, 1000, 0, 0, 0)])
+    assert Result(Plan(), (1, 0), [cell, other], peer=[20.0, 10.0, 30.0]).ratio == pytest.approx(1.5)
+    assert Result(Plan(), (1, 0), [cell, other]).ratio is None
+    assert len(_bench_switch.Plan().cells) == 2 * (6 + 9 - 1)
+    assert len(_bench_switch.Plan(ports=(4, 8), sizes=(64, 128)).cells) == 2 * 4
