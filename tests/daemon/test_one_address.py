@@ -75,7 +75,7 @@ class Stage:
             command(*prefix, "ip", "link", "set", "nic0", "up")
             command(*prefix, "ip", "address", "add", f"{addresses[0]}/24", "dev", "nic0")
             command(*prefix, "ip", "address", "add", f"{addresses[1]}/64", "dev", "nic0", "nodad")
-        self.switch = Switch(path / "switch.sock", "--uplink", "xdp:nic0", addresses=())
+        self.switch = Switch(path / "switch.sock", "--uplink", "xdp:nic0", "--user", "65534", addresses=())
 
     def _inside(self) -> tuple[str, ...]:
         return ("nsenter", "--target", str(self._peer.pid), "--net")
