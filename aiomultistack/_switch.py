@@ -181,7 +181,7 @@ class Daemon:
             self.fabric = self._open_fabric()
             undo.callback(self.fabric.close)
             info = self.fabric.port_info(UPLINK if settings.uplink else CONTROL)
-            self.mac = bytes(info["mac"]) if any(info["mac"]) else _mac(settings)
+            self.mac = _mac(settings) if any(_mac(settings)) else bytes(info["mac"])
             self.mtu = settings.mtu or int(info["mtu"]) or 1500
             self._configure_taps()
             self.shared = [text for text in settings.addresses if system_has(text.partition("/")[0])]
