@@ -176,7 +176,7 @@ def measure(plan: Plan, progress: Steps) -> Result:
             if peer is not None:
                 progress.say(f"round {number} of {plan.rounds}: testpmd")
                 result.peer.append(peer.measure(plan.seconds))
-    half = (result.reference or result.cells[0]).mpps * 1e6 / 2
+    half = max((result.reference or result.cells[0]).mpps * 1e6 / 2, 1.0)
     for load, rate in (("idle", float(IDLE_RATE)), ("half", half)):
         progress.say(f"latency, {load}")
         got = _run(where, ports=2, size=plan.sizes[0], v6=int(plan.families[0] == 6), latency=1, rate=int(rate),

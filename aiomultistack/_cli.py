@@ -660,7 +660,7 @@ def _port_counts(context: click.Context, parameter: click.Parameter, value: str)
     return counts
 
 
-@bench.command()
+@bench.command("switch")
 @click.option("--sizes", metavar="BYTES,...", callback=_frame_sizes, default="64,128,256,512,1024,1514",
               show_default=True, help="Frames, between two ports.")  # fmt: skip
 @click.option("--ports", metavar="N,...", callback=_port_counts, default="1,2,4,8,16,32,64,128,256",
@@ -674,7 +674,7 @@ def _port_counts(context: click.Context, parameter: click.Parameter, value: str)
 @click.option("--seconds", type=click.FloatRange(0.01), default=0.3, show_default=True, help="Length of a run.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each; the median counts.")
 @click.option("--json", "as_json", is_flag=True, help="Print every run as JSON.")
-def switch(families: str, peer: str, as_json: bool, **options: Any) -> None:
+def bench_switch(families: str, peer: str, as_json: bool, **options: Any) -> None:
     """Frames a second through the switch, from port to port in shared memory, and how long they take.
 
     One core for the switch, another for the clients.  Every frame's source is validated and its destination looked

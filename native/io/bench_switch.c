@@ -38,6 +38,7 @@
 #define BENCH_SAMPLES (1u << 17)
 #define BENCH_HEAD 64u           /* bytes that are written anew for each frame */
 #define BENCH_PORT 10000u
+#define BENCH_PATIENCE_NS (10 * AMS_NS_PER_S) /* for the first frame, where others take the cores */
 #define BENCH_WARM_NS (50 * AMS_NS_PER_MS)
 
 struct bench_port {
@@ -208,7 +209,8 @@ static void *bench_main(void *arg)
     const struct ams_bench_switch_plan *plan = bench->plan;
     uint64_t start = ams_clock_now(), began = 0, now = start, sent = 0;
 
-    while (!began || now - began < plan->duration_ms * AMS_NS_PER_MS) {
+    while (!began || now - began < plan->duration_ms * AMS_NS_PER_MS ||
+           (!bench->moved && now - began < BENCH_PATIENCE_NS)) {
         uint64_t allowed = bench_allowance(bench, now - start);
         for (uint32_t i = 0; i < plan->ports; i++) {
             bench->moved += bench_receive(bench, i);
