@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import errno
 import gc
+import json
 import os
 import signal
 import socket
@@ -222,6 +223,35 @@ def test_an_address_of_its_own_may_have_another_mac(
 
         stack.run(main)
         assert "02:00:00:00:00:77" in others.submit(command, "ip", "neigh", "show", STACK4).result()
+        assert promiscuity(link.name) == 1  # a veth has no filter for more than one address
+    with link.inside():
+        assert promiscuity(link.name) == 0
+
+
+def promiscuity(name: str) -> int:
+    """How many ask for all frames of a link in this thread's namespace."""
+    shown: list[dict[str, int]] = json.loads(command("ip", "-j", "-d", "link", "show", name))
+    return shown[0]["promiscuity"]
+
+
+def test_the_link_listens_for_solicitations_and_is_not_promiscuous(link: Wire) -> None:
+    group = "33:33:ff:00:00:02"  # that of fd99::2 (RFC 4291 section 2.7.1)
+    with stack_on(link, "own"):
+        assert group in command("ip", "maddr", "show", "dev", link.name)
+        assert promiscuity(link.name) == 0
+    with link.inside():
+        assert group not in command("ip", "maddr", "show", "dev", link.name)
+
+
+def test_a_wildcard_on_both_stacks_meets_itself_on_a_shared_address(link: Wire) -> None:
+    with stack_on(link, "shared", host_stack="also") as stack:
+
+        async def main() -> None:
+            with pytest.raises(OSError) as caught:
+                await asyncio.start_server(lambda *_: None, None, PORT)
+            assert caught.value.errno == errno.EADDRINUSE
+
+        stack.run(main)
 
 
 # ---- ends -----------------------------------------------------------------------------------------------------
