@@ -169,6 +169,10 @@ class Node:
             raise _open_error(config, status, ffi.string(error).decode("utf-8", "replace"))
         self.pointer: Any = ffi.gc(out[0], lib.ams_node_free)
         self.stack: Any = lib.ams_node_stack(self.pointer)
+        #: True if others have the addresses too: stacks on a ``switch:`` port, the system beside an ``xdp:`` one.
+        self.shared = config.scheme == "switch" or (
+            config.scheme == "xdp" and any(system_has(address.partition("/")[0]) for address in config.addresses)
+        )
         self._counter_names = _counter_names()
         #: Congestion controls written in Python; the pump's.
         self.deputies: Deputies | None = None
@@ -231,11 +235,6 @@ class Node:
             return False
         protocol = socket.IPPROTO_TCP if kind == socket.SOCK_STREAM else socket.IPPROTO_UDP
         return int(lib.ams_port_lookup(lib.ams_node_port(self.pointer), protocol, endpoint(address))) == 0
-
-    @property
-    def shared(self) -> bool:
-        """True if other stacks have the addresses too: on a ``switch:`` port."""
-        return self.config.scheme == "switch"
 
     def counters(self) -> dict[str, int]:
         """Every counter of port, switch and stack, by name."""

@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -109,6 +110,8 @@ void claims_fini(struct claim_table *table)
         if (table->slots[i].refs && table->slots[i].fd >= 0)
             close(table->slots[i].fd);
     }
+    for (uint32_t i = 0; i < table->n_shown; i++)
+        close(table->shown[i]);
     mem_free(table->slots);
     mem_free(table->addresses);
     memset(table, 0, sizeof(*table));
@@ -136,14 +139,67 @@ static int proof_status(int number)
     }
 }
 
-/* Binds a kernel socket to a tuple.  Return: its descriptor or a status. */
+/* A socket address of either family. */
+union proof_address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+};
+
+/* True if a kernel socket is bound to a tuple, exactly or by a wildcard. */
+static bool proof_covers(int fd, const struct claim_key *key)
+{
+    union proof_address address;
+    socklen_t size = sizeof(address), length = sizeof(int);
+    int type = 0, only6 = 1;
+    uint8_t ip[16];
+
+    memset(&address, 0, sizeof(address));
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) < 0 || getsockname(fd, &address.any, &size) < 0 ||
+        type != (key->protocol == PROTO_TCP ? SOCK_STREAM : SOCK_DGRAM))
+        return false;
+    if (address.any.sa_family == AF_INET) {
+        ip_map4(ip, (const uint8_t *)&address.v4.sin_addr);
+        return ntohs(address.v4.sin_port) == key->port && key->family == AMS_IPV4 &&
+               (ip_equal(ip, key->ip) || ip_equal(ip, any4));
+    }
+    if (address.any.sa_family != AF_INET6 || ntohs(address.v6.sin6_port) != key->port)
+        return false;
+    memcpy(ip, &address.v6.sin6_addr, 16);
+    if (!ip_equal(ip, any6))
+        return ip_equal(ip, key->ip);
+    length = sizeof(only6);
+    return key->family == AMS_IPV6 ||
+           (getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only6, &length) == 0 && !only6);
+}
+
+/* A copy of a shown socket that is bound to a tuple; -1 if there is none. */
+static int proof_shown(const struct claim_table *table, const struct claim_key *key)
+{
+    for (uint32_t i = 0; i < table->n_shown; i++) {
+        if (proof_covers(table->shown[i], key))
+            return fcntl(table->shown[i], F_DUPFD_CLOEXEC, 0);
+    }
+    return -1;
+}
+
+/* Closes a shown socket. */
+static void proof_drop(struct claim_table *table, uint32_t i)
+{
+    close(table->shown[i]);
+    table->n_shown--;
+    memmove(&table->shown[i], &table->shown[i + 1], (table->n_shown - i) * sizeof(table->shown[0]));
+}
+
+/* Binds a kernel socket to a tuple, if none was shown that is.
+ * Return: its descriptor or a status. */
 static int proof_bind(const struct claim_table *table, const struct claim_key *key)
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-    } address;
+    union proof_address address;
+    int shown = proof_shown(table, key);
+
+    if (shown >= 0)
+        return shown;
     bool v4 = key->family == AMS_IPV4;
     int type = key->protocol == PROTO_TCP ? SOCK_STREAM : SOCK_DGRAM;
     int fd = socket(v4 ? AF_INET : AF_INET6, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -212,6 +268,10 @@ static void claims_give(struct claim_table *table, const struct claim_key *key)
     table->change(table->ctx, key, false);
     if (claim->fd >= 0)
         close(claim->fd);
+    for (uint32_t i = table->n_shown; i; i--) { /* who showed them is done with them */
+        if (proof_covers(table->shown[i - 1], key))
+            proof_drop(table, i - 1);
+    }
     claims_erase(table, claim);
 }
 
@@ -252,6 +312,18 @@ static int claims_take_all(struct claim_table *table, const struct claim_key *wi
     return 0;
 }
 
+int claims_show(struct claim_table *table, int fd)
+{
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+    if (copy < 0)
+        return port_status(errno);
+    if (table->n_shown == CLAIMS_SHOWN)
+        proof_drop(table, 0);
+    table->shown[table->n_shown++] = copy;
+    return 0;
+}
+
 static struct claim_key claims_key(uint8_t protocol, const struct ams_endpoint *local)
 {
     struct claim_key key = {.port = local->port, .protocol = protocol, .family = (uint8_t)local->family};
@@ -288,6 +360,12 @@ void claims_remove(struct claim_table *table, uint8_t protocol, const struct ams
         return;
     claims_erase(table, claim);
     claims_give_all(table, &key, table->n_addresses);
+}
+
+int claims_lookup(const struct claim_table *table, uint8_t protocol, const struct ams_endpoint *address)
+{
+    struct claim_key key = claims_key(protocol, address);
+    return !claims_shared(table, key.ip) || claims_slot(table, &key)->refs != 0;
 }
 
 /* ---- addresses -------------------------------------------------------------------- */

@@ -12,7 +12,8 @@
  * A claim that is to be proved binds a kernel socket to the tuple, which stays
  * as long as the tuple: the kernel grants it by its own rules and gives it to
  * nobody else.  It does not listen, and what it receives is thrown away: only
- * what the driver fails to take from the kernel gets there.
+ * what the driver fails to take from the kernel gets there.  A socket that the
+ * application has bound itself, and shown, is used instead of a new one.
  */
 #ifndef AMS_IO_CLAIMS_H
 #define AMS_IO_CLAIMS_H
@@ -34,6 +35,8 @@ struct claim {
     bool prove;            /* of a wildcard: its tuples are proved */
 };
 
+#define CLAIMS_SHOWN 16u
+
 struct claim_table {
     struct claim *slots;   /* open addressing, at most half full */
     uint32_t mask;
@@ -41,6 +44,8 @@ struct claim_table {
     uint8_t (*addresses)[16]; /* those that are shared */
     uint32_t n_addresses;
     uint32_t ifindex;      /* of link-local addresses */
+    uint32_t n_shown;
+    int32_t shown[CLAIMS_SHOWN]; /* sockets for claims to come, the oldest first */
     /* Tells the driver that a tuple is claimed now, or no longer.
      * Return: 0 or a status, which then is the claim's. */
     int (*change)(void *ctx, const struct claim_key *key, bool claimed);
@@ -60,6 +65,10 @@ bool claims_shared(const struct claim_table *table, const uint8_t ip[16]);
  * shared need nothing. */
 int claims_add(struct claim_table *table, uint8_t protocol, const struct ams_endpoint *local, bool prove);
 void claims_remove(struct claim_table *table, uint8_t protocol, const struct ams_endpoint *local);
+
+/* As show() and lookup() of port.h. */
+int claims_show(struct claim_table *table, int fd);
+int claims_lookup(const struct claim_table *table, uint8_t protocol, const struct ams_endpoint *address);
 
 /* ---- of the system's own file -------------------------------------------------- */
 

@@ -293,6 +293,17 @@ static void xdp_release(struct ams_port *port, uint8_t protocol, const struct am
     claims_remove(&xdp_from(port)->claims, protocol, local);
 }
 
+static int xdp_show(struct ams_port *port, int fd)
+{
+    struct xdp_port *xdp = xdp_from(port);
+    return xdp->claims.n_addresses ? claims_show(&xdp->claims, fd) : 0;
+}
+
+static int xdp_lookup(struct ams_port *port, uint8_t protocol, const struct ams_endpoint *address)
+{
+    return claims_lookup(&xdp_from(port)->claims, protocol, address);
+}
+
 /* ---- open and close ------------------------------------------------------------ */
 
 static void xdp_close_fd(int *fd)
@@ -362,5 +373,7 @@ const struct port_ops xdp_ops = {
     .unserve = xdp_unserve,
     .claim = xdp_claim,
     .release = xdp_release,
+    .show = xdp_show,
+    .lookup = xdp_lookup,
     .close = xdp_close,
 };

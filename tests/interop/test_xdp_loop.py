@@ -243,13 +243,67 @@ def test_the_link_listens_for_solicitations_and_is_not_promiscuous(link: Wire) -
         assert group not in command("ip", "maddr", "show", "dev", link.name)
 
 
-def test_a_wildcard_on_both_stacks_meets_itself_on_a_shared_address(link: Wire) -> None:
+def test_a_wildcard_listens_on_both_stacks(link: Wire, others: concurrent.futures.Executor) -> None:
+    """The system's listener shows that the port is ours; the shared address is the stack's all the same."""
     with stack_on(link, "shared", host_stack="also") as stack:
 
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(await reader.readline())
+            writer.close()
+            await writer.wait_closed()
+
+        def ask(host: str) -> bytes:
+            with socket.create_connection((host, PORT), 10) as client:
+                client.sendall(b"who?\n")
+                return client.recv(100)
+
         async def main() -> None:
-            with pytest.raises(OSError) as caught:
-                await asyncio.start_server(lambda *_: None, None, PORT)
-            assert caught.value.errno == errno.EADDRINUSE
+            loop = asyncio.get_running_loop()
+            server = await asyncio.start_server(serve, None, PORT)
+            for family in (4, 6):
+                accepted = stack.loop.multistack.counters()["stack.tcp_passive_open"]
+                assert await loop.run_in_executor(others, ask, address("shared", family)) == b"who?\n"
+                assert stack.loop.multistack.counters()["stack.tcp_passive_open"] == accepted + 1
+            assert await asyncio.to_thread(ask, "127.0.0.1") == b"who?\n"
+            server.close()
+            await server.wait_closed()
+
+        stack.run(main)
+
+
+@FAMILIES
+def test_the_applications_own_socket_proves_its_port(
+    link: Wire, others: concurrent.futures.Executor, family: int
+) -> None:
+    with stack_on(link, "shared") as stack:
+        host = address("shared", family)
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            own = socket.create_server((host, PORT), family=socket.AF_INET6 if family == 6 else socket.AF_INET)
+            server = await asyncio.start_server(lambda _, writer: writer.close(), sock=own)
+            accepted = stack.loop.multistack.counters()["stack.tcp_passive_open"]
+            with await loop.run_in_executor(others, socket.create_connection, (host, PORT), 10) as client:
+                assert await loop.run_in_executor(others, client.recv, 1) == b""
+            assert stack.loop.multistack.counters()["stack.tcp_passive_open"] == accepted + 1
+            server.close()
+            await server.wait_closed()
+
+        stack.run(main)
+        with socket.create_server((host, PORT), family=socket.AF_INET6 if family == 6 else socket.AF_INET):
+            pass  # free again
+
+
+@FAMILIES
+def test_the_systems_servers_on_the_shared_address_are_reached_through_the_system(link: Wire, family: int) -> None:
+    with stack_on(link, "shared") as stack:
+
+        async def main() -> None:
+            reader, writer = await asyncio.open_connection(address("shared", family), SYSTEM_PORT)
+            writer.write(b"GET /5 HTTP/1.0\r\n\r\n")
+            assert (await reader.read()).endswith(b"\r\n\r\nkkkkk")
+            writer.close()
+            await writer.wait_closed()
 
         stack.run(main)
 

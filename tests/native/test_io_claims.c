@@ -143,6 +143,66 @@ static void test_a_proved_tuple_is_nobody_elses(void)
     claims_fini(&table);
 }
 
+/* A bound socket.  @n: the last byte of its address; 0: the wildcard, of both families if v6 */
+static int bound(bool v6, uint8_t n, int type)
+{
+    struct ams_endpoint at = n ? packets_endpoint(v6, n, PORT) : packets_wildcard(v6, PORT);
+    struct sockaddr_in in4 = {.sin_family = AF_INET, .sin_port = htons(PORT)};
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(PORT)};
+    int on = 1, fd = socket(v6 ? AF_INET6 : AF_INET, type, 0);
+
+    CHECK(fd >= 0);
+    memcpy(&in4.sin_addr, at.ip + 12, 4);
+    memcpy(&in6.sin6_addr, at.ip, 16);
+    CHECK_EQ(setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on)), 0);
+    CHECK_EQ(v6 ? bind(fd, (struct sockaddr *)&in6, sizeof(in6)) : bind(fd, (struct sockaddr *)&in4, sizeof(in4)), 0);
+    return fd;
+}
+
+static void test_a_shown_socket_proves_what_it_is_bound_to(void)
+{
+    struct claim_table table;
+    struct driver driver;
+
+    table_new(&table, &driver);
+    for (int i = 0; i < 8; i++) {
+        bool v6 = i & 1, wildcard = i & 2;
+        int type = i & 4 ? SOCK_DGRAM : SOCK_STREAM, fd = bound(v6, wildcard ? 0 : 1, type);
+        uint8_t protocol = i & 4 ? PROTO_UDP : PROTO_TCP;
+        struct ams_endpoint local = packets_endpoint(v6, 1, PORT), other = packets_endpoint(!v6, 1, PORT);
+        CHECK_EQ(claims_add(&table, protocol, &local, true), -AMS_EADDRINUSE);
+        CHECK_EQ(claims_show(&table, fd), 0);
+        close(fd);
+        CHECK_EQ(claims_lookup(&table, protocol, &local), 0);
+        CHECK_EQ(claims_add(&table, protocol, &local, true), 0);
+        CHECK_EQ(claims_lookup(&table, protocol, &local), 1);
+        /* it says nothing of the other family, unless it is a wildcard of both: then it does */
+        CHECK_EQ(claims_add(&table, protocol, &other, true), 0);
+        claims_remove(&table, protocol, &other);
+        claims_remove(&table, protocol, &local);
+        CHECK_EQ(driver.n, 0);
+        CHECK_EQ(system_binds(v6, 1, type), 0); /* nothing holds it any more */
+    }
+    claims_fini(&table);
+}
+
+static void test_shown_sockets_are_bounded_and_closed(void)
+{
+    struct claim_table table;
+    struct driver driver;
+    int fd = bound(false, 1, SOCK_STREAM);
+
+    table_new(&table, &driver);
+    CHECK_EQ(claims_show(&table, -1), -AMS_EIO);
+    for (int i = 0; i < 100; i++)
+        CHECK_EQ(claims_show(&table, fd), 0);
+    CHECK_EQ(table.n_shown, CLAIMS_SHOWN);
+    close(fd);
+    CHECK_EQ(system_binds(false, 1, SOCK_STREAM), EADDRINUSE);
+    claims_fini(&table);
+    CHECK_EQ(system_binds(false, 1, SOCK_STREAM), 0);
+}
+
 static void test_what_the_system_has_is_refused_and_nothing_stays(void)
 {
     struct claim_table table;
@@ -220,6 +280,8 @@ int main(void)
     RUN(test_the_first_and_the_last_claim_are_told);
     RUN(test_a_wildcard_is_all_addresses_of_its_family_now_and_later);
     RUN(test_a_proved_tuple_is_nobody_elses);
+    RUN(test_a_shown_socket_proves_what_it_is_bound_to);
+    RUN(test_shown_sockets_are_bounded_and_closed);
     RUN(test_what_the_system_has_is_refused_and_nothing_stays);
     RUN(test_many_come_and_go_in_any_order);
     RUN(test_every_allocation_may_fail);
