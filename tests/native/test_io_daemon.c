@@ -113,6 +113,7 @@ static void fake_answer(struct fake *fake, int fd, struct daemon_message *messag
     if (head->type == AMS_MSG_CLAIM) {
         fake->claims++;
         fake->proofs += message->n_fds;
+        daemon_message_fini(message); /* before the answer: who has it may bind anew */
         head->status = fake->claim_status;
         message->length = sizeof(*head);
     } else if (head->type == AMS_MSG_LEND) {
@@ -308,13 +309,13 @@ static void test_answers_that_are_none(void)
     fake_end(fake);
 }
 
-/* Receives until done() or 10 seconds.  Return: the last status of a receive. */
+/* Receives until done(), a status that is for good, or 10 seconds.  Return: the last status of a receive. */
 static int receive_until(struct ams_port *port, bool (*done)(void), uint64_t *now)
 {
     char frame[2000];
-    int status = 0;
+    int status = -AMS_EAGAIN;
 
-    for (int i = 0; i < 1000 && status > -AMS_STATUS_END && !done(); i++, *now += 20 * AMS_NS_PER_MS) {
+    for (int i = 0; i < 1000 && status == -AMS_EAGAIN && !done(); i++, *now += 20 * AMS_NS_PER_MS) {
         status = ams_port_recv(port, frame, sizeof(frame), *now);
         usleep(10000);
     }
