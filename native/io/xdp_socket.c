@@ -32,7 +32,7 @@
 #define SEND_BUFFER (8 << 20)  /* copy mode: what may be in the hands of the link, bytes */
 /* A queue is free some time after its last socket was closed: the kernel
  * puts that off. */
-#define BUSY_TRIES 50
+#define BUSY_TRIES 200
 #define BUSY_PAUSE 10000000 /* ns */
 #define FRAME_ROOM (FRAME_LARGE - FRAME_HEADROOM)
 
