@@ -76,6 +76,7 @@ class _Fields:
     mac: str | None = _field(None)
     mtu: int = _field(0, _integer)
     congestion: str | None = _field(None)
+    ecn: str = _field("accept")
     seed: int | None = _field(None, _integer)
     sndbuf: int = _field(0, _integer)
     rcvbuf: int = _field(0, _integer)
@@ -109,6 +110,8 @@ class Config(_Fields):
     mac: the stack's Ethernet address; None: the interface's (``xdp:``), or made from the seed.
     mtu: bytes; 0: the port's own.
     congestion: name of the congestion control; None: the engine's default, ``"cubic"``.
+    ecn: Explicit Congestion Notification (RFC 3168): ``"accept"`` where the peer asks for it, ``"ask"`` for it on
+        outgoing connections too, or ``"off"``.
     seed: makes initial sequence numbers, ports and hash keys repeatable (tests only); None: random.
     sndbuf, rcvbuf: initial socket buffers in bytes; sndbuf_max, rcvbuf_max: what auto-tuning may make of
         them; 0: the engine's default.
@@ -138,6 +141,7 @@ class Config(_Fields):
         mac: str | None = None,
         mtu: int = 0,
         congestion: str | None = None,
+        ecn: str = "accept",
         seed: int | None = None,
         sndbuf: int = 0,
         rcvbuf: int = 0,
@@ -161,6 +165,7 @@ class Config(_Fields):
             mac=mac,
             mtu=mtu,
             congestion=congestion,
+            ecn=ecn,
             seed=seed,
             sndbuf=sndbuf,
             rcvbuf=rcvbuf,
@@ -295,6 +300,7 @@ def _check(config: Config) -> None:
     _check_interfaces("host_addresses", config.host_addresses)
     _check_gateways(config)
     _check_choice("host_stack", config.host_stack, ("no", "also"))
+    _check_choice("ecn", config.ecn, ("accept", "ask", "off"))
     _check_choice("base", config.base, ("auto", "uvloop", "asyncio"))
     for name in ("offload", "dad", "control"):
         if not isinstance(getattr(config, name), bool):

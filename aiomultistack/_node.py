@@ -115,6 +115,16 @@ class EndpointInfo:
     segs_in: int
     dsack_dups: int
     created: int
+    adv_mss: int
+    sacked: int
+    lost: int
+    retrans_out: int
+    not_sent: int
+    delivered: int
+    pacing_rate: int
+    last_data_sent: int
+    last_data_received: int
+    last_received: int
     congestion: str
 
     @property
@@ -312,6 +322,7 @@ def _stack_config(config: Config, keep: list[Any]) -> Any:
     if config.congestion is not None and config.congestion not in python_congestion:
         keep.append(ffi.new("char[]", config.congestion.encode()))
         stack.congestion = keep[-1]
+    stack.ecn = {"accept": lib.AMS_ECN_ACCEPT, "ask": lib.AMS_ECN_ASK, "off": lib.AMS_ECN_OFF}[config.ecn]
     stack.mtu = config.mtu
     stack.max_endpoints = config.max_connections
     stack.sndbuf, stack.rcvbuf = config.sndbuf, config.rcvbuf

@@ -45,6 +45,8 @@ for _name, _option in (
     ("TCP_KEEPINTVL", lib.AMS_OPT_KEEPINTVL),
     ("TCP_KEEPCNT", lib.AMS_OPT_KEEPCNT),
     ("TCP_QUICKACK", lib.AMS_OPT_QUICKACK),
+    ("TCP_SYNCNT", lib.AMS_OPT_SYNCNT),
+    ("TCP_FASTOPEN", lib.AMS_OPT_FASTOPEN),
 ):
     if hasattr(socket, _name):
         _NUMBERS[socket.IPPROTO_TCP, getattr(socket, _name)] = _option
@@ -226,27 +228,29 @@ class StackSocket:
             raise status_error(status)
 
 
+_UNLIMITED = 0xFFFFFFFFFFFFFFFF
+
+
 def tcp_info(info: EndpointInfo) -> bytes:
     """An endpoint's state laid out as Linux's `struct tcp_info`; what the engine doesn't count is 0."""
     mss = max(1, info.snd_mss)
-    us = 1000  # nanoseconds in the microseconds of struct tcp_info
-    segments_acked = info.bytes_acked // mss
+    us, ms = 1000, 1_000_000  # struct tcp_info has microseconds and milliseconds
     rcv_mss = info.rcv_mss or min(mss, 536)  # Linux's guess before anything has come
     return _TCP_INFO_LAYOUT.pack(
         info.state, info.ca_state, info.backoff, info.probes, info.backoff, info.options,
         info.snd_wscale | info.rcv_wscale << 4, 0,
         _u32(info.rto // us), 0, info.snd_mss, rcv_mss,
-        -(-info.unacked // mss), 0, 0, 0, 0,                             # unacked, sacked, lost, retrans, fackets
-        0, 0, 0, 0,                                                      # last_data_sent ... last_ack_recv
+        -(-info.unacked // mss), -(-info.sacked // mss), -(-info.lost // mss), -(-info.retrans_out // mss), 0,
+        _u32(info.last_data_sent // ms), 0, _u32(info.last_data_received // ms), _u32(info.last_received // ms),
         info.pmtu, info.rcv_wnd, _u32(info.srtt // us), _u32(info.rttvar // us),
         0x7FFFFFFF if info.snd_ssthresh == 0xFFFFFFFF else info.snd_ssthresh // mss,
-        -(-info.snd_cwnd // mss), info.snd_mss, 3,                       # cwnd, advmss, reordering
+        -(-info.snd_cwnd // mss), info.adv_mss, 3,                       # cwnd, advmss, reordering
         0, info.rcv_wnd, _u32(info.bytes_retrans // mss),                # rcv_rtt, rcv_space, total_retrans
-        0, 0xFFFFFFFFFFFFFFFF, info.bytes_acked, info.bytes_received,
-        _u32(info.segs_out), _u32(info.segs_in), _u32(max(0, info.send_queue - info.unacked)),
+        info.pacing_rate or _UNLIMITED, _UNLIMITED, info.bytes_acked, info.bytes_received,
+        _u32(info.segs_out), _u32(info.segs_in), _u32(info.not_sent),
         _u32(info.min_rtt // us), 0, 0,                                  # min_rtt, data_segs_in, data_segs_out
         0, 0, 0, 0,                                                      # delivery_rate ... sndbuf_limited
-        _u32(segments_acked), 0, info.bytes_sent, info.bytes_retrans,
+        _u32(-(-info.delivered // mss)), 0, info.bytes_sent, info.bytes_retrans,
         _u32(info.dsack_dups), 0, 0, info.snd_wnd, info.rcv_wnd, 0,      # reord_seen, rcv_ooopack, rehash
     )  # fmt: skip
 

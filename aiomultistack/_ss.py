@@ -30,7 +30,7 @@ _SYN_RECEIVED = 3
 _TCP, _UDP = 6, 17
 _NO_THRESHOLD = 0xFFFFFFFF
 _CA_STATES = ("open", "disorder", "cwr", "recovery", "loss")
-_TIMESTAMPS, _SACK, _WSCALE = 1, 2, 4
+_TIMESTAMPS, _SACK, _WSCALE, _ECN, _ECN_SEEN, _SYN_DATA = 1, 2, 4, 8, 16, 32
 
 Endpoint = Mapping[str, Any]
 
@@ -99,6 +99,10 @@ def _details(it: Endpoint) -> Iterable[str]:
         yield "ts"
     if it["options"] & _SACK:
         yield "sack"
+    if it["options"] & _ECN:
+        yield "ecnseen" if it["options"] & _ECN_SEEN else "ecn"
+    if it["options"] & _SYN_DATA:
+        yield "fastopen"
     yield it["congestion"] or "-"
     if it["options"] & _WSCALE:
         yield f"wscale:{it['snd_wscale']},{it['rcv_wscale']}"
@@ -110,6 +114,7 @@ def _details(it: Endpoint) -> Iterable[str]:
     yield f"mss:{it['snd_mss']}"
     yield f"pmtu:{it['pmtu']}"
     yield f"rcvmss:{it['rcv_mss']}"
+    yield f"advmss:{it['adv_mss']}"
     yield f"cwnd:{max(1, it['snd_cwnd'] // mss)}"
     if it["snd_ssthresh"] != _NO_THRESHOLD:
         yield f"ssthresh:{max(1, it['snd_ssthresh'] // mss)}"
@@ -118,10 +123,17 @@ def _details(it: Endpoint) -> Iterable[str]:
             yield f"{name}:{it[name]}"
     if it["srtt"]:
         yield f"send {_rate(it['snd_cwnd'] * 8 / (it['srtt'] / 1e9))}"
+    if it["pacing_rate"]:
+        yield f"pacing_rate {_rate(it['pacing_rate'] * 8)}"
     if it["ca_state"]:
         yield f"ca_state:{_CA_STATES[it['ca_state']] if it['ca_state'] < len(_CA_STATES) else it['ca_state']}"
     if it["unacked"]:
         yield f"unacked:{-(-it['unacked'] // mss)}"
+    for name in ("sacked", "lost", "retrans_out"):
+        if it[name]:
+            yield f"{name}:{-(-it[name] // mss)}"
+    if it["not_sent"]:
+        yield f"notsent:{it['not_sent']}"
     if it["dsack_dups"]:
         yield f"dsack_dups:{it['dsack_dups']}"
     yield f"snd_wnd:{it['snd_wnd']}"

@@ -80,6 +80,7 @@
 #define TCP_RECS_INLINE 1u
 #define TCP_RECS_MAX 16384u
 #define TCP_CHALLENGE_ACKS 100u          /* per second and stack (RFC 5961 section 7) */
+#define TCP_CHALLENGE_MS 500u            /* and one in this time per connection, as Linux */
 #define TCP_QUICKACKS 16u                /* segments acknowledged at once when data begins to flow, as Linux */
 #define TCP_BLOB_DATA 16384u             /* a frame with more is not copied through the blob */
 
@@ -343,6 +344,7 @@ struct tcp_conn {
     uint64_t first_unacked_at; /* since when nothing new was acknowledged */
     uint64_t last_rcv_at;
     uint64_t data_rcv_at;     /* of the latest payload in order, 0: none yet */
+    uint32_t challenge_ms;    /* when the last unasked-for ACK was owed, 0: never */
     uint8_t probes;           /* keep-alive or window probes unanswered */
     uint8_t keepcnt;
     int16_t linger;           /* seconds, -1: off */

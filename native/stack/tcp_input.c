@@ -71,9 +71,22 @@ void tcp_reset(struct ams_stack *stack, struct tcp_conn *conn)
     tcp_want_output(stack, conn);
 }
 
+/* Answers to segments that nobody should send are few: one in half a second
+ * per connection, so that two hosts cannot keep each other busy. */
+static bool unasked_ack_limited(struct tcp_conn *conn, uint64_t now)
+{
+    uint32_t ms = (uint32_t)(now / AMS_NS_PER_MS) | 1;
+    if (conn->challenge_ms && ms - conn->challenge_ms < TCP_CHALLENGE_MS)
+        return true;
+    conn->challenge_ms = ms;
+    return false;
+}
+
 void tcp_challenge_ack(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
     struct tcp_host *tcp = stack->tcp;
+    if (unasked_ack_limited(conn, now))
+        return;
     uint64_t epoch = now / AMS_NS_PER_S;
     if (tcp->challenge_epoch != epoch) {
         tcp->challenge_epoch = epoch;
@@ -236,6 +249,10 @@ static void out_of_window(struct ams_stack *stack, struct tcp_conn *conn, const 
         conn->flags |= CONN_DSACK;
     }
     conn->last_rcv_at = now;
+    /* data and keep-alive probes are answered, bare ACKs and SYNs now and then */
+    bool bare = !seg->payload && (tcp->flags & TCP_SYN || tcp->seq + 1 != conn->rcv_nxt) && !(tcp->flags & TCP_FIN);
+    if (bare && unasked_ack_limited(conn, now))
+        return;
     conn->flags |= CONN_ACK_NOW;
     tcp_want_output(stack, conn);
 }

@@ -14,7 +14,9 @@ CONNECTION: dict[str, Any] = {
     "snd_mss": 1448, "rcv_mss": 1448, "snd_cwnd": 14480, "snd_ssthresh": 0xFFFFFFFF, "snd_wnd": 65535,
     "rcv_wnd": 65536, "unacked": 2896, "pmtu": 1500, "rto": 204_000_000, "srtt": 1_500_000, "rttvar": 750_000,
     "min_rtt": 51_000, "bytes_sent": 5000, "bytes_acked": 2104, "bytes_received": 78, "bytes_retrans": 0,
-    "segs_out": 5, "segs_in": 4, "dsack_dups": 0, "created": 1, "congestion": "cubic",
+    "segs_out": 5, "segs_in": 4, "dsack_dups": 0, "created": 1, "congestion": "cubic", "adv_mss": 1460, "sacked": 0,
+    "lost": 0, "retrans_out": 0, "not_sent": 0, "delivered": 2104, "pacing_rate": 0, "last_data_sent": 0,
+    "last_data_received": 0, "last_received": 0,
 }  # fmt: skip
 
 
@@ -74,18 +76,21 @@ def test_layout_of_nothing() -> None:
 
 def test_details() -> None:
     assert _ss.details(endpoint()) == (
-        "ts sack cubic wscale:7,8 rto:204 rtt:1.5/0.75 mss:1448 pmtu:1500 rcvmss:1448 cwnd:10 bytes_sent:5000 "
-        "bytes_acked:2104 bytes_received:78 segs_out:5 segs_in:4 send 77.2Mbps unacked:2 snd_wnd:65535 "
-        "rcv_wnd:65536 minrtt:0.051"
+        "ts sack cubic wscale:7,8 rto:204 rtt:1.5/0.75 mss:1448 pmtu:1500 rcvmss:1448 advmss:1460 "
+        "cwnd:10 bytes_sent:5000 bytes_acked:2104 bytes_received:78 segs_out:5 segs_in:4 send 77.2Mbps "
+        "unacked:2 snd_wnd:65535 rcv_wnd:65536 minrtt:0.051"
     )
 
 
 def test_details_of_a_connection_in_trouble() -> None:
+    changes = {"sacked": 2896, "lost": 1448, "retrans_out": 1448, "not_sent": 77, "pacing_rate": 125_000}
+    changes |= {"ca_state": 4, "unacked": 1}
     text = _ss.details(
-        endpoint(options=0, ca_state=4, backoff=2, snd_ssthresh=7240, bytes_retrans=1448, srtt=0, min_rtt=0, unacked=1)
+        endpoint(**changes, options=8 | 16 | 32, backoff=2, snd_ssthresh=7240, bytes_retrans=1448, srtt=0, min_rtt=0)
     )
-    assert text.startswith("cubic rto:204 backoff:2 mss:1448")
-    for word in ("ssthresh:5", "bytes_retrans:1448", "ca_state:loss", "unacked:1"):
+    assert text.startswith("ecnseen fastopen cubic rto:204 backoff:2 mss:1448")
+    words = ("ssthresh:5", "bytes_retrans:1448", "ca_state:loss", "unacked:1", "sacked:2", "lost:1", "retrans_out:1")
+    for word in (*words, "notsent:77", "pacing_rate"):
         assert word in text.split()
     assert "rtt:" not in text
     assert "send" not in text.split()

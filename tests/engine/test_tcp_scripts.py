@@ -784,12 +784,12 @@ def test_ack_of_data_never_sent_is_challenged() -> None:
 
 
 def test_challenge_acks_are_limited() -> None:
-    """Section 7."""
+    """Section 7: one in half a second for a connection, as Linux does; test_adversarial.py has the stack's limit."""
     with Script() as s:
         s.open()
-        for _ in range(400):
+        for _ in range(100):
             s.send("R", seq=100)
-        assert 40 <= len(s.queue) <= 160
+        assert len(s.queue) == 1
 
 
 def test_segments_without_ack_are_dropped() -> None:

@@ -132,7 +132,7 @@ def test_bad_environment(variable: str, value: str, message: str) -> None:
 def test_every_field_has_a_variable() -> None:
     samples = {
         "port": "mem:x", "addresses": "10.9.0.2/24", "gateway": "10.9.0.1", "host_addresses": "", "host_stack": "also",
-        "mac": "02:00:00:00:00:01", "mtu": "1400", "congestion": "newreno", "seed": "1", "sndbuf": "1000",
+        "mac": "02:00:00:00:00:01", "mtu": "1400", "congestion": "newreno", "ecn": "ask", "seed": "1", "sndbuf": "1000",
         "rcvbuf": "1000", "sndbuf_max": "1000", "rcvbuf_max": "1000", "backlog": "7", "max_connections": "9",
         "time_wait": "2", "ephemeral_ports": "1000-2000", "offload": "no", "dad": "yes", "base": "asyncio",
         "control": "0",
