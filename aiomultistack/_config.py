@@ -34,6 +34,7 @@ FILE_VARIABLE = "AIOMULTISTACK_CONFIG"
 FILE_NAME = "aiomultistack.toml"
 
 _SCHEMES = ("tap", "mem", "xdp", "netmap", "switch", "shm")
+_VALE = re.compile(r"vale[A-Za-z0-9]*")  # switches of netmap's
 _MAC = re.compile(r"[0-9A-Fa-f]{2}([:-])[0-9A-Fa-f]{2}(\1[0-9A-Fa-f]{2}){4}\Z")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -96,18 +97,20 @@ class Config(_Fields):
     """What a loop's user-space stack is made of.
 
     port: ``tap:NAME`` (a TAP device, made if missing), ``xdp:INTERFACE`` or ``xdp:INTERFACE@QUEUE`` (a Linux
-        interface beside the system's own stack, which keeps all other traffic), ``switch:PATH`` (a running
-        ``aiomultistack switch``), or ``mem:NAME`` (a hub inside the process).
-    addresses: the stack's own, each with a prefix length: ``["10.9.0.2/24", "fd09::2/64"]``.  On an ``xdp:`` port
-        they may be the system's too: then ports that the stack uses are taken from the system, and nothing else.
-        On a ``switch:`` port they are the switch's, and need not be given.
+        interface beside the system's own stack, which keeps all other traffic), ``netmap:INTERFACE`` (taken
+        from the system), ``netmap:INTERFACE*`` (shared with it) or another of netmap's names, such as
+        ``vale0:x``, ``switch:PATH`` (a running ``aiomultistack switch``), or ``mem:NAME`` (a hub inside the
+        process).
+    addresses: the stack's own, each with a prefix length: ``["10.9.0.2/24", "fd09::2/64"]``.  On an ``xdp:`` or
+        ``netmap:INTERFACE*`` port they may be the system's too: then ports that the stack uses are taken from
+        the system, and nothing else.  On a ``switch:`` port they are the switch's, and need not be given.
         A ``mem:`` port may have loopback addresses (``"127.0.0.1/8"``), which it shares with the system: binds take
         place on the stack, and connects where somebody listens.
     gateway: default routers, at most one of each family: ``"10.9.0.1"`` or ``"10.9.0.1,fd09::1"``.
     host_addresses: what the system's side of a TAP gets; needs root or CAP_NET_ADMIN if it lacks them.
     host_stack: ``"no"``, or ``"also"``: servers on wildcard and loopback addresses listen on the system's own stack
         too.
-    mac: the stack's Ethernet address; None: the interface's (``xdp:``), or made from the seed.
+    mac: the stack's Ethernet address; None: the interface's (``xdp:``, ``netmap:``), or made from the seed.
     mtu: bytes; 0: the port's own.
     congestion: name of the congestion control; None: the engine's default, ``"cubic"``.
     ecn: Explicit Congestion Notification (RFC 3168): ``"accept"`` where the peer asks for it, ``"ask"`` for it on
@@ -213,7 +216,7 @@ class Config(_Fields):
 
     @property
     def scheme(self) -> str:
-        """The port's driver: ``tap``, ``xdp``, ``mem``."""
+        """The port's driver: ``tap``, ``xdp``, ``netmap``, ``mem``, or the name of a VALE switch."""
         return self.port.partition(":")[0]
 
     @property
@@ -325,9 +328,9 @@ def _check_port(port: str) -> None:
     if not port:
         return
     scheme, colon, name = port.partition(":")
-    if not colon or not name or scheme not in _SCHEMES:
+    if not colon or not name or (scheme not in _SCHEMES and not _VALE.fullmatch(scheme)):
         raise ConfigError(
-            f"port {port!r} is not one of tap:NAME, xdp:INTERFACE, switch:PATH, mem:NAME"
+            f"port {port!r} is not one of tap:NAME, xdp:INTERFACE, netmap:INTERFACE, switch:PATH, mem:NAME"
             + (f"; for a TAP device write 'tap:{port}'" if not colon else "")
         )
 

@@ -61,34 +61,64 @@ static bool mark_unfinished(const uint8_t *ip, const struct place *place, uint32
     return load_be16(ip + place->l4 + offset) == checksum_fold(sum);
 }
 
+/* Finds a whole TCP segment or UDP datagram in a frame.
+ * Return: false if it is something else. */
+static bool place_transport(const uint8_t *frame, uint32_t length, struct place *place)
+{
+    bool seen = false;
+
+    if (length < ETH_HEADER)
+        return false;
+    uint32_t type = load_be16(frame + 12);
+    if (type == ETHERTYPE_IPV4)
+        seen = place_ip4(frame + ETH_HEADER, length - ETH_HEADER, place);
+    else if (type == ETHERTYPE_IPV6)
+        seen = place_ip6(frame + ETH_HEADER, length - ETH_HEADER, place);
+    if (!seen || place->l4 > place->end || (place->protocol != PROTO_TCP && place->protocol != PROTO_UDP))
+        return false;
+    return place->end - place->l4 >= (place->protocol == PROTO_TCP ? TCP_HEADER : UDP_HEADER);
+}
+
+/* Where the checksum is in a transport header. */
+static uint32_t place_checksum(const struct place *place)
+{
+    return place->protocol == PROTO_TCP ? TCP_CHECKSUM_AT : UDP_CHECKSUM_AT;
+}
+
 bool link_mark(struct ams_frame *frame, uint32_t mtu, bool partial)
 {
-    bool merged = frame->len > mtu + ETH_HEADER, seen = false;
+    bool merged = frame->len > mtu + ETH_HEADER;
     struct place place;
 
     if (AMS_LIKELY(!merged && !partial))
         return true;
-    if (frame->len < ETH_HEADER)
+    if (!place_transport(frame->data, frame->len, &place))
         return !merged;
     const uint8_t *ip = frame->data + ETH_HEADER;
-    uint32_t length = frame->len - ETH_HEADER, type = load_be16(frame->data + 12);
-    if (type == ETHERTYPE_IPV4)
-        seen = place_ip4(ip, length, &place);
-    else if (type == ETHERTYPE_IPV6)
-        seen = place_ip6(ip, length, &place);
-    if (!seen || place.l4 > place.end)
-        return !merged;
-    uint32_t header = place.protocol == PROTO_TCP ? TCP_HEADER : UDP_HEADER, payload = place.end - place.l4;
-    if ((place.protocol != PROTO_TCP && place.protocol != PROTO_UDP) || payload < header)
-        return !merged;
-    if (partial && mark_unfinished(ip, &place, place.protocol == PROTO_TCP ? TCP_CHECKSUM_AT : UDP_CHECKSUM_AT))
+    if (partial && mark_unfinished(ip, &place, place_checksum(&place)))
         frame->flags |= FRAME_CSUM_OK | FRAME_CSUM_PARTIAL;
     if (!merged)
         return true;
-    header = place.protocol == PROTO_TCP ? (uint32_t)(ip[place.l4 + 12] >> 4) * 4 : 0;
+    uint32_t header = place.protocol == PROTO_TCP ? (uint32_t)(ip[place.l4 + 12] >> 4) * 4 : 0;
     if (header < TCP_HEADER || place.l4 + header >= mtu)
         return false;
     frame->flags |= FRAME_GSO;
     frame->gso_size = (uint16_t)(mtu - place.l4 - header);
     return true;
+}
+
+void link_finish(uint8_t *frame, uint32_t length)
+{
+    struct place place;
+
+    if (!place_transport(frame, length, &place))
+        return;
+    uint8_t *ip = frame + ETH_HEADER, *field = ip + place.l4 + place_checksum(&place);
+    if (!mark_unfinished(ip, &place, place_checksum(&place)))
+        return;
+    /* The field's own sum is the pseudo-header's, which belongs in there. */
+    uint16_t checksum = checksum_finish(checksum_add(0, ip + place.l4, place.end - place.l4));
+    if (!checksum && place.protocol == PROTO_UDP) /* RFC 768: zero would mean "none" */
+        checksum = 0xffff;
+    store_be16(field, checksum);
 }

@@ -27,4 +27,8 @@
  * Return: false if the frame must be dropped. */
 bool link_mark(struct ams_frame *frame, uint32_t mtu, bool partial);
 
+/* Completes the checksum of a frame if it is unfinished, for a receiver that
+ * verifies it. */
+void link_finish(uint8_t *frame, uint32_t length);
+
 #endif

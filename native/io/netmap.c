@@ -31,7 +31,8 @@
  * Therefore news of the link are watched, and info.fd is a set of two
  * descriptors, of which netmap's is taken out while the link is down.  Frames
  * to be sent are dropped and counted then.  When the interface is gone the port
- * is broken for good.
+ * is broken for good, and its descriptor is closed at once: the kernel waits
+ * for that before the interface can vanish.
  */
 #include "io/netmap.h"
 
@@ -75,8 +76,25 @@ static void netmap_news(struct netmap_port *netmap)
     if (status == -ENODEV || (!status && link.index != netmap->link.index)) {
         netmap_set_up(netmap, false);
         netmap->gone = true;
-    } else if (!status) {
+    } else if (!status && netmap->name.kind == NETMAP_NIC) { /* pipes don't care */
         netmap_set_up(netmap, link.up);
+    }
+}
+
+/* Gives an interface that is gone back to the kernel, which waits for that
+ * before it lets go of it.  No ring is touched any more. */
+static void netmap_let_go(struct netmap_port *netmap)
+{
+    const struct netmap_sys *sys = netmap->sys;
+
+    netmap->retry_at = AMS_NEVER;
+    netmap->unsynced = false;
+    if (netmap->base)
+        sys->unmap(sys->ctx, netmap->base, netmap->size);
+    netmap->base = NULL;
+    if (netmap->wait >= 0 && netmap->fd >= 0) { /* otherwise it is info.fd, which somebody still waits for */
+        sys->close(sys->ctx, netmap->fd);
+        netmap->fd = -1;
     }
 }
 
@@ -297,9 +315,11 @@ static int netmap_rx(struct ams_port *port, struct ams_frame **frames, int n, ui
 {
     struct netmap_port *netmap = netmap_from(port);
 
-    if (AMS_UNLIKELY(netmap->gone))
-        return -AMS_ENODEV;
-    int taken = netmap_collect(netmap, frames, n, now);
+    int taken = AMS_LIKELY(!netmap->gone) ? netmap_collect(netmap, frames, n, now) : 0;
+    if (AMS_UNLIKELY(netmap->gone)) {
+        netmap_let_go(netmap);
+        return taken ? taken : -AMS_ENODEV;
+    }
     if (netmap->unreturned > netmap->rx.rings[0].num_slots / 2)
         netmap_sync(netmap, false);
     if (AMS_LIKELY(taken) && ++netmap->busy < NEWS_EVERY)
@@ -307,6 +327,8 @@ static int netmap_rx(struct ams_port *port, struct ams_frame **frames, int n, ui
     netmap_news(netmap);
     if (!taken && netmap_sync(netmap, false))
         taken = netmap_collect(netmap, frames, n, now);
+    if (AMS_UNLIKELY(netmap->gone))
+        netmap_let_go(netmap);
     return taken ? taken : netmap->gone ? -AMS_ENODEV : 0;
 }
 
@@ -339,9 +361,13 @@ static int netmap_tx(struct ams_port *port, const struct ams_tx *tx, int n, uint
 {
     struct netmap_port *netmap = netmap_from(port);
     struct ring *ring = &netmap->tx.rings[0];
-    bool up = netmap->link.up && !netmap->gone;
+    bool up = netmap->link.up;
 
     (void)now;
+    if (AMS_UNLIKELY(netmap->gone)) {
+        port->info.tx_dropped += (uint64_t)n;
+        return n;
+    }
     for (int i = 0; i < n; i++) {
         if (!netmap->vnet && tx[i].flags & TX_CSUM)
             port_finish_csum(&tx[i]);
@@ -366,6 +392,10 @@ static void netmap_flush(struct ams_port *port, uint64_t now)
 
     if (AMS_LIKELY(!netmap->unsynced && now < netmap->retry_at))
         return;
+    if (AMS_UNLIKELY(netmap->gone)) {
+        netmap->retry_at = AMS_NEVER;
+        return;
+    }
     uint32_t before = ring_avail(ring);
     netmap_sync(netmap, true);
     uint32_t free_slots = netmap_slots(netmap);
@@ -430,8 +460,10 @@ static int netmap_forward(struct ams_port *port, struct ams_port *other, int n, 
     if (other->ops->forward != netmap_forward || from->mem_id != to->mem_id || from->size != to->size ||
         from->sys->ctx != to->sys->ctx || from->vnet != to->vnet || from->share || to->share)
         return -AMS_EOPNOTSUPP;
-    if (from->gone || to->gone)
+    if (from->gone || to->gone) {
+        netmap_let_go(from->gone ? from : to);
         return -AMS_ENODEV;
+    }
     for (int look = 0; look < 2 && !done; look++) {
         for (uint32_t i = 0; i < from->rx.n && done < n; i++)
             done += netmap_forward_ring(from, &from->rx.rings[i], to, n - done);

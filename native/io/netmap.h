@@ -23,7 +23,7 @@ enum netmap_kind { NETMAP_NIC, NETMAP_VALE, NETMAP_PIPE };
 
 struct netmap_name {
     char port[64];       /* as the kernel has it */
-    char link[16];       /* the network interface of a NETMAP_NIC; empty for others */
+    char link[16];       /* the network interface behind it, of a pipe perhaps; empty for VALE ports */
     enum netmap_kind kind;
     uint32_t mode;       /* NM_MODE_* */
     uint16_t ringid;

@@ -76,7 +76,9 @@ static int linux_link(void *ctx, const char *name, struct netmap_link *link)
     int status = xdp_link_find(&facts, name, &silent);
     if (status)
         return status == -AMS_ENODEV ? -ENODEV : -ams_status_errno(status);
-    *link = (struct netmap_link){.index = facts.ifindex, .mtu = facts.mtu, .up = facts.up, .partial = facts.partial};
+    /* Where netmap has no driver for the NIC, it takes frames behind the kernel's GRO, which merges segments
+     * and leaves their checksum unfinished.  Which way it is, netmap doesn't say. */
+    *link = (struct netmap_link){.index = facts.ifindex, .mtu = facts.mtu, .up = facts.up, .partial = true};
     memcpy(link->mac, facts.mac, 6);
     xdp_link_release(&facts);
     return 0;

@@ -104,6 +104,8 @@ static int name_classify(const char *text, struct netmap_name *name, const struc
     if (name->kind == NETMAP_VALE && !strchr(text, ':')[1])
         return port_fail(error, -AMS_EINVAL, "'%.40s' lacks the name of a port of that VALE switch, as in vale0:x",
                          text);
+    if (name->kind == NETMAP_PIPE && pipe - text <= LINK_MAX && !memchr(text, ':', (size_t)(pipe - text)))
+        memcpy(name->link, text, (size_t)(pipe - text));
     if (name->kind != NETMAP_NIC)
         return host ? port_fail(error, -AMS_EINVAL, "'%.40s' has no host rings: only network interfaces do", text) : 0;
     if (strlen(text) > LINK_MAX)

@@ -228,9 +228,16 @@ static int netmap_describe(struct netmap_port *netmap, const struct ams_port_con
     return 0;
 }
 
-/* Begins to watch a NIC's link.  Return: 0 or a negative errno. */
+/* Begins to watch the link.  A pipe's may not exist; else only its end
+ * matters to the pipe.
+ * Return: 0 or a negative errno. */
 static int netmap_watch(struct netmap_port *netmap)
 {
+    struct netmap_link link;
+    bool nic = netmap->name.kind == NETMAP_NIC;
+
+    if (!nic && netmap->sys->link(netmap->sys->ctx, netmap->name.link, &link) < 0)
+        return 0;
     netmap->watch = netmap->sys->watch(netmap->sys->ctx);
     if (netmap->watch < 0)
         return netmap->watch;
@@ -240,10 +247,13 @@ static int netmap_watch(struct netmap_port *netmap)
     int status = waitset_add(netmap->wait, netmap->watch);
     /* Only now, so that no change is missed: */
     if (!status)
-        status = netmap->sys->link(netmap->sys->ctx, netmap->name.link, &netmap->link);
-    if (!status && netmap->link.up)
-        status = waitset_add(netmap->wait, netmap->fd);
-    return status;
+        status = netmap->sys->link(netmap->sys->ctx, netmap->name.link, &link);
+    if (status < 0)
+        return status;
+    if (nic)
+        netmap->link = link;
+    netmap->link.index = link.index;
+    return netmap->link.up ? waitset_add(netmap->wait, netmap->fd) : 0;
 }
 
 void netmap_end(struct netmap_port *netmap)

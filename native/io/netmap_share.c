@@ -25,14 +25,20 @@
  *   answers    are for both, since each keeps a table of neighbours
  *   the rest of group traffic is for both, once we have an own address
  *
- * The system and an own address can talk: frames between them that show our
- * Ethernet address, or the link's, don't reach the wire.
+ * The system and an own address can talk if we have an Ethernet address of our
+ * own: what one sends to the other's doesn't reach the wire.
+ *
+ * The system takes the NIC's offloads for granted, which are behind the cut.
+ * Checksums that it leaves unfinished are completed here, those to it as well;
+ * super-frames have no place in its rings, so that they are dropped and counted
+ * unless it was told to make none: `ethtool -K eth0 tx off gro off`.
  */
 #include <string.h>
 
 #include "core/alloc.h"
 #include "core/status.h"
 #include "io/claims.h"
+#include "io/link_mark.h"
 #include "io/netmap.h"
 #include "switch/switch.h"
 #include "wire/arp.h"
@@ -179,12 +185,15 @@ static struct ams_frame *share_deal(struct netmap_port *netmap, struct ring *rin
         if (!(who & SHARE_US))
             netmap_skip(ring, slots);
     } else if (who == SHARE_SYSTEM || who == SHARE_WIRE) {
+        /* What the system sends may be unfinished, and what it gets from a link that is in this machine. */
+        if (who == SHARE_WIRE || netmap->link.partial)
+            link_finish(data, bytes);
         if (!netmap_swap(ring, to, bytes)) {
             netmap->port.info.rx_dropped++;
             netmap_skip(ring, 1);
         }
     } else if (who & ~SHARE_US) {
-        share_copy(netmap, to, data, bytes);
+        share_copy(netmap, to, data, bytes); /* group traffic: ARP, NDP and the like */
     }
     if (to) {
         ring_user_push(to);

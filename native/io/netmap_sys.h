@@ -23,7 +23,7 @@ struct netmap_link {
     uint32_t mtu;
     uint8_t mac[6];
     bool up;
-    bool partial;        /* its other end may leave checksums unfinished: a veth and its like */
+    bool partial;        /* may deliver unfinished checksums (link_mark.h) */
 };
 
 /* Functions that return an int: >= 0, or a negative errno. */

@@ -35,6 +35,9 @@ class PortError(OSError):
 class Port:
     """A raw port."""
 
+    ffi: Any = ffi  # those of a library that has other ports
+    lib: Any = lib
+
     def __init__(self, spec: str, *, flags: int = 0, mtu: int = 0, hub: Any = ffi.NULL, pool_frames: int = 0) -> None:
         name = ffi.new("char[]", spec.encode())
         config = ffi.new("struct ams_port_config *", {"spec": name, "flags": flags, "mtu": mtu, "hub": hub,
@@ -49,27 +52,31 @@ class Port:
     def close(self) -> None:
         """Closes it; twice is harmless."""
         if self.handle:
-            lib.ams_port_close(self.handle)
-            self.handle = ffi.NULL
+            self.lib.ams_port_close(self.handle)
+            self.handle = self.ffi.NULL
 
     @property
     def info(self) -> Any:
         """struct ams_port_info, now."""
-        info = ffi.new("struct ams_port_info *")
-        lib.ams_port_info(self.handle, info)
+        info = self.ffi.new("struct ams_port_info *")
+        self.lib.ams_port_info(self.handle, info)
         return info
 
     def send(self, frame: bytes) -> str:
         """Sends a frame; "OK" or the name of the status."""
-        return str(ffi.string(lib.ams_status_name(lib.ams_port_send(self.handle, frame, len(frame), 0))).decode())
+        return self.status_name(self.lib.ams_port_send(self.handle, frame, len(frame), 0))
+
+    def status_name(self, status: int) -> str:
+        """The name of a status."""
+        return str(self.ffi.string(self.lib.ams_status_name(status)).decode())
 
     def try_recv(self, size: int = 70000) -> tuple[int, bytes] | str:
         """The next frame's full length and its first ``size`` bytes, or the name of the status."""
-        buffer = ffi.new("char[]", size)
-        length = lib.ams_port_recv(self.handle, buffer, size, 0)
+        buffer = self.ffi.new("char[]", size)
+        length = self.lib.ams_port_recv(self.handle, buffer, size, 0)
         if length < 0:
-            return str(ffi.string(lib.ams_status_name(length)).decode())
-        return length, bytes(ffi.buffer(buffer, min(length, size)))
+            return self.status_name(length)
+        return length, bytes(self.ffi.buffer(buffer, min(length, size)))
 
     def readable(self, timeout: float = 0) -> bool:
         """Whether fd becomes readable within ``timeout`` seconds."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from aiomultistack._native import lib
+from fake_netmap import FakePipe
 from port_segment import (
     MemSegment,
     Port,
@@ -43,16 +44,19 @@ def frame(number: int, size: int = 60) -> bytes:
 
 @pytest.fixture(
     params=["mem", "mem-offload", "shm",
+            pytest.param("netmap-fake", marks=pytest.mark.timeout(300)),  # compiles the driver first
             *(pytest.param(kind, marks=needs_root) for kind in ("tap", "tap-plain", "xdp"))]
 )
 def segment(request: pytest.FixtureRequest) -> Iterator[Segment]:
     kind: str = request.param
     with contextlib.ExitStack() as stack:
-        made: MemSegment | ShmSegment | TapSegment | XdpSegment
+        made: MemSegment | ShmSegment | FakePipe | TapSegment | XdpSegment
         if kind.startswith("mem"):
             made = MemSegment(0 if kind == "mem-offload" else lib.AMS_HUB_NO_OFFLOAD)
         elif kind == "shm":
             made = ShmSegment()
+        elif kind == "netmap-fake":
+            made = FakePipe()
         else:
             stack.enter_context(own_namespace())
             if kind == "xdp":
@@ -145,6 +149,8 @@ def test_no_fd_and_no_memory_stays(segment: Segment) -> None:
             port = Port("mem:x", hub=segment.hub)
         elif isinstance(segment, ShmSegment):
             port = Port(segment.spec)
+        elif isinstance(segment, FakePipe):
+            port = segment.again()
         else:
             port = Port("xdp:ams0" if isinstance(segment, XdpSegment) else "tap:ams1")
         port.close()
@@ -163,6 +169,9 @@ def test_no_fd_and_no_memory_stays(segment: Segment) -> None:
         ("tap:a-name-too-long-for-linux", "too long"),
         ("mem:", "name"),
         ("mem:x", "hub"),
+        ("netmap:", "vale0:x"),
+        ("netmap:eth0/z", "/x"),
+        ("vale0:", "lacks"),
     ],
 )
 def test_bad_specs_say_what_is_wrong(spec: str, word: str) -> None:

@@ -47,7 +47,7 @@ def test_is_frozen_comparable_and_replaceable() -> None:
     ("fields", "message"),
     [
         ({"port": "ams0"}, "write 'tap:ams0'"),
-        ({"port": "bogus:x"}, "not one of tap:NAME, xdp:INTERFACE, switch:PATH, mem:NAME"),
+        ({"port": "bogus:x"}, "not one of tap:NAME, xdp:INTERFACE, netmap:INTERFACE, switch:PATH, mem:NAME"),
         ({"port": "tap:"}, "not one of"),
         ({"port": 7}, "must be text"),
         ({"addresses": ["10.9.0.2"]}, "needs a prefix length, such as 10.9.0.2/24"),

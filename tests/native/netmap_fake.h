@@ -34,10 +34,10 @@
 
 #define FAKE_PORTS 8
 #define FAKE_REGIONS 8
-#define FAKE_SLOTS 64u
+#define FAKE_SLOTS 128u
 #define FAKE_BUF_SIZE 2048u
-#define FAKE_BUFFERS (64u << 10)          /* offset of buffer 0 in a region */
-#define FAKE_REGION (4u << 20)
+#define FAKE_BUFFERS (256u << 10)         /* offset of buffer 0 in a region */
+#define FAKE_REGION (8u << 20)
 #define FAKE_NIC_RINGS 2u
 #define FAKE_RINGS (2 * FAKE_NIC_RINGS + 2)
 

@@ -10,6 +10,7 @@
 #include "io/netmap.h"
 #include "netmap_fake.h"
 
+#include <fcntl.h>
 #include <poll.h>
 
 #include "core/status.h"
@@ -134,7 +135,7 @@ static void test_names_mean_what_netmap_says(void)
         {"vale0:x", "vale0:x", "", NETMAP_VALE, NM_MODE_ALL_NIC, 0, 0, 0},
         {"valeA:x-0@2", "valeA:x", "", NETMAP_VALE, NM_MODE_ONE_NIC, 0, 2, 0},
         {"vale", "vale", "vale", NETMAP_NIC, NM_MODE_ALL_NIC, 0, 0, 0},
-        {"eth0{1", "eth0{1", "", NETMAP_PIPE, NM_MODE_ALL_NIC, 0, 0, 0},
+        {"eth0{1", "eth0{1", "eth0", NETMAP_PIPE, NM_MODE_ALL_NIC, 0, 0, 0},
         {"vale0:x}ab", "vale0:x}ab", "", NETMAP_PIPE, NM_MODE_ALL_NIC, 0, 0, 0},
     };
     static const struct {
@@ -304,7 +305,7 @@ static void test_a_pipe_that_is_full_pushes_back(void)
     }
     a->ops->flush(a, 100000000);
     CHECK_EQ(a->ops->deadline(a), AMS_NEVER);
-    CHECK_EQ(a->ops->room(a), FAKE_SLOTS - 1);
+    CHECK_EQ(a->ops->room(a), PORT_BURST);
     ams_port_close(a);
     ams_port_close(b);
     end();
@@ -577,9 +578,34 @@ static void test_an_interface_that_is_gone_breaks_the_port_for_good(void)
         send_pattern(port, 60, 1, 0);
         port->ops->flush(port, 1);
         CHECK_EQ(port->info.tx_dropped, 1);
+        CHECK_EQ(fake.maps, 0); /* the kernel waits for that */
+        CHECK(!fake.fds[0].fd);
+        CHECK(fcntl(port->info.fd, F_GETFD) >= 0); /* whoever waits still may */
         ams_port_close(port);
         end();
     }
+}
+
+static void test_a_pipe_ends_with_its_interface_but_doesn_t_care_about_its_state(void)
+{
+    begin();
+    struct ams_port *a = open_port("eth0{1", 0), *b = open_port("vale0:x{1", 0);
+    CHECK_EQ(b->info.fd, fake.fds[1].fd);
+    fake.link.up = false;
+    fake_announce(&fake);
+    expect_nothing(a);
+    send_pattern(a, 60, 1, 0);
+    CHECK_EQ(a->info.tx_frames, 1);
+    fake.link.index = 0;
+    fake_announce(&fake);
+    struct ams_frame *frame;
+    CHECK_EQ(a->ops->rx(a, &frame, 1, 1), -AMS_ENODEV);
+    CHECK_EQ(fake.maps, 1);
+    a->ops->flush(a, 2000);
+    CHECK_EQ(a->ops->deadline(a), AMS_NEVER);
+    ams_port_close(a);
+    ams_port_close(b);
+    end();
 }
 
 static void test_errors_of_a_sync_that_pass_are_no_end(void)
@@ -662,6 +688,7 @@ int main(void)
     RUN(test_members_with_and_without_headers_talk);
     RUN(test_a_link_that_is_down_is_not_polled);
     RUN(test_an_interface_that_is_gone_breaks_the_port_for_good);
+    RUN(test_a_pipe_ends_with_its_interface_but_doesn_t_care_about_its_state);
     RUN(test_errors_of_a_sync_that_pass_are_no_end);
     RUN(test_forwarding_exchanges_buffers);
     return check_report();
