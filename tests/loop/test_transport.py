@@ -8,6 +8,7 @@ import contextvars
 import hashlib
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -712,3 +713,128 @@ async def test_many_connections_at_once(net: Net) -> None:
             await writer.wait_closed()
 
         await asyncio.gather(*(one(number) for number in range(200)))
+
+
+# ---- order --------------------------------------------------------------------------------------------------
+
+
+class Eager(Recorder):
+    """Writes down when what it has scheduled runs, and when its data comes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        asyncio.get_running_loop().call_soon(self.events.append, "scheduled")
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+async def test_what_connection_made_schedules_comes_before_data(net: Net, size: int) -> None:
+    accepted: list[Eager] = []
+
+    def factory() -> Eager:
+        accepted.append(Eager())
+        return accepted[-1]
+
+    async with net.server(factory) as address:
+        clients = []
+        for _ in range(5):
+            transport, protocol = await net.loop.create_connection(Recorder, *address)
+            transport.write(b"x" * size)
+            transport.write_eof()
+            clients.append(protocol)
+        while len(accepted) < 5:
+            await asyncio.sleep(0)
+        for protocol in (*accepted, *clients):
+            await protocol.lost
+        for protocol in accepted:
+            assert protocol.events == ["made", "scheduled", "data", "eof", "lost"]
+            assert len(protocol.data) == size
+
+
+async def test_eof_without_data_comes_after_what_connection_made_schedules(net: Net) -> None:
+    accepted: asyncio.Future[Eager] = net.loop.create_future()
+
+    def factory() -> Eager:
+        accepted.set_result(Eager())
+        return accepted.result()
+
+    async with net.server(factory) as address:
+        transport, _ = await net.loop.create_connection(Recorder, *address)
+        transport.close()
+        protocol = await accepted
+        await protocol.lost
+        assert protocol.events == ["made", "scheduled", "eof", "lost"]
+
+
+async def test_data_comes_after_create_connection_has_returned(net: Net) -> None:
+    if net.flavour == "uvloop-kernel":
+        pytest.skip("uvloop may deliver data first")
+
+    class Greeter(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            transport.write(b"hello")
+            transport.close()
+
+    class Client(Recorder):
+        returned = False
+
+        def data_received(self, data: bytes) -> None:
+            assert self.returned
+            super().data_received(data)
+
+    async with net.server(Greeter) as address:
+        for _ in range(20):
+            _, protocol = await net.loop.create_connection(Client, *address)
+            protocol.returned = True
+            assert await protocol.received(5) == b"hello"
+            await protocol.lost
+
+
+async def test_buffer_sizes_when_writing_pauses_and_resumes(net: Net) -> None:
+    sizes: list[tuple[str, int]] = []
+
+    class Writer(Recorder):
+        def pause_writing(self) -> None:
+            sizes.append(("pause", self.transport.get_write_buffer_size()))
+
+        def resume_writing(self) -> None:
+            sizes.append(("resume", self.transport.get_write_buffer_size()))
+
+    async with pair(net, client=Writer) as ends:
+        transport = ends.client.transport
+        transport.set_write_buffer_limits(high=50_000, low=10_000)
+        ends.server.transport.pause_reading()
+        while not sizes:
+            transport.write(b"x" * 20_000)
+            await asyncio.sleep(0)
+        ((first, size),) = sizes
+        assert first == "pause"
+        assert 50_000 < size <= 70_000
+        before = transport.get_write_buffer_size()
+        transport.write(b"y" * 1000)
+        assert transport.get_write_buffer_size() == before + 1000
+        ends.server.transport.resume_reading()
+        while len(sizes) < 2:
+            await asyncio.sleep(0.001)
+        assert sizes[1][0] == "resume"
+        assert sizes[1][1] <= 10_000
+
+
+async def test_slow_callbacks_are_reported_in_debug_mode(net: Net, caplog: pytest.LogCaptureFixture) -> None:
+    if net.base == "virtual":
+        pytest.skip("callbacks take no virtual time")
+    if net.flavour == "uvloop-kernel":
+        pytest.skip("uvloop doesn't time what a transport's data causes")
+    net.loop.set_debug(True)
+    net.loop.slow_callback_duration = 0.02  # type: ignore[attr-defined]
+
+    class Slow(Recorder):
+        def data_received(self, data: bytes) -> None:
+            time.sleep(0.05)
+            super().data_received(data)
+
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        async with pair(net, server=Slow) as ends:
+            ends.client.transport.write(b"x")
+            await ends.server.received(1)
+            await asyncio.sleep(0.01)
+    assert any("Executing" in record.getMessage() and "took" in record.getMessage() for record in caplog.records)
