@@ -49,7 +49,7 @@ def test_isolated_asyncio_test_case() -> None:
         loop_factory = staticmethod(factory)  # Python 3.13's; older ones ask the policy
 
         async def test_it(self) -> None:
-            self.assertEqual(await work(), "echo")
+            assert await work() == "echo"
 
     result = unittest.TestResult()
     with warnings.catch_warnings():
