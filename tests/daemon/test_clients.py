@@ -7,10 +7,24 @@ import errno
 import os
 import signal
 import socket
+import sys
 
 import pytest
 
-from .stage import HOST4, HOST6, SERVER, Switch, connecting, free_port, public_directory, running, serving, until
+from .stage import (
+    HOST4,
+    HOST6,
+    ROOT,
+    SERVER,
+    Process,
+    Switch,
+    connecting,
+    free_port,
+    public_directory,
+    running,
+    serving,
+    until,
+)
 
 HOSTS = pytest.mark.parametrize("host", [HOST4, HOST6])
 
@@ -228,3 +242,42 @@ def test_reuse_port_makes_a_group(shared: Switch) -> None:
     seen = {client.ask(f"{HOST6} {port} hello").split()[1] for _ in range(40)}
     assert seen == {str(server.pid) for server in servers}
     shared.client(SERVER, str(port)).expect(f"refused {errno.EADDRINUSE}")  # one that doesn't share
+
+
+def test_uvicorn_s_workers(shared: Switch) -> None:
+    """They are started anew, not forked, and are given the parent's socket."""
+    uvicorn = pytest.importorskip("uvicorn")
+    if tuple(int(part) for part in uvicorn.__version__.split(".")[:2]) < (0, 36):
+        pytest.skip("this uvicorn takes no loop factory")
+    program = """
+import asyncio, sys, aiomultistack
+async def main():
+    seen = set()
+    for _ in range(int(sys.argv[2])):
+        reader, writer = await asyncio.wait_for(asyncio.open_connection("10.77.0.2", int(sys.argv[1])), 20)
+        writer.write(b"GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
+        seen.add(int((await reader.read()).split()[-1]))
+        writer.close()
+    print(*sorted(seen), flush=True)
+aiomultistack.run(main())
+"""
+    port = free_port()
+    server = Process(
+        [sys.executable, "-m", "uvicorn", "--app-dir", str(ROOT / "examples" / "one_address"), "asgi_app:app",
+         "--loop", "aiomultistack:new_event_loop", "--workers", "2", "--host", "0.0.0.0", "--port", str(port)],
+        environment={"AIOMULTISTACK_PORT": f"switch:{shared.path}", "AIOMULTISTACK_CONTROL": "0"},
+    )  # fmt: skip
+
+    def workers() -> set[int]:
+        return {row["pid"] for row in shared.describe()["tuples"] if row["port"] == port}
+
+    try:
+        until(lambda: len(workers()) == 2, "the workers' start")
+        client = shared.client(program, str(port), "40")
+        assert {int(word) for word in client.line().split()} == workers()
+        assert server.kill(signal.SIGTERM) in (0, -signal.SIGTERM)
+        until(lambda: not workers(), "the workers' end")
+    finally:
+        for worker in workers():
+            os.kill(worker, signal.SIGKILL)
+        server.close()
