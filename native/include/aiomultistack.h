@@ -353,7 +353,8 @@ struct ams_stack_config {
 
 /* One event: four int32_t in a row. */
 #define AMS_EVENT_WORDS 4
-/* words[0] id, words[1] bits below, words[2] aux, words[3] length */
+/* words[0] id, words[1] bits below, words[2] aux, words[3] length: bytes of
+ * the blob, 0 without AMS_EV_DATA */
 
 #define AMS_EV_ACCEPTED 1   /* new connection; aux: the listener's id */
 #define AMS_EV_CONNECTED 2  /* active open done */

@@ -532,7 +532,7 @@ int udp_report(struct ams_stack *stack, struct sock *sock, int32_t *events, int 
     events[0] = sock->id;
     events[1] = (int32_t)pending;
     events[2] = udp->error;
-    events[3] = (int32_t)udp->queue_bytes;
+    events[3] = 0; /* datagrams don't come in the blob */
     return 1;
 }
 

@@ -115,6 +115,40 @@ def test_a_cut_cable_times_out() -> None:
     close_loop(loop)
 
 
+def test_datagrams_and_data_in_one_batch() -> None:
+    """A datagram's event before the data of a connection's: each gets its own bytes."""
+    loop = hosts("mixed")
+    datagrams: list[bytes] = []
+
+    class Datagrams(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            datagrams.append(data)
+
+    async def main() -> None:
+        accepted: list[Recorder] = []
+        server = await loop.create_server(lambda: accepted.append(Recorder()) or accepted[-1], "10.9.0.1", 80)  # type: ignore[func-returns-value]
+        udp, _ = await loop.create_datagram_endpoint(Datagrams, ("10.9.0.1", 53))
+        sender, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=("10.9.0.1", 53))
+        transport, client = await loop.create_connection(Recorder, "10.9.0.1", 80)
+        sent = b""
+        for number in range(50):
+            sender.sendto(b"datagram %d" % number)
+            piece = PAYLOAD[number * 700 : number * 700 + 700]
+            transport.write(piece)
+            sent += piece
+            await asyncio.sleep(0.01)
+        assert accepted[0].data == sent
+        assert datagrams == [b"datagram %d" % number for number in range(50)]
+        transport.close()
+        await client.lost
+        for item in (udp, sender, server):
+            item.close()
+        await asyncio.sleep(0.1)
+
+    loop.run_until_complete(main())
+    close_loop(loop)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_ten_thousand_connections() -> None:
