@@ -300,6 +300,7 @@ uint32_t fabric_pull(struct ams_fabric *fabric, struct fabric_port *port)
 
     if (AMS_UNLIKELY(!ring_read_limit(tx, &tx->shared->head, false))) {
         fabric_count(port, FABRIC_IN_INDEX, 1);
+        tx->limit = tx->next; /* what was left is gone, or the port would never rest */
         return 0;
     }
     uint32_t n = ams_min_u32(ring_avail(tx), FABRIC_BATCH);

@@ -219,6 +219,24 @@ static void test_a_flood_stays_in_its_port(void)
     stage_free(&stage);
 }
 
+/* A client that leaves its index out of range doesn't keep the switch awake. */
+static void test_a_broken_index_lets_the_switch_rest(void)
+{
+    struct stage stage = stage_new();
+
+    for (int i = 0; i < 60; i++)
+        CHECK_EQ(client_send(&stage.villain, false, VILLAIN, VILLAIN, 0), 0);
+    CHECK_EQ(ams_fabric_poll(stage.fabric, AMS_NOW), FABRIC_BATCH);
+    CHECK_EQ(stage.fabric->n_active, 1);
+    stage.rings.tx.shared->head = UINT32_MAX;
+    for (uint64_t start = ams_clock_now(); stage.fabric->n_active && ams_clock_now() - start < 20 * AMS_NS_PER_S;)
+        CHECK_EQ(ams_fabric_poll(stage.fabric, AMS_NOW), 0);
+    CHECK_EQ(stage.fabric->n_active, 0);
+    CHECK(fabric_counter(stage.fabric, stage.villain.link.index, FABRIC_IN_INDEX) > 0);
+    honest_round(&stage);
+    stage_free(&stage);
+}
+
 /* ---- without memory ---------------------------------------------------------------- */
 
 static bool play(struct ams_fabric *fabric)
@@ -283,6 +301,7 @@ int main(void)
     RUN(test_scribbled_regions);
     RUN(test_punched_regions);
     RUN(test_a_flood_stays_in_its_port);
+    RUN(test_a_broken_index_lets_the_switch_rest);
     RUN(test_every_allocation_may_fail);
     return check_report();
 }
