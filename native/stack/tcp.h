@@ -65,6 +65,8 @@
 #define TCP_SYN_RETRIES 6                /* as Linux: 127 s in all */
 #define TCP_SYNACK_RETRIES 5
 #define TCP_SYN_BACKLOG 1024u            /* half-open connections of a listener */
+#define TCP_BLACK_HOLE_TIMEOUTS 3u       /* R1 (RFC 9293 section 3.8.3): then something is wrong with the path */
+#define TCP_BLACK_HOLE_MSS 1024u         /* RFC 4821 section 7.2 */
 #define TCP_RETRIES2 15                  /* RFC 9293 section 3.8.3, R2 */
 #define TCP_ORPHAN_RETRIES 8
 #define TCP_FIN_WAIT_2_TIMEOUT (60 * AMS_NS_PER_S)
@@ -263,6 +265,7 @@ struct tcp_conn {
     uint8_t quickacks;        /* ACKs to send without delay */
     uint8_t fastopen;         /* FO_* */
     uint8_t ecn;              /* ECN_* */
+    uint16_t mss_cap;         /* of a path that seems to swallow longer segments, 0: none */
     uint8_t syn_retries;      /* TCP_SYNCNT, 0: the stack's */
     struct tcp_sack_block dsack;
 

@@ -75,6 +75,8 @@ void tcp_update_mss(struct ams_stack *stack, struct tcp_conn *conn)
     mss = ams_min_u32(mss, ams_max_u32(conn->mss_peer, TCP_MSS_MIN));
     if (conn->maxseg)
         mss = ams_min_u32(mss, ams_max_u32(conn->maxseg, TCP_MSS_MIN));
+    if (conn->mss_cap)
+        mss = ams_min_u32(mss, conn->mss_cap);
     if (conn->flags & CONN_TS_OK)
         mss -= 12;
     conn->snd_mss = mss;

@@ -139,6 +139,7 @@ static uint32_t read_flags(void)
     return (sysctl_number("tcp_timestamps", 0, 1) ? 0 : AMS_STACK_NO_TIMESTAMPS) |
            (sysctl_number("tcp_sack", 0, 1) ? 0 : AMS_STACK_NO_SACK) |
            (sysctl_number("tcp_window_scaling", 0, 1) ? 0 : AMS_STACK_NO_WSCALE) |
+           (sysctl_number("tcp_mtu_probing", 0, 0) ? 0 : AMS_STACK_NO_BLACK_HOLE) |
            (sysctl_number("tcp_slow_start_after_idle", 0, 1) ? 0 : AMS_STACK_NO_IDLE_RESTART);
 }
 
