@@ -16,6 +16,7 @@ class Row:
     first: tuple[int, int] = (3, 10)
     last: tuple[int, int] = (3, 99)
     tap: bool = False  # with --tap only, or without it only
+    races: bool = False  # passes now and then: a thread of the test's stops the loop, perhaps too late
     used: bool = False
 
 
@@ -35,6 +36,7 @@ EXPECTED = [
             f"{module}.*.{name}",
             "abort() resets the connection, where a kernel's close() ends it in good order unless data is unread",
             tap=True,
+            races=True,
         )
         for module, name in (
             ("test_sslproto", "test_create_connection_ssl_slow_handshake"),

@@ -176,12 +176,12 @@ def rows() -> list[Row]:
     return [row for row in EXPECTED if row.first <= version <= row.last and row.tap == tap]
 
 
-def reason_for(name: str) -> str | None:
+def row_of(name: str) -> Row | None:
     """Why a test is expected to fail on the running Python; None if it isn't."""
     for row in rows():
         if fnmatch.fnmatchcase(name, row.pattern):
             row.used = True
-            return row.reason
+            return row
     return None
 
 
@@ -226,13 +226,14 @@ class Result(unittest.TextTestResult):
         """A success, unless it wasn't expected."""
         if self._bad:
             return
-        if reason_for(name_of(test)) is not None:
+        row = row_of(name_of(test))
+        if row is not None and not row.races:
             self.addUnexpectedSuccess(test)
         else:
             super().addSuccess(test)
 
     def _unwell(self, test: Any, err: Any, add: Any) -> None:
-        known = isinstance(test, unittest.TestCase) and reason_for(name_of(test)) is not None
+        known = isinstance(test, unittest.TestCase) and row_of(name_of(test)) is not None
         if known and not self._bad:
             self.addExpectedFailure(test, err)
         elif not known:
