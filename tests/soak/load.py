@@ -155,8 +155,15 @@ class Load:
         self._udp_server.close()
         await asyncio.sleep(0.1)
 
+    def hang_up(self) -> None:
+        """Resets connections whose client has gone without the server hearing of it: its reset was lost."""
+        for protocol in list(self.connections):
+            self.tally["half-open"] += 1
+            protocol.transport.abort()
+
     async def _serve_source(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Sends as many bytes as it is asked for; the streams' way."""
+        self.connections.add(writer)
         try:
             while line := await reader.readline():
                 left = int(line)
@@ -168,6 +175,7 @@ class Load:
         except EXPECTED:
             pass
         finally:
+            self.connections.discard(writer)
             writer.close()
 
     # ---- clients ------------------------------------------------------------------------------------------
@@ -304,8 +312,10 @@ class Load:
         port = self.random.choice((ECHO, SINK, SOURCE))
         _, writer = await asyncio.open_connection(self.remote, port)
         writer.write(b"100000\n" if port == SOURCE else self._data())
-        await asyncio.sleep(self.random.random() * 0.5)
-        writer.transport.abort()
+        try:
+            await asyncio.sleep(self.random.random() * 0.5)
+        finally:
+            writer.transport.abort()
         with contextlib.suppress(*EXPECTED):
             await writer.wait_closed()
 
