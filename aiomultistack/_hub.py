@@ -90,13 +90,25 @@ class Hub:
         reorder_delay: float = 0.0,
         rate: float = 0.0,
         queue: int = 0,
+        mark: int = 0,
+        burst: float = 0.0,
+        burst_frames: float = 0.0,
     ) -> None:
         """Changes the faults from here on; what isn't named is off.
+
+        `burst` is the probability that a frame begins a burst of losses of `burst_frames` frames on average;
+        `mark` is the number of frames in the queue above which ECN-capable ones are marked.
 
         Raises ConfigError if a value is out of range, or the hub was made for offloads (the faults of a hub
         made with `offload=False`, or with any fault, may change at will).
         """
-        for name, value in (("loss", loss), ("duplicate", duplicate), ("reorder", reorder), ("corrupt", corrupt)):
+        for name, value in (
+            ("loss", loss),
+            ("duplicate", duplicate),
+            ("reorder", reorder),
+            ("corrupt", corrupt),
+            ("burst", burst),
+        ):
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"hub {self.name!r}: {name} is a probability from 0 to 1, not {value!r}")
         for name, value in (("delay", delay), ("jitter", jitter), ("reorder_delay", reorder_delay), ("rate", rate)):
@@ -109,6 +121,7 @@ class Hub:
         what.delay_ns, what.jitter_ns = _nanoseconds(delay), _nanoseconds(jitter)
         what.reorder_delay_ns = _nanoseconds(reorder_delay)
         what.rate_bps, what.queue_frames = int(rate), queue
+        what.mark_frames, what.burst, what.burst_frames = mark, burst, burst_frames
         check_status(lib.ams_hub_impair(self.pointer, what))
 
     @classmethod

@@ -91,6 +91,9 @@ struct ams_impairment {
     uint64_t reorder_delay_ns; /* 0: four times delay_ns, at least 1 ms */
     uint64_t rate_bps;      /* 0: unlimited; serialisation per receiver */
     uint32_t queue_frames;  /* frames that may wait for rate_bps; 0: 1000 */
+    uint32_t mark_frames;   /* ECN: more frames waiting than that: Congestion Experienced; 0: never */
+    double burst;           /* this frame begins a burst of losses */
+    double burst_frames;    /* mean length of bursts; 0: 1 */
 };
 
 #define AMS_HUB_NO_OFFLOAD 1 /* ports see MTU-sized frames, real checksums */

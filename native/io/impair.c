@@ -6,6 +6,9 @@
 #include "core/alloc.h"
 #include "core/status.h"
 #include "io/port.h"
+#include "wire/bytes.h"
+#include "wire/eth.h"
+#include "wire/ipv4.h"
 #include "wire/proto.h"
 
 #define QUEUE_FRAMES_DEFAULT 1000u
@@ -21,15 +24,16 @@ static bool impair_probability(double value)
 bool impair_valid(const struct ams_impairment *what)
 {
     return impair_probability(what->loss) && impair_probability(what->duplicate) &&
-           impair_probability(what->reorder) && impair_probability(what->corrupt) && what->delay_ns <= DELAY_MAX &&
+           impair_probability(what->reorder) && impair_probability(what->corrupt) &&
+           impair_probability(what->burst) && what->burst_frames >= 0.0 && what->delay_ns <= DELAY_MAX &&
            what->jitter_ns <= DELAY_MAX && what->reorder_delay_ns <= DELAY_MAX &&
            what->queue_frames <= QUEUE_FRAMES_MAX;
 }
 
 bool impair_active(const struct ams_impairment *what)
 {
-    return what->loss > 0 || what->duplicate > 0 || what->reorder > 0 || what->corrupt > 0 || what->delay_ns ||
-           what->jitter_ns || what->rate_bps;
+    return what->loss > 0 || what->duplicate > 0 || what->reorder > 0 || what->corrupt > 0 ||
+           what->burst > 0 || what->delay_ns || what->jitter_ns || what->rate_bps;
 }
 
 int impair_line_set(struct impair_line *line, const struct ams_impairment *what)
@@ -129,6 +133,31 @@ static void line_corrupt(struct ams_rng *rng, struct ams_frame *frame)
     frame->data[MAC_BYTES + bit / 8] ^= (uint8_t)(1u << bit % 8);
 }
 
+/* Gilbert's model: is this frame part of a burst of losses? */
+static bool line_in_burst(struct impair_line *line, const struct ams_impairment *what, struct ams_rng *rng)
+{
+    if (line->bad)
+        line->bad = !(what->burst_frames <= 1 || line_chance(rng, 1 / what->burst_frames));
+    else
+        line->bad = line_chance(rng, what->burst);
+    return line->bad;
+}
+
+/* Sets Congestion Experienced where the sender allows it (RFC 3168 section 5). */
+static void line_mark(struct ams_frame *frame)
+{
+    uint8_t *ip = frame->data + ETH_HEADER;
+    if (frame->len < ETH_HEADER + IP4_HEADER)
+        return;
+    uint16_t type = load_be16(frame->data + 12);
+    if (type == ETHERTYPE_IPV4 && ip[1] & 3 && frame->len >= ETH_HEADER + (ip[0] & 15) * 4u) {
+        ip[1] |= 3;
+        ipv4_update_checksum(ip, (ip[0] & 15) * 4u);
+    } else if (type == ETHERTYPE_IPV6 && ip[1] & 0x30) {
+        ip[1] |= 0x30;
+    }
+}
+
 /* Queues a frame for the link.
  * @through: result: when its last bit has left
  * Return: false if the queue is full. */
@@ -162,6 +191,8 @@ static void line_send(struct impair_line *line, const struct ams_impairment *wha
         line->dropped++;
         return;
     }
+    if (what->mark_frames && line->queued > what->mark_frames)
+        line_mark(frame);
     release += what->delay_ns + line_uniform(rng, what->jitter_ns);
     if (line_chance(rng, what->reorder)) {
         uint64_t extra = what->reorder_delay_ns;
@@ -176,7 +207,7 @@ static void line_send(struct impair_line *line, const struct ams_impairment *wha
 void impair_line_push(struct impair_line *line, const struct ams_impairment *what, struct ams_rng *rng,
                       struct ams_frame *frame, uint64_t now)
 {
-    if (line_chance(rng, what->loss)) {
+    if (line_chance(rng, what->loss) || line_in_burst(line, what, rng)) {
         frame_free(frame);
         line->dropped++;
         return;

@@ -6,7 +6,9 @@
  * on its way to one receiver, in this order: lost, damaged, queued for the
  * link's rate (or dropped when that queue is full), delayed, duplicated.  A
  * frame whose time has not come is held in a binary heap, ordered by release
- * time and, among equals, by arrival.  Every decision is drawn from the
+ * time and, among equals, by arrival.  Bursts of losses follow Gilbert's
+ * model: a line is good or bad; a bad one loses everything.  A frame that
+ * finds a long queue is marked if its sender understands ECN (RFC 3168).  Every decision is drawn from the
  * hub's generator, so that equal calls at equal times give equal results.
  *
  * Jitter keeps the order (no frame is released before its predecessor);
@@ -38,6 +40,7 @@ struct impair_line {
     uint32_t ring_size;
     uint32_t ring_first;
     uint32_t queued;
+    bool bad;                 /* in a burst of losses */
     uint64_t dropped;
 };
 

@@ -98,14 +98,16 @@ static const char *check_receive(const struct tcp_conn *conn)
 /* A deadline that is set is served by the wheel; what waits for an answer has one. */
 static const char *check_timers(const struct tcp_conn *conn)
 {
-    const uint64_t deadlines[] = {conn->rexmit_at, conn->delack_at, conn->keep_at};
+    const uint64_t deadlines[] = {conn->rexmit_at, conn->delack_at, conn->keep_at, conn->probe_at,
+                                  conn->loss & LOSS_PACE_WAIT ? conn->pace_at : 0};
     for (size_t i = 0; i < AMS_ARRAY_SIZE(deadlines); i++)
         EXPECT(!deadlines[i] || (timer_armed(&conn->timer) && conn->timer.expires <= deadlines[i]),
                "a deadline is set that no timer serves");
     if (conn->flags & (CONN_ON_OUTPUT | CONN_CORK))
         return NULL;
     EXPECT(conn->rexmit_at || conn->snd_una == conn->snd_nxt, "data is in flight and no timer watches over it");
-    EXPECT(conn->rexmit_at || !tcp_unsent(conn) || tcp_fastopen_waits(conn), "data waits and nothing will send it");
+    bool waits = conn->loss & LOSS_PACE_WAIT || tcp_fastopen_waits(conn);
+    EXPECT(conn->rexmit_at || waits || !tcp_unsent(conn), "data waits and nothing will send it");
     return NULL;
 }
 

@@ -175,12 +175,16 @@ static bool ooo_store(struct ams_stack *stack, struct tcp_conn *conn, struct ams
                       uint32_t index)
 {
     uint32_t len = frame->len;
+    if (index > 0 && conn->runs[index - 1].fin) { /* the FIN again, or what cannot be */
+        frame_free(frame);
+        return false;
+    }
     if (conn->ooo_frames >= 64 + conn->rcvbuf / 512) {
         stack->counters.tcp_ooo_dropped++;
         frame_free(frame);
         return false;
     }
-    if (index > 0 && conn->runs[index - 1].end == seq && !conn->runs[index - 1].fin) {
+    if (index > 0 && conn->runs[index - 1].end == seq) {
         index--;
         run_append(&conn->runs[index], frame, len, fin);
     } else {

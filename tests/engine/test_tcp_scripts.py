@@ -872,3 +872,16 @@ def test_a_tentative_address_can_be_listened_on() -> None:
         s.local_port = 80
         s.open()
         assert s.accepted().connected
+
+
+def test_fin_twice_out_of_order() -> None:
+    """Its second copy is no news, whatever of the data before it is missing."""
+    with Script() as s:
+        connection = s.open(sack=True)
+        for _ in range(3):
+            s.send("FA", seq=201, ack=1)
+            s.expect("A", ack=1)
+        s.send("FA", seq=101, ack=1, data=b"b" * 100)
+        s.send("A", seq=1, ack=1, data=b"a" * 100)
+        assert connection.received == b"a" * 100 + b"b" * 100
+        assert connection.eof

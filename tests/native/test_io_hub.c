@@ -6,6 +6,7 @@
 
 #include "hub_fixture.h"
 #include "io/hub.h"
+#include "wire/ipv4.h"
 
 #define NOTHING (-(long long)AMS_EAGAIN)
 
@@ -323,6 +324,62 @@ static void test_each_impairment_does_what_it_says(void)
     CHECK_EQ(arrived, 1999); /* the MAC addresses are spared */
 }
 
+static void test_losses_come_in_bursts(void)
+{
+    struct lab lab = lab_new(3, (struct ams_impairment){.burst = 0.01, .burst_frames = 10});
+    uint32_t lost = 0, bursts = 0, run = 0;
+
+    for (uint32_t i = 0; i < 20000; i++) {
+        CHECK_EQ(send_number(lab.a, 1, BROADCAST, i, 1000 + i), 0);
+        bool arrived = receive_number(lab.b, 1000 + i) >= 0;
+        bursts += !arrived && !run;
+        run = arrived ? 0 : run + 1;
+        lost += !arrived;
+    }
+    CHECK(bursts > 120 && bursts < 260);
+    CHECK(lost > 7 * bursts && lost < 13 * bursts);
+    lab_free(&lab);
+}
+
+/* Sends an IP header with an ECN field into a queue of three, and returns
+ * the first bytes of the last frame. */
+static void marked(bool v6, uint8_t ecn, uint8_t out[20])
+{
+    struct lab lab = lab_new(3, (struct ams_impairment){.rate_bps = 1000000, .mark_frames = 2});
+    struct ipv4_repr ip4 = {.src = {10, 0, 0, 1}, .dst = {10, 0, 0, 2}, .ttl = 64, .protocol = 6, .total_len = 46,
+                            .tos = ecn};
+    uint8_t frame[60] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x08, 0x00};
+    char got[128];
+
+    if (v6) {
+        frame[12] = 0x86, frame[13] = 0xdd, frame[14] = 0x60, frame[15] = (uint8_t)(ecn << 4);
+    } else {
+        ipv4_emit(frame + 14, &ip4);
+    }
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(ams_port_send(lab.a, (const char *)frame, sizeof(frame), 1000), 0);
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(ams_port_recv(lab.b, got, sizeof(got), 1000000000), sizeof(frame));
+    memcpy(out, got + 14, 20);
+    lab_free(&lab);
+}
+
+static void test_a_long_queue_marks_who_understands_it(void)
+{
+    struct ipv4_repr ip4;
+    uint8_t header[20];
+
+    marked(false, 2, header);
+    CHECK_EQ(header[1] & 3, 3);
+    CHECK_EQ(ipv4_parse(header, 46, &ip4), WIRE_OK); /* the checksum was renewed */
+    marked(false, 0, header);
+    CHECK_EQ(header[1] & 3, 0);
+    marked(true, 1, header);
+    CHECK_EQ(header[1] & 0x30, 0x30);
+    marked(true, 0, header);
+    CHECK_EQ(header[1] & 0x30, 0);
+}
+
 static void test_impossible_impairments_are_refused(void)
 {
     struct ams_hub *offloading = ams_hub_new(1, 0, 0), *hub = ams_hub_new(1, 0, AMS_HUB_NO_OFFLOAD);
@@ -429,6 +486,8 @@ int main(void)
     RUN(test_jitter_keeps_order_and_reordering_does_not);
     RUN(test_the_seed_decides);
     RUN(test_each_impairment_does_what_it_says);
+    RUN(test_losses_come_in_bursts);
+    RUN(test_a_long_queue_marks_who_understands_it);
     RUN(test_impossible_impairments_are_refused);
     RUN(test_bad_specs_say_what_to_do);
     RUN(test_every_allocation_may_fail);
