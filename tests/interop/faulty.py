@@ -47,7 +47,7 @@ class FaultyLink:
         self.counts: Counter[str] = Counter()
         self._held: deque[tuple[float, int, bytes]] = deque()
         self._stop_reader, self._stop_writer = os.pipe2(os.O_CLOEXEC)
-        self._tap = _open_tap(self.kernel_side)
+        self._tap = open_tap(self.kernel_side)
         self._packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # hears nothing until it is bound
         self._thread = threading.Thread(target=self._carry, name="faulty link")
         for address in (f"{KERNEL4}/24", f"{KERNEL6}/64"):
@@ -138,7 +138,7 @@ class FaultyLink:
             self.counts["refused"] += 1
 
 
-def _open_tap(name: str) -> int:
+def open_tap(name: str) -> int:
     """A TAP device of our own, without offloads."""
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     request: Any = struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI)
