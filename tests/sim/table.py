@@ -69,9 +69,8 @@ def _theory(name: str, rtt: int, loss: float, seconds: int) -> str:
         config={"sndbuf_max": 32 << 20, "rcvbuf_max": 32 << 20},
     ).run()
     expected = (mathis if name == "reno" else response)(rtt / 1000, loss)
-    return (
-        f"| {name} | {rtt} ms | {loss:.2%} | {run.total / 1e6:.3f} | {expected / 1e6:.3f} | {run.total / expected:.2f} |"
-    )
+    share = run.total / expected
+    return f"| {name} | {rtt} ms | {loss:.2%} | {run.total / 1e6:.3f} | {expected / 1e6:.3f} | {share:.2f} |"
 
 
 def main() -> None:
