@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import contextlib
 import gc
 import itertools
 import os
@@ -156,6 +157,12 @@ def tap(seed: int, minutes: float, epochs: int = EPOCHS, workers: int = WORKERS)
     contexts: list[dict[str, Any]] = []
     censuses: list[Census] = []
     tls = tls_contexts()
+    with contextlib.suppress(ImportError):  # libuv opens some descriptors once, and keeps them
+        import uvloop
+
+        warm = uvloop.new_event_loop()
+        warm.run_until_complete(asyncio.sleep(0))
+        warm.close()
     with namespace(), stack_loop(time_wait=1.0) as bench:
         ours = Load(f"{seed} ours", STACK4, KERNEL4, tls, 2_000_000 // 2)
         theirs = Load(f"{seed} theirs", KERNEL4, STACK4, tls, 2_000_000 // 2)
