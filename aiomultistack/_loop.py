@@ -414,7 +414,7 @@ class Loop(SocketMethods):
         if sock is not None and not (
             local_addr or remote_addr or family or proto or flags or reuse_port or allow_broadcast
         ):
-            datagrams = await self._datagrams_of(sock)
+            datagrams = await self._datagrams_of(sock, handed_over=True)
             if isinstance(datagrams, Datagrams):
                 self._check_socket(sock)
                 broadcast = socket.socket.getsockopt(sock, socket.SOL_SOCKET, socket.SO_BROADCAST)

@@ -74,13 +74,18 @@ class SocketMethods(asyncio.AbstractEventLoop):
             raise RuntimeError(f"{sock!r} belongs to another event loop")
         return endpoint
 
-    def _datagrams(self, sock: socket.socket, remote: SockAddr | None = None) -> Endpoint | None:
-        """The endpoint of a UDP socket, made if its address (or the one it sends to) is the stack's."""
+    def _datagrams(
+        self, sock: socket.socket, remote: SockAddr | None = None, *, handed_over: bool = False
+    ) -> Endpoint | None:
+        """The endpoint of a UDP socket, made if its address (or the one it sends to) is the stack's.
+
+        handed_over: the loop is to own the socket from here on, so that a wildcard was meant.
+        """
         endpoint = self._endpoint(sock)
         if endpoint is not None or sock.type != socket.SOCK_DGRAM or sock.family not in _INET:
             return endpoint
         local = bound_address(sock)
-        if local is not None and is_wildcard(local[0]) and not is_bound_here(sock):
+        if local is not None and is_wildcard(local[0]) and not handed_over and not is_bound_here(sock):
             return None  # the kernel has chosen the port when the socket first sent: it is the kernel's
         if local is not None:
             pump = next(iter(self._pumps_at(local)), None)
@@ -176,9 +181,11 @@ class SocketMethods(asyncio.AbstractEventLoop):
         size = nbytes or len(buf)
         return await self._receive(sock, endpoint, lambda: sock.recvfrom_into(buf, size))  # type: ignore[no-any-return]
 
-    async def _datagrams_of(self, sock: socket.socket, remote: SockAddr | None = None) -> Endpoint | None:
+    async def _datagrams_of(
+        self, sock: socket.socket, remote: SockAddr | None = None, *, handed_over: bool = False
+    ) -> Endpoint | None:
         await self._between_batches()
-        return self._datagrams(sock, remote)
+        return self._datagrams(sock, remote, handed_over=handed_over)
 
     # ---- sending ------------------------------------------------------------------------------------------
 
