@@ -422,11 +422,13 @@ struct tcp_rec *tcp_recovery_next(struct tcp_conn *conn, uint32_t *index)
     return NULL;
 }
 
-void tcp_recovery_resend(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+/* Marks what is in flight in records longer than `length` lost, and sends it
+ * again.  The rate stays: nothing says that there is congestion. */
+static void resend_longer(struct ams_stack *stack, struct tcp_conn *conn, uint32_t length, uint64_t now)
 {
     for (uint32_t i = 0; i < conn->rec_count; i++) {
         struct tcp_rec *rec = tcp_rec_at(conn, i);
-        if (rec->marks & REC_SACKED)
+        if (rec->marks & REC_SACKED || rec->len <= length)
             continue;
         if (rec->marks & REC_RETRANS)
             tcp_rec_mark_relost(conn, rec);
@@ -442,24 +444,13 @@ void tcp_recovery_resend(struct ams_stack *stack, struct tcp_conn *conn, uint64_
     tcp_rexmit_restart(stack, conn, now);
 }
 
+void tcp_recovery_resend(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    resend_longer(stack, conn, 0, now);
+}
+
 void tcp_mtu_reduced(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
     tcp_update_mss(stack, conn);
-    for (uint32_t i = 0; i < conn->rec_count; i++) {
-        struct tcp_rec *rec = tcp_rec_at(conn, i);
-        if (rec->marks & REC_SACKED || rec->len <= conn->snd_mss)
-            continue;
-        if (rec->marks & REC_RETRANS)
-            tcp_rec_mark_relost(conn, rec);
-        tcp_rec_mark_lost(conn, rec);
-    }
-    /* not congestion: the rate stays (RFC 1191 section 6.4) */
-    if (conn->lost_bytes && conn->ca_state < TCP_CA_RECOVERY) {
-        conn->ca_state = TCP_CA_LOSS;
-        conn->recover = conn->snd_nxt;
-        conn->loss &= (uint16_t)~(LOSS_UNDO | LOSS_UNDO_SENT | LOSS_FRTO | LOSS_FRTO_NEW);
-    }
-    conn->flags |= CONN_REXMIT_NOW;
-    tcp_want_output(stack, conn);
-    tcp_rexmit_restart(stack, conn, now);
+    resend_longer(stack, conn, conn->snd_mss, now); /* RFC 1191 section 6.4 */
 }
