@@ -36,8 +36,8 @@ _FIELDS = {
 def cli() -> None:
     """asyncio on a TCP/IP stack in user-space.
 
-    Unchanged programs run on it (run), a demonstration shows it at work (demo), ss and stats look into
-    running processes, bench measures it against the kernel's stack on this machine.
+    Unchanged programs run on it (run), a demonstration shows it at work (demo), ss, stats and top
+    look into running processes, bench measures it against the kernel's stack on this machine.
     """
 
 
@@ -237,6 +237,25 @@ def stats(
             if value or everything:
                 table.add_row(name, str(value))
         out.print(table)
+
+
+@cli.command()
+@click.option("-d", "--delay", type=click.FloatRange(0.05), default=1.0, show_default=True, metavar="SECONDS",
+              help="Between two looks.")
+@click.option("-n", "--count", type=click.IntRange(0), default=0, metavar="N", help="End after so many looks.")
+@click.option("-s", "--sort", "order", type=click.Choice(["traffic", "rtt", "retrans", "queue"]), default="traffic",
+              show_default=True, help="Which connections come first.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each look.")
+@click.argument("pid", required=False, type=int)
+def top(delay: float, count: int, order: str, as_json: bool, pid: int | None) -> None:
+    """Watch running processes: rates, losses, and their busiest connections, live.
+
+    Without PID, all processes that this user may look into.  On a terminal q ends it and s sorts by
+    something else; elsewhere the tables are printed one after another.
+    """
+    from aiomultistack import _top
+
+    _top.main(pid, delay, count, order, as_json)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The control socket: how `aiomultistack ss` and `stats` look into a running process.
+"""The control socket: how `aiomultistack ss`, `stats` and `top` look into a running process.
 
 Theory of operation
 -------------------

@@ -27,7 +27,7 @@ STATES = {
 }
 _LISTEN, _TIME_WAIT, _UNCONNECTED = 10, 6, 7
 _SYN_RECEIVED = 3
-_TCP, _UDP = 6, 17
+TCP, UDP = 6, 17
 _NO_THRESHOLD = 0xFFFFFFFF
 _CA_STATES = ("open", "disorder", "cwr", "recovery", "loss")
 _TIMESTAMPS, _SACK, _WSCALE, _ECN, _ECN_SEEN, _SYN_DATA = 1, 2, 4, 8, 16, 32
@@ -46,9 +46,9 @@ class Selection:
 
     def __contains__(self, endpoint: Endpoint) -> bool:
         protocol, state = endpoint["protocol"], endpoint["state"]
-        if not (self.tcp if protocol == _TCP else self.udp):
+        if not (self.tcp if protocol == TCP else self.udp):
             return False
-        waiting = state == _LISTEN or (protocol == _UDP and not _port(endpoint["remote"]))
+        waiting = state == _LISTEN or (protocol == UDP and not _port(endpoint["remote"]))
         if self.listening and not self.everything:
             return waiting
         return self.everything or not (waiting or state in (_TIME_WAIT, _SYN_RECEIVED))
@@ -69,7 +69,7 @@ def address_text(address: Mapping[str, Any] | None) -> str:
 
 def state_text(endpoint: Endpoint) -> str:
     """The state's name; UDP knows UNCONN and ESTAB only."""
-    if endpoint["protocol"] == _UDP:
+    if endpoint["protocol"] == UDP:
         return "ESTAB" if _port(endpoint["remote"]) else "UNCONN"
     return STATES.get(endpoint["state"], str(endpoint["state"]))
 
@@ -78,7 +78,7 @@ def _milliseconds(nanoseconds: int) -> str:
     return f"{nanoseconds / 1e6:.3f}".rstrip("0").rstrip(".")
 
 
-def _rate(bits_per_second: float) -> str:
+def rate_text(bits_per_second: float) -> str:
     for unit in ("bps", "Kbps", "Mbps"):
         if bits_per_second < 1000:
             return f"{bits_per_second:.3g}{unit}"
@@ -88,7 +88,7 @@ def _rate(bits_per_second: float) -> str:
 
 def details(endpoint: Endpoint) -> str:
     """What `ss -i` tells about a TCP connection, in its words; empty for anything else."""
-    if endpoint["protocol"] != _TCP or endpoint["state"] in (_LISTEN, _TIME_WAIT):
+    if endpoint["protocol"] != TCP or endpoint["state"] in (_LISTEN, _TIME_WAIT):
         return ""
     return " ".join(_details(endpoint))
 
@@ -122,9 +122,9 @@ def _details(it: Endpoint) -> Iterable[str]:
         if it[name]:
             yield f"{name}:{it[name]}"
     if it["srtt"]:
-        yield f"send {_rate(it['snd_cwnd'] * 8 / (it['srtt'] / 1e9))}"
+        yield f"send {rate_text(it['snd_cwnd'] * 8 / (it['srtt'] / 1e9))}"
     if it["pacing_rate"]:
-        yield f"pacing_rate {_rate(it['pacing_rate'] * 8)}"
+        yield f"pacing_rate {rate_text(it['pacing_rate'] * 8)}"
     if it["ca_state"]:
         yield f"ca_state:{_CA_STATES[it['ca_state']] if it['ca_state'] < len(_CA_STATES) else it['ca_state']}"
     if it["unacked"]:
@@ -145,7 +145,7 @@ def _details(it: Endpoint) -> Iterable[str]:
 def order(endpoint: Endpoint) -> tuple[Any, ...]:
     """Sorts listeners first, then by addresses."""
     return (
-        endpoint["protocol"] != _TCP,
+        endpoint["protocol"] != TCP,
         endpoint["state"] != _LISTEN,
         address_text(endpoint["local"]),
         address_text(endpoint["remote"]),
@@ -168,7 +168,7 @@ HEADINGS = ("Netid", "State", "Recv-Q", "Send-Q", "Local Address:Port", "Peer Ad
 def row(endpoint: Endpoint, process: str, pid: int) -> tuple[str, ...]:
     """The endpoint's cells under HEADINGS."""
     return (
-        "tcp" if endpoint["protocol"] == _TCP else "udp",
+        "tcp" if endpoint["protocol"] == TCP else "udp",
         state_text(endpoint),
         str(endpoint["recv_queue"]),
         str(endpoint["send_queue"]),

@@ -52,7 +52,7 @@ def script(folder: Path, text: str, name: str = "program.py") -> str:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["run", "demo", "ss", "stats", "bench"]),
+        ([], ["run", "demo", "ss", "stats", "top", "bench"]),
         (["run"], ["--port", "--addresses", "--gateway", "--host-addresses", "--config", "-m"]),
         (["demo"], ["--mem", "--json", "root"]),
         (["ss"], ["--listening", "--info", "--json", "PID"]),
