@@ -175,7 +175,7 @@ enum tcp_ca_state { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, T
 #define CONN_CLAIMED (1u << 25)     /* the local tuple is ours */
 #define CONN_EOF_REPORTED (1u << 26)
 #define CONN_DSACK (1u << 27)       /* dsack holds a range to report */
-#define CONN_PINGPONG (1u << 15)    /* data flows both ways: ACKs wait to ride on it */
+#define CONN_PINGPONG (1u << 24)    /* data flows both ways: ACKs wait to ride on it */
 #define CONN_REXMIT_NOW (1u << 28)  /* the next retransmission may exceed cwnd (RFC 6675 section 5, 4.3) */
 
 /* conn->loss: flags of loss detection and recovery */

@@ -229,12 +229,13 @@ static enum emit_result emit_rst(struct ams_stack *stack, struct tcp_conn *conn,
     return result;
 }
 
-/* Bytes that SACK blocks will take from a data segment. */
+/* Bytes that SACK blocks may take from a data segment: without timestamps
+ * there is room for four of them (RFC 2018 section 3). */
 static uint32_t sack_space(const struct tcp_conn *conn)
 {
     if (AMS_LIKELY(!conn->n_runs && !(conn->flags & CONN_DSACK)) || !(conn->flags & CONN_SACK_OK))
         return 0;
-    return 4 + 8 * 3;
+    return 4 + 8 * (conn->flags & CONN_TS_OK ? 3 : 4);
 }
 
 /* Bytes of a super-frame of an unpaced connection, as Linux sizes them: what

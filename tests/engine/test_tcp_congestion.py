@@ -233,6 +233,19 @@ def test_pacing_spreads_the_window(name: bytes) -> None:
         assert len(s.queue) == 10
 
 
+def test_a_conversation_is_not_paced_unless_somebody_asks() -> None:
+    """That data flows both ways, and ACKs wait to ride on it, has nothing to do with pacing."""
+    with Script() as s:
+        connection = s.open(mss=1000, sack=True, rtt=RTT)
+        for i in range(5):
+            s.send("PA", seq=1 + 10 * i, ack=1 + 1000 * i, data=bytes(10))
+            connection.send(bytes(1000))
+            s.drain()
+        s.wait(RTT)
+        s.send("A", seq=51, ack=5001)
+        assert connection.info.pacing_rate == 0
+
+
 def test_pacing_keeps_the_rate_in_the_long_run() -> None:
     """Wake-ups are late by up to a tick each; the rate must not be."""
     paced, _, _ = transfer(b"cubic", 10_000_000, pacing=True, delay_ns=10 * MS, rate_bps=50_000_000, queue_frames=200)

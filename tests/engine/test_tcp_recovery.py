@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from aiomultistack._native import lib
 
-from .script import MS, SECOND, Script
+from .script import MS, SECOND, TCP, Script
 from .world import Connection
 
 RTT = 100 * MS
@@ -579,3 +579,19 @@ def test_sack_blocks_take_their_room_from_the_payload(offload: bool) -> None:
         assert longest > 1514 if offload else 1400 < longest <= 1514
         assert s.host.counters()["switch.tx_too_long"] == 0
         assert counter(s, "retrans") > 0
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_data_goes_out_beside_as_many_sack_blocks_as_there_may_be(timestamps: bool) -> None:
+    """RFC 2018 section 3: four blocks, three beside timestamps.  Segments stay within the MTU."""
+    with Script() as s:
+        connection = s.open(mss=1460, sack=True, timestamps=timestamps)
+        connection.option(lib.AMS_OPT_NODELAY, 1)
+        for i in range(6):
+            s.send("PA", seq=1001 + 100 * i, ack=1, data=b"too early")
+        s.drain()
+        connection.send(bytes(5 * 1460))
+        s.wait(0)
+        assert sum(s._payload_length(frame) for _, frame in s.queue) == 5 * 1460
+        blocks = [len(value) // 2 for name, value in s.queue[0][1][TCP].options if name == "SAck"]
+        assert blocks == [3 if timestamps else 4]
