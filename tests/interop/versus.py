@@ -25,6 +25,7 @@ import os
 import random
 import select
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -104,6 +105,7 @@ class KernelSender:
     def __init__(self, cell: Cell) -> None:
         with namespace():
             self.tap = _tap(STACK4)
+            self._statistics = open("/proc/thread-self/net/netstat", encoding="ascii")  # noqa: SIM115
             self._socket = socket.socket()
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, cell.congestion.encode())
@@ -130,8 +132,17 @@ class KernelSender:
         """It has timers of its own."""
         return float("inf")
 
+    def counters(self) -> dict[str, int]:
+        """Its namespace's, for a closer look."""
+        lines = [line.split() for line in self._statistics]
+        found = {}
+        for names, values in zip(lines[::2], lines[1::2], strict=True):
+            found.update({name: int(value) for name, value in zip(names[1:], values[1:], strict=True)})
+        return {name: value for name, value in found.items() if value and name.startswith("TCP")}
+
     def close(self) -> None:
         self._socket.close()
+        self._statistics.close()
         os.close(self.tap)
 
 
@@ -250,22 +261,21 @@ def measure(cell: Cell, who: str) -> dict[str, Any]:
     while (now := time.monotonic()) < end:
         if receiver.accepted and not counting:
             counting, end = True, now + cell.seconds
-        for frame in sender.run(now):
-            link.push(TO_RECEIVER, frame, now)
-        for frame in receiver.run():
-            link.push(TO_SENDER, frame, now)
         while (due := link.pop(now)) is not None:
             direction, frame = due
             if direction == TO_RECEIVER:
                 _deliver(receiver.tap, frame)
             else:
                 sender.receive(frame, now)
+        # after the deliveries: what they cause must not wait for the next one
+        for frame in sender.run(now):
+            link.push(TO_RECEIVER, frame, now)
+        for frame in receiver.run():
+            link.push(TO_SENDER, frame, now)
         readable, writable = sender.descriptors()
         timeout = max(0.0, min(link.deadline, sender.deadline, end) - time.monotonic())
         select.select(readable + receiver.descriptors(), writable, [], timeout)
-    result: dict[str, Any] = {"goodput": receiver.received * 8 / cell.seconds}
-    if isinstance(sender, OurSender):
-        result["counters"] = sender.counters()
+    result = {"goodput": receiver.received * 8 / cell.seconds, "counters": sender.counters()}
     sender.close()
     receiver.close()
     return result
@@ -281,7 +291,7 @@ def measure_apart(cell: Cell, who: str) -> dict[str, Any]:
 
 
 def compare(cell: Cell, rounds: int) -> tuple[float, float]:
-    """Median goodput of ours and of the kernel, over as many seeds as there are rounds."""
+    """Mean goodput of ours and of the kernel, over as many seeds as there are rounds."""
     ours, kernels = [], []
     for index in range(rounds):
         seeded = Cell(**{**asdict(cell), "seed": cell.seed + index})
@@ -289,7 +299,7 @@ def compare(cell: Cell, rounds: int) -> tuple[float, float]:
             mine, theirs = (pool.submit(measure_apart, seeded, who) for who in ("ours", "kernel"))
             ours.append(mine.result()["goodput"])
             kernels.append(theirs.result()["goodput"])
-    return sorted(ours)[rounds // 2], sorted(kernels)[rounds // 2]
+    return statistics.mean(ours), statistics.mean(kernels)
 
 
 def main() -> int:
@@ -299,13 +309,11 @@ def main() -> int:
     parser.add_argument("--rtts", default="1,20,100,300", help="ms, comma-separated")
     parser.add_argument("--losses", default="0,0.001,0.01,0.03,0.1", help="comma-separated")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement (default: 10)")
-    parser.add_argument("--rounds", type=int, default=3, help="seeds; medians are shown (default: 3)")
-    parser.add_argument("--parallel", type=int, default=2, help="cells at a time (default: 2)")
+    parser.add_argument("--rounds", type=int, default=6, help="seeds; means are shown (default: 6)")
+    parser.add_argument("--parallel", type=int, default=4, help="cells at a time (default: 4)")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        with contextlib.suppress(OSError):  # a busy machine would add to the round-trip time
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         fields, who = json.loads(options.one)
         print(json.dumps(measure(Cell(**fields), who)))
         return 0
