@@ -6,9 +6,13 @@ As in `_cli`, each imports what it needs when it runs.
 from __future__ import annotations
 
 import sys
-from typing import Any, BinaryIO, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import click
+
+if TYPE_CHECKING:
+    from ._control import Address
 
 __all__ = ["COMMANDS", "show_stats"]
 
@@ -81,39 +85,68 @@ def tuples(path: str | None, as_json: bool) -> None:
 @click.option("-c", "--count", type=click.IntRange(0), default=0, metavar="N", help="End after so many frames.")
 @click.option("--seconds", type=float, help="End after so many seconds.")
 @click.option("--drops", is_flag=True, help="Only frames that were dropped; a comment tells why.")
-@click.argument("port", default="all")
+@click.option("--pid", "pids", type=int, multiple=True, metavar="PID", help="Of a process without a switch.")
+@click.argument("port", required=False)
 def capture(
-    path: str | None, target: str, snap: int, count: int, seconds: float | None, drops: bool, port: str
-) -> None:
-    """Write the frames of a switch's port to a pcapng file, for Wireshark and tcpdump.
+    path: str | None, target: str, snap: int, count: int, seconds: float | None, drops: bool, pids: tuple[int, ...],
+    port: str | None,
+) -> None:  # fmt: skip
+    """Write frames to a pcapng file, for Wireshark and tcpdump.
 
-    PORT is a number, a client's name or PID, uplink, host, or all.  Interrupt it to end.
+    Those of a switch's PORT, which is a number, a client's name or PID, uplink, host, or all; or, with --pid,
+    those of the ports that a process has opened itself.  A dropped frame has a comment that says why.
+    Interrupt it to end.
 
     \b
       aiomultistack capture uplink -w uplink.pcapng
-      aiomultistack capture | wireshark -k -i -
+      aiomultistack capture --pid 4711 | wireshark -k -i -
     """
-    from aiomultistack import _switch_show
+    from aiomultistack import _capture, _switch_show
+    from aiomultistack._control import ControlError
     from aiomultistack._pcapng import PcapngWriter
     from aiomultistack._ui import fail
 
     if target == "-" and sys.stdout.isatty():
         raise click.UsageError("Captures are not for terminals: name a file with -w, or pipe them on.")
-    result = _switch_show.Captured()
+    if pids and (port is not None or path is not None):
+        raise click.UsageError("A PORT is one of a switch's, as is --socket; --pid is for a process without one.")
+    loops = _loops(pids)
+    result = _capture.Captured()
     try:
         with click.open_file(target, "wb", lazy=False) as stream:
-            writer = PcapngWriter(cast("BinaryIO", stream))
-            _switch_show.capture(
-                _switch_show.find_socket(path), port, writer, snap=snap, count=count, drops_only=drops,
-                seconds=seconds, result=result,
-                ready=lambda: click.echo(f"aiomultistack: capturing {port}", err=True),
+            recorder = _capture.Recorder(
+                PcapngWriter(cast("BinaryIO", stream)), snap=snap, count=count, drops_only=drops, seconds=seconds,
+                result=result,
             )  # fmt: skip
-    except _switch_show.SwitchError as error:
+            what = port or ("all" if not pids else "process " + ", ".join(map(str, pids)))
+
+            def ready() -> None:
+                click.echo(f"aiomultistack: capturing {what}", err=True)
+
+            if pids:
+                _capture.capture_loops(loops, recorder, snap, ready)
+            else:
+                _switch_show.capture(_switch_show.find_socket(path), port or "all", recorder, snap, ready)
+    except (_switch_show.SwitchError, ControlError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         pass
     lost = f", {result.lost} missing" if result.lost else ""
     click.echo(f"aiomultistack: {result.frames} frames, {result.dropped} of them dropped{lost}", err=True)
+
+
+def _loops(pids: Sequence[int]) -> list[Address]:
+    """The control sockets of processes."""
+    from aiomultistack import _control
+    from aiomultistack._ui import fail
+
+    found = []
+    for pid in pids:
+        addresses = _control.find(pid)
+        if not addresses:
+            fail(f"process {pid} has no aiomultistack loop that this user may look into")
+        found += addresses
+    return found
 
 
 def _port_range(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ Theory of operation
 Each loop listens on a Unix socket of its own, `PID-N.sock` (N counts the loops of the process), in a
 directory that only its user may enter.  A request is one line of JSON, `{"cmd": "endpoints"}`; the
 answer is one line too, `{"result": ...}` or `{"error": "..."}`.  A connection may ask any number of
-times.
+times; after `capture` it carries frames (`_capture`) and no more answers.
 
 The loop's side (`start`, `stop`) costs nothing until the loop runs: the first iteration binds the
 socket.  It uses nothing but `add_reader` and `add_writer`, so there is no task, no transport and no
@@ -36,10 +36,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import asyncio
 
+    from ._capture import Capturable, LoopCapture
+
 logger = logging.getLogger("aiomultistack")
 
 #: The requests that a loop answers.
-COMMANDS = ("endpoints", "counters", "config")
+COMMANDS = ("endpoints", "counters", "config", "capture")
 
 _REQUEST_LIMIT = 4096  # bytes; no request comes near it, so whoever exceeds it is not a client of ours
 _SUN_PATH_LIMIT = 100  # bytes; the smallest sockaddr_un.sun_path of the platforms we run on, less a margin
@@ -59,6 +61,10 @@ class Observable(Protocol):
 
     def counters(self) -> Mapping[str, int]:
         """Every counter of port, switch and stack."""
+
+    @property
+    def nodes(self) -> Sequence[Capturable]:
+        """The nodes whose frames can be captured."""
 
 
 # ---- where the sockets are ---------------------------------------------------------------------------
@@ -128,7 +134,7 @@ def stop(server: ControlServer | None) -> None:
 class ControlServer:
     """The listening socket of one loop."""
 
-    __slots__ = ("_clients", "_listener", "_loop", "_node", "_pid", "_start", "path")
+    __slots__ = ("_capturing", "_clients", "_listener", "_loop", "_node", "_pid", "_start", "path")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, node: Observable) -> None:
         self._loop = loop
@@ -136,6 +142,7 @@ class ControlServer:
         self._pid = os.getpid()
         self._listener: socket.socket | None = None
         self._clients: set[_Client] = set()
+        self._capturing: _Client | None = None
         #: The socket's file, once it is there.
         self.path: Path | None = None
         self._start: asyncio.Handle | None = loop.call_soon(self._open)
@@ -173,17 +180,17 @@ class ControlServer:
                 connection, _ = self._listener.accept()
                 self._clients.add(_Client(self, connection))
 
-    def answer(self, line: bytes) -> bytes:
-        """The answer to one request line, newline included."""
+    def answer(self, line: bytes, client: _Client) -> bytes:
+        """The answer to one request line of a client, newline included."""
         reply: dict[str, Any]
         try:
             request = json.loads(line)
-            command = request["cmd"]
-        except (ValueError, KeyError, TypeError):
+            command, snap = request["cmd"], int(request.get("snap", 0))
+        except (ValueError, KeyError, TypeError, AttributeError):
             reply = {"error": 'a request is one line such as {"cmd": "endpoints"}'}
         else:
             try:
-                reply = {"result": self._result(command)}
+                reply = {"result": self._capture(client, snap) if command == "capture" else self._result(command)}
             except ControlError as error:
                 reply = {"error": str(error)}
             except Exception as error:  # a node that is being closed: tell the client, don't disturb the loop
@@ -200,9 +207,22 @@ class ControlServer:
             return plain(getattr(self._loop, "multistack_config", None))
         raise ControlError(f"unknown command {command!r}; there are {', '.join(COMMANDS)}")
 
+    def _capture(self, client: _Client, snap: int) -> object:
+        """Lets a client have the port's frames from here on."""
+        if self._capturing is not None:
+            raise ControlError("somebody else captures its frames already")
+        if not 0 <= snap < 1 << 32:
+            raise ControlError(f"frames can't be cut at {snap} bytes")
+        nodes = self._node.nodes
+        client.capture(nodes, snap)
+        self._capturing = client
+        return {"ports": [node.config.port for node in nodes], "reasons": nodes[0].reasons()}
+
     def forget(self, client: _Client) -> None:
         """Drops a connection that has closed."""
         self._clients.discard(client)
+        if self._capturing is client:
+            self._capturing = None
 
     def close(self) -> None:
         """Closes everything and removes the file; idempotent."""
@@ -229,13 +249,14 @@ class ControlServer:
 class _Client:
     """One connection to a control socket."""
 
-    __slots__ = ("_ended", "_input", "_output", "_server", "_socket", "_writing")
+    __slots__ = ("_capture", "_ended", "_input", "_output", "_server", "_socket", "_writing")
 
     def __init__(self, server: ControlServer, connection: socket.socket) -> None:
         self._server = server
         self._socket = connection
         self._input = b""
-        self._output = b""
+        self._output = bytearray()
+        self._capture: LoopCapture | None = None
         self._writing = False
         self._ended = False
         connection.setblocking(False)
@@ -248,10 +269,14 @@ class _Client:
             return
         except OSError:
             data = b""
+        if self._capture is not None:  # it has nothing more to ask
+            if not data:
+                self.close()
+            return
         self._input += data
         while b"\n" in self._input:
             line, _, self._input = self._input.partition(b"\n")
-            self._output += self._server.answer(line)
+            self._output += self._server.answer(line, self)
         self._ended = not data or len(self._input) > _REQUEST_LIMIT
         self._writable()
 
@@ -265,7 +290,7 @@ class _Client:
         except OSError:
             self.close()
             return
-        self._output = self._output[sent:]
+        del self._output[:sent]
         if self._ended and not self._output:
             self.close()
         elif bool(self._output) != self._writing:
@@ -277,8 +302,23 @@ class _Client:
                 loop.remove_writer(number)
                 loop.add_reader(number, self._readable)
 
+    def capture(self, nodes: Sequence[Capturable], snap: int) -> None:
+        """Sends the nodes' frames, behind the answer to this request."""
+        from ._capture import LoopCapture
+
+        self._capture = LoopCapture(self._server._loop, nodes, snap, self._send)
+
+    def _send(self, data: bytes) -> int:
+        """Sends data.  Returns how many bytes wait."""
+        self._output += data
+        if data and not self._writing:
+            self._writable()
+        return len(self._output)
+
     def close(self) -> None:
         loop = self._server._loop
+        if self._capture is not None:
+            self._capture.close()
         if not loop.is_closed():
             loop.remove_reader(self._socket.fileno())
             loop.remove_writer(self._socket.fileno())

@@ -31,6 +31,7 @@ ffi: Any = _ffi
 lib: Any = _lib
 
 _ERROR_SIZE = 512
+_CAPTURE_CHUNK = 1 << 20  # bytes taken at a time; more than any frame has
 
 #: Congestion controls written in Python, by name; filled in by `_congestion`, made known to a stack by its pump.
 python_congestion: dict[str, type[CongestionControl]] = {}
@@ -184,6 +185,7 @@ class Node:
             config.scheme == "xdp" and any(system_has(address.partition("/")[0]) for address in config.addresses)
         )
         self._counter_names = _counter_names()
+        self._capture_buffer: Any = None
         #: Congestion controls written in Python; the pump's.
         self.deputies: Deputies | None = None
         #: IPv4 addresses that only sockets with SO_BROADCAST may send to.
@@ -269,6 +271,32 @@ class Node:
         info = ffi.new("struct ams_tcp_info *")
         check_status(lib.ams_tcp_get_info(self.stack, number, info, self.now()))
         return _endpoint_info(info[0])
+
+    def reasons(self) -> list[str]:
+        """What each counter means, in the order of `counters()`: its name, and for the switch's a sentence."""
+        texts = [lib.ams_counter_text(index) for index in range(len(self._counter_names))]
+        return [
+            name if text == ffi.NULL else f"{name}: {ffi.string(text).decode()}"
+            for name, text in zip(self._counter_names, texts, strict=True)
+        ]
+
+    def capture(self, snap: int, size: int) -> None:
+        """Starts to copy the port's frames, `snap` bytes of each (0: all), into a buffer of `size` bytes; 0 stops."""
+        self._capture_buffer = ffi.new("char[]", _CAPTURE_CHUNK) if size else None
+        if self.pointer is not None:
+            check_status(lib.ams_node_capture(self.pointer, snap, size))
+
+    def captured(self) -> bytes:
+        """Takes copied frames out, as `struct ams_captured` and their bytes; empty when there are none."""
+        if self.pointer is None or self._capture_buffer is None:
+            return b""
+        size = lib.ams_node_captured(self.pointer, self._capture_buffer, _CAPTURE_CHUNK)
+        return bytes(ffi.buffer(self._capture_buffer, size))
+
+    @property
+    def capture_lost(self) -> int:
+        """Frames that the capture's buffer had no room for."""
+        return 0 if self.pointer is None else int(lib.ams_node_capture_lost(self.pointer))
 
     @property
     def frames(self) -> int:

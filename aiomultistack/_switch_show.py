@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,9 @@ from ._control import directory
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ._pcapng import PcapngWriter
+    from ._capture import Recorder
 
-__all__ = ["Captured", "SwitchError", "capture", "counter_table", "default_socket", "describe", "find_socket"]
+__all__ = ["SwitchError", "capture", "counter_table", "default_socket", "describe", "find_socket"]
 
 _SYSTEM_SOCKET = "/run/aiomultistack.sock"
 _ANSWER_SIZE = 65536
@@ -162,15 +161,6 @@ def counter_table(found: Mapping[str, Any], before: Mapping[str, Any] | None = N
 # ---- capture ---------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Captured:
-    """What a capture has brought so far."""
-
-    frames: int = 0
-    dropped: int = 0
-    lost: int = 0
-
-
 def choose_port(found: Mapping[str, Any], wanted: str) -> int:
     """The index of a port given by number, name, client's program or PID; "all" is -1.  Raises SwitchError."""
     if wanted == "all":
@@ -187,35 +177,28 @@ def choose_port(found: Mapping[str, Any], wanted: str) -> int:
 
 
 def capture(
-    path: str, wanted: str, writer: PcapngWriter, *, snap: int = 0, count: int = 0, drops_only: bool = False,
-    seconds: float | None = None, ready: Any = None, result: Captured | None = None,
-) -> Captured:  # fmt: skip
-    """Writes a port's frames to a capture file until interrupted.
+    path: str, wanted: str, recorder: Recorder, snap: int = 0, ready: Callable[[], None] | None = None
+) -> None:
+    """Captures a port of a switch until it is enough or interrupted.
 
-    wanted: as in `choose_port`.  snap: bytes of each frame at most; 0: all.  count: frames after which it ends;
-    0: never.  drops_only: only those that were dropped.  seconds: after which it ends.
-    ready: called when the capture runs.  result: is kept up to date, for one who interrupts it.
+    wanted: as in `choose_port`.  snap: bytes of each frame at most; 0: all.  ready: called when the capture runs.
     Raises SwitchError.
     """
     from ._node import ffi, lib
 
     found = describe(path)
     names = {port["index"]: port_name(port) for port in found["ports"]}
-    reasons = list(found["texts"].items())
+    reasons = [f"{name}: {text}" for name, text in found["texts"].items()]
     request = ffi.new("struct ams_msg_capture *")
     request.index, request.snap = choose_port(found, wanted), snap
-    result = Captured() if result is None else result
-    interfaces: dict[int, int] = {}
-    offset = time.time_ns() - time.monotonic_ns()
-    end = None if seconds is None else time.monotonic() + seconds
     with _connect(path, 5.0) as sock:
         for _ in _exchange(sock, lib.AMS_MSG_CAPTURE, request):
             pass
         if ready is not None:
             ready()
         frame, size = ffi.new("struct ams_msg_frame *"), ffi.sizeof("struct ams_msg_frame")
-        while (not count or result.frames < count) and (end is None or time.monotonic() < end):
-            sock.settimeout(None if end is None else max(0.001, end - time.monotonic()))
+        while not recorder.done:
+            sock.settimeout(None if recorder.left is None else max(0.001, recorder.left))
             try:
                 data = sock.recv(_FRAME_SIZE)
             except TimeoutError:
@@ -223,17 +206,10 @@ def capture(
             if len(data) < size:
                 break  # the switch has ended
             ffi.buffer(frame)[:] = data[:size]
-            if frame.reason < 0 and drops_only:
-                continue
-            comment = "dropped: {}: {}".format(*reasons[frame.reason]) if frame.reason >= 0 else ""
-            if frame.index not in interfaces:
-                name = names.get(frame.index) or _WIRE_NAMES.get(frame.index, "client")
-                interfaces[frame.index] = writer.interface(f"{frame.index} {name}", snap)
-            writer.packet(
-                interfaces[frame.index], frame.time + offset, data[size:], length=frame.length, comment=comment,
-                outbound=bool(frame.outgoing),
+            index = int(frame.index)
+            name = f"{index} {names.get(index) or _WIRE_NAMES.get(index, 'client')}"
+            recorder.frame(
+                index, partial(str, name), frame.time, data[size:], frame.length, bool(frame.outgoing),
+                reasons[frame.reason] if frame.reason >= 0 else "",
             )  # fmt: skip
-            result.frames += 1
-            result.dropped += frame.reason >= 0
-            result.lost = frame.lost
-    return result
+            recorder.result.lost = frame.lost

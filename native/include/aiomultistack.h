@@ -393,6 +393,28 @@ uint64_t ams_node_flush(struct ams_node *node, uint64_t now);
  * there are.  ams_counter_name(i) names them; NULL past the end. */
 int ams_node_counters(struct ams_node *node, uint64_t *values, int max);
 const char *ams_counter_name(int index);
+/* What a counter of the switch means; NULL for others. */
+const char *ams_counter_text(int index);
+
+/* A captured frame, in front of its bytes. */
+struct ams_captured {
+    uint64_t time;          /* the node's clock, ns */
+    uint32_t length;        /* of the frame */
+    uint32_t captured;      /* bytes of it that follow; then padding to 8 bytes */
+    int32_t outgoing;       /* 1: sent; 0: received */
+    int32_t reason;         /* the counter (ams_counter_name) of its drop; -1: it was not dropped */
+};
+
+/* Starts to copy the port's frames, `snap` bytes of each at most (0: all), into
+ * a buffer of `size` bytes, until that is full; 0 stops.  What is to be sent is
+ * seen as the port gets it: checksums and segmentation may be left to it.
+ * Return: 0, -AMS_ENOMEM. */
+int ams_node_capture(struct ams_node *node, uint32_t snap, size_t size);
+/* Moves what was copied into buffer, whole records (struct ams_captured and its
+ * bytes), and makes room for more.  Returns how many bytes. */
+size_t ams_node_captured(struct ams_node *node, char *buffer, size_t size);
+/* How many frames found no room. */
+uint64_t ams_node_capture_lost(struct ams_node *node);
 
 /* Changes a setting of a running stack; connections that are opened from here
  * on follow it.  Return: 0 or -AMS_EINVAL. */

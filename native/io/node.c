@@ -29,6 +29,7 @@
 #include "core/alloc.h"
 #include "core/owner.h"
 #include "core/status.h"
+#include "io/node_capture.h"
 #include "io/port.h"
 #include "stack/stack.h"
 #include "switch/switch.h"
@@ -54,6 +55,12 @@ static const char *const node_switch_names[] = {
 #undef NODE_SWITCH_NAME
 };
 
+static const char *const node_switch_texts[] = {
+#define NODE_SWITCH_TEXT(NAME, name, text) text,
+    SWITCH_COUNTER_TABLE(NODE_SWITCH_TEXT)
+#undef NODE_SWITCH_TEXT
+};
+
 struct ams_node {
     struct ams_port *port;
     struct ams_stack *stack;
@@ -61,6 +68,7 @@ struct ams_node {
     struct frame_pool pool;
     uint64_t now;                   /* of the last call */
     int broken;                     /* status of a port that is gone; 0 */
+    struct node_capture *capture;   /* NULL: nobody captures */
     struct ams_tx tx[PORT_BURST];
 };
 
@@ -261,6 +269,7 @@ void ams_node_free(struct ams_node *node)
     switch_fini(&node->sw);
     ams_port_close(node->port);
     frame_pool_fini(&node->pool);
+    node_capture_free(node->capture);
     mem_free(node);
 }
 
@@ -276,6 +285,15 @@ struct ams_port *ams_node_port(struct ams_node *node)
 
 /* ---- the path in ----------------------------------------------------------------- */
 
+/* Says who gets received frames, while somebody captures. */
+static void node_receive_captured(struct ams_node *node, struct ams_frame *const *frames, int n, int32_t *targets)
+{
+    uint8_t reasons[PORT_BURST];
+
+    switch_rx_reasons(&node->sw, frames, n, targets, reasons, node->now);
+    node_capture_rx(node->capture, frames, n, targets, reasons, NODE_PORT_COUNT, node->now);
+}
+
 /* Receives one batch.
  * Return: how many frames came; a status if the port is broken. */
 static int node_receive(struct ams_node *node)
@@ -286,7 +304,10 @@ static int node_receive(struct ams_node *node)
 
     if (n <= 0)
         return n;
-    switch_rx(&node->sw, frames, n, targets, node->now);
+    if (AMS_UNLIKELY(node->capture != NULL))
+        node_receive_captured(node, frames, n, targets);
+    else
+        switch_rx(&node->sw, frames, n, targets, node->now);
     for (int i = 0; i < n; i++) {
         if (AMS_LIKELY(targets[i] != SWITCH_TO_NOBODY))
             frames[kept++] = frames[i];
@@ -348,6 +369,8 @@ static int node_transmit(struct ams_node *node, int room)
     if (!n)
         return 0;
     int passed = switch_tx(&node->sw, NODE_STACK_PORT, node->tx, n, verdicts, node->now);
+    if (AMS_UNLIKELY(node->capture != NULL))
+        node_capture_tx(node->capture, node->tx, n, verdicts, NODE_PORT_COUNT, node->now);
     if (AMS_UNLIKELY(passed < n))
         node_compact(node->tx, n, verdicts);
     node->port->ops->tx(node->port, node->tx, passed, node->now);
@@ -373,6 +396,29 @@ uint64_t ams_node_flush(struct ams_node *node, uint64_t now)
     uint64_t deadline = ops->deadline(node->port);
     /* While the port is full the stack can do nothing, however much it wants to. */
     return room > 0 ? ams_min_u64(deadline, stack_deadline(node->stack)) : deadline;
+}
+
+/* ---- capture --------------------------------------------------------------------- */
+
+int ams_node_capture(struct ams_node *node, uint32_t snap, size_t size)
+{
+    struct node_capture *capture = size ? node_capture_new(snap, size) : NULL;
+
+    if (size && !capture)
+        return -AMS_ENOMEM;
+    node_capture_free(node->capture);
+    node->capture = capture;
+    return 0;
+}
+
+size_t ams_node_captured(struct ams_node *node, char *buffer, size_t size)
+{
+    return node->capture ? node_capture_take(node->capture, buffer, size) : 0;
+}
+
+uint64_t ams_node_capture_lost(struct ams_node *node)
+{
+    return node->capture ? node->capture->lost : 0;
 }
 
 /* ---- counters -------------------------------------------------------------------- */
@@ -410,4 +456,10 @@ const char *ams_counter_name(int index)
     if (index < SWITCH_COUNTERS)
         return node_switch_names[index];
     return stack_counter_name(index - SWITCH_COUNTERS);
+}
+
+const char *ams_counter_text(int index)
+{
+    index -= NODE_PORT_COUNT;
+    return index >= 0 && index < SWITCH_COUNTERS ? node_switch_texts[index] : NULL;
 }

@@ -227,10 +227,11 @@ def test_captures_are_not_for_everybody(shared: Switch) -> None:
 import io, os, sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 import aiomultistack._switch_show as show
+from aiomultistack._capture import Recorder
 from aiomultistack._pcapng import PcapngWriter
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
 try:
-    show.capture({shared.path!r}, "all", PcapngWriter(io.BytesIO()), count=1)
+    show.capture({shared.path!r}, "all", Recorder(PcapngWriter(io.BytesIO()), count=1))
 except show.SwitchError as error:
     print(error)
 """

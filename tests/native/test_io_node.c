@@ -138,6 +138,131 @@ static void test_refused_descriptors_make_way(void)
     CHECK_EQ(seen, 63);
 }
 
+/* A received frame over some bytes, as far as a capture looks at it. */
+static struct ams_frame seen_frame(uint8_t *bytes, uint32_t length)
+{
+    return (struct ams_frame){.data = bytes, .len = length};
+}
+
+static void test_captures_keep_whole_records(void)
+{
+    static uint8_t bytes[100] = "received";
+    struct node_capture *capture = node_capture_new(0, 128); /* room for 24 + 36 bytes, and 24 + 10 */
+    struct ams_frame first = seen_frame(bytes, 36), second = seen_frame(bytes, 10);
+    struct ams_frame *const frames[] = {&first, &second, &second};
+    const int32_t targets[] = {0, SWITCH_TO_NOBODY, 0};
+    const uint8_t reasons[] = {0, SWITCH_RX_RUNT, 0};
+    struct ams_captured info;
+    char out[200];
+
+    CHECK(capture != NULL);
+    node_capture_rx(capture, frames, 3, targets, reasons, 100, 7);
+    CHECK_EQ(capture->lost, 1);
+    CHECK_EQ(node_capture_take(capture, out, 50), 0); /* not a part of one */
+    CHECK_EQ(node_capture_take(capture, out, 70), 64);
+    memcpy(&info, out, sizeof(info));
+    CHECK_EQ(info.time, 7);
+    CHECK_EQ(info.length, 36);
+    CHECK_EQ(info.captured, 36);
+    CHECK_EQ(info.reason, -1);
+    CHECK_EQ(info.outgoing, 0);
+    CHECK_MEM(out + sizeof(info), bytes, 36);
+    CHECK_EQ(node_capture_take(capture, out, sizeof(out)), 40);
+    memcpy(&info, out, sizeof(info));
+    CHECK_EQ(info.length, 10);
+    CHECK_EQ(info.reason, 100 + SWITCH_RX_RUNT);
+    CHECK_EQ(node_capture_take(capture, out, sizeof(out)), 0);
+    node_capture_rx(capture, frames, 1, targets, reasons, 100, 8); /* there is room again */
+    CHECK_EQ(node_capture_take(capture, out, sizeof(out)), 64);
+    CHECK_EQ(capture->lost, 1);
+    node_capture_free(capture);
+    node_capture_free(NULL);
+}
+
+static void test_captures_gather_and_cut_what_is_sent(void)
+{
+    struct node_capture *capture = node_capture_new(12, 4096);
+    uint8_t head[] = "headhead";
+    const uint8_t verdicts[] = {SWITCH_PASSED, SWITCH_TX_TUPLE};
+    struct ams_tx tx[2] = {
+        {.head = head, .head_len = 8, .total = 18, .n_frags = 2, .frags = {{(const uint8_t *)"ab", 2},
+                                                                           {(const uint8_t *)"cdefghij", 8}}},
+        {.head = head, .head_len = 5, .total = 5},
+    };
+    struct ams_captured info;
+    char out[200];
+
+    CHECK(capture != NULL);
+    node_capture_tx(capture, tx, 2, verdicts, 50, 9);
+    CHECK_EQ(node_capture_take(capture, out, sizeof(out)), 40 + 32);
+    memcpy(&info, out, sizeof(info));
+    CHECK_EQ(info.outgoing, 1);
+    CHECK_EQ(info.length, 18);
+    CHECK_EQ(info.captured, 12);
+    CHECK_MEM(out + sizeof(info), "headheadabcd", 12);
+    memcpy(&info, out + 40, sizeof(info));
+    CHECK_EQ(info.captured, 5);
+    CHECK_EQ(info.reason, 50 + SWITCH_TX_TUPLE);
+    node_capture_free(capture);
+}
+
+static void test_a_node_captures_what_its_port_has(void)
+{
+    struct ams_hub *hub = ams_hub_new(1, 0, 0);
+    struct host *hosts = calloc(2, sizeof(*hosts));
+    struct ams_endpoint server = packets_endpoint(false, 1, 80);
+    uint64_t now = STEP;
+    static char out[1 << 16];
+    size_t size, frames[2] = {0, 0};
+
+    CHECK(hosts != NULL);
+    CHECK_EQ(host_new(&hosts[0], hub, 1), 0);
+    CHECK_EQ(host_new(&hosts[1], hub, 2), 0);
+    CHECK_EQ(ams_node_captured(hosts[0].node, out, sizeof(out)), 0); /* nobody captures */
+    CHECK_EQ(ams_node_capture(hosts[0].node, 0, sizeof(out)), 0);
+    CHECK(ams_tcp_listen(ams_node_stack(hosts[0].node), &server, 16, 0) >= 0);
+    CHECK(ams_tcp_connect(ams_node_stack(hosts[1].node), NULL, &server, now) >= 0);
+    run_until(hosts, 1, AMS_EV_CONNECTED, &now);
+    size = ams_node_captured(hosts[0].node, out, sizeof(out));
+    for (size_t at = 0; at < size;) {
+        struct ams_captured info;
+        memcpy(&info, out + at, sizeof(info));
+        CHECK(info.length >= 42 && info.captured == info.length && info.time >= STEP);
+        frames[info.outgoing]++;
+        at += (sizeof(info) + info.captured + 7) / 8 * 8;
+    }
+    CHECK_EQ(frames[0], counter(hosts[0].node, "port.rx_frames"));
+    CHECK_EQ(frames[1], counter(hosts[0].node, "port.tx_frames"));
+    CHECK_EQ(ams_node_capture_lost(hosts[0].node), 0);
+    CHECK_EQ(ams_node_capture(hosts[0].node, 0, 0), 0);
+    CHECK_EQ(ams_node_capture_lost(hosts[0].node), 0);
+    CHECK_EQ(ams_node_capture(hosts[0].node, 64, 4096), 0); /* ends with the node */
+    ams_node_free(hosts[0].node);
+    ams_node_free(hosts[1].node);
+    ams_hub_free(hub);
+    free(hosts);
+}
+
+static bool begin_capture(void)
+{
+    struct node_capture *capture = node_capture_new(0, 100);
+
+    node_capture_free(capture);
+    return capture != NULL;
+}
+
+static void test_texts_are_the_switch_s(void)
+{
+    int texts = 0;
+
+    for (int i = 0; ams_counter_name(i); i++) {
+        CHECK((ams_counter_text(i) != NULL) == (strncmp(ams_counter_name(i), "switch.", 7) == 0));
+        texts += ams_counter_text(i) != NULL;
+    }
+    CHECK_EQ(texts, SWITCH_COUNTERS);
+    CHECK(ams_counter_text(-1) == NULL);
+}
+
 static bool build_node(void)
 {
     struct ams_hub *hub = ams_hub_new(1, 0, 0);
@@ -160,6 +285,7 @@ static bool build_node(void)
 static void test_every_allocation_may_fail(void)
 {
     CHECK(check_every_allocation(build_node) >= 10);
+    CHECK(check_every_allocation(begin_capture) >= 2);
 }
 
 static void test_impossible_configs_are_explained(void)
@@ -184,6 +310,10 @@ int main(void)
     RUN(test_two_nodes_talk_and_leave_nothing);
     RUN(test_claims_of_a_stack_are_the_switch_s);
     RUN(test_refused_descriptors_make_way);
+    RUN(test_captures_keep_whole_records);
+    RUN(test_captures_gather_and_cut_what_is_sent);
+    RUN(test_a_node_captures_what_its_port_has);
+    RUN(test_texts_are_the_switch_s);
     RUN(test_every_allocation_may_fail);
     RUN(test_impossible_configs_are_explained);
     return check_report();
