@@ -13,6 +13,7 @@ import ipaddress
 import socket
 import sys
 import threading
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ._errors import ConfigError, PortError, port_error
@@ -26,14 +27,17 @@ _IFF_UP = 1
 _IFA_F_NODAD = 2
 
 
-def configure(config: Config) -> None:
+def configure(config: Config, mac: bytes | None = None, routes: Iterable[str] = ()) -> None:
     """Brings an open TAP's system side to what the configuration says.
+
+    mac: the Ethernet address that it is to have; None: its own.
+    routes: addresses that the system is to find behind it, whatever its other routes say.
 
     Raises ConfigError if one of the stack's addresses is the system's own, PortPermissionError if something is to
     be changed and may not be, PortError for other failures.
     """
     if sys.platform == "linux":
-        _in_thread(lambda ip: _configure(ip, config))
+        _in_thread(lambda ip: _configure(ip, config, mac, routes))
 
 
 def _in_thread(work: Any) -> Any:
@@ -73,7 +77,7 @@ def _check_addresses(ip: Any, config: Config) -> None:
             )
 
 
-def _configure(ip: Any, config: Config) -> None:
+def _configure(ip: Any, config: Config, mac: bytes | None, routes: Iterable[str]) -> None:
     from pyroute2.netlink.exceptions import NetlinkError
 
     name = config.port_name
@@ -85,9 +89,13 @@ def _configure(ip: Any, config: Config) -> None:
         link = ip.get_links(indices[0])[0]
         if config.mtu and link.get("mtu") != config.mtu:
             ip.link("set", index=indices[0], mtu=config.mtu)
+        if mac is not None and link.get("address") != mac.hex(":"):
+            ip.link("set", index=indices[0], address=mac.hex(":"))
         _add_addresses(ip, indices[0], config)
         if not link["flags"] & _IFF_UP:
             ip.link("set", index=indices[0], state="up")
+        for text in routes:
+            ip.route("replace", dst=str(ipaddress.ip_interface(text).ip), oif=indices[0])
     except NetlinkError as error:
         code = abs(error.code)
         if code in (errno.EPERM, errno.EACCES):

@@ -10,7 +10,8 @@ when it dies.
 
 For the addresses themselves (ARP, NDP, ICMP echo, RST for what nobody claimed) a small stack of the daemon's own
 answers, attached to the data path like a client, but trusted; on a NIC whose addresses are the system's, the driver
-leaves that to the system, and the small stack is only asked for neighbours.
+leaves that to the system, and the small stack is only asked for neighbours.  So it is where the system shares the
+addresses by a TAP (`SwitchSettings.host_shares`), but for ARP and NDP, which nobody else speaks for them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import hashlib
 import ipaddress
 import logging
 import os
+import re
 import signal
 import socket
 import time
@@ -57,7 +59,8 @@ class SwitchSettings:
     """What a switch is made of.
 
     uplink: the port behind which the network is, as in `Config.port`; "" or "none": there is none.
-    host: a TAP by which the system's own stack is on the switch too; "" or "none": there is none.
+    host: a TAP by which the system's own stack is on the switch too; "" or "none": there is none.  It is a station
+        of its own with the host_addresses; or, if these are the switch's addresses, it shares them.
     socket: the path at which clients attach.
     addresses: served for all clients, with prefix lengths; empty: those that the system has on the uplink.
     gateway: default routers for clients, one of each family.
@@ -108,10 +111,41 @@ class SwitchSettings:
             raise ConfigError("the switch has no socket: name one, --socket /run/aiomultistack/switch.sock")
         if len(settings.addresses) > lib.AMS_PORT_ADDRESSES:
             raise ConfigError(f"a switch serves {lib.AMS_PORT_ADDRESSES} addresses at most")
-        if settings.host and not settings.host.startswith("tap:"):
-            raise ConfigError(f"--host is a TAP, such as tap:ams0, not {settings.host!r}")
-        Config("mem:check", settings.addresses, settings.gateway, mac=settings.mac, mtu=settings.mtu)
+        Config("tap:check", settings.addresses, settings.gateway, settings.host_addresses, mac=settings.mac,
+               mtu=settings.mtu)  # fmt: skip
+        settings._check_host()
         return settings
+
+    def _check_host(self) -> None:
+        if self.host and not self.host.startswith("tap:"):
+            raise ConfigError(f"--host is a TAP, such as tap:ams0, not {self.host!r}")
+        if self.host and self.host_apart and (there := sorted(filter(system_has, _hosts(self.addresses)))):
+            raise ConfigError(
+                f"--host: {there[0]} is an address of this machine itself, and its kernel keeps packets to it to "
+                f"itself; give the switch an --address of its own"
+            )
+        common = _hosts(self.addresses) & _hosts(self.host_addresses)
+        if common and (common != _hosts(self.addresses) or not self.host_shares):
+            raise ConfigError(
+                f"--host-address {sorted(common)[0]} is an --address of the switch: the kernel shares either all of "
+                f"them or none, and needs --host and an --uplink that it is not on by itself"
+            )
+
+    @property
+    def host_shares(self) -> bool:
+        """True if the system has the switch's addresses on its side of the TAP."""
+        both = bool(self.host and self.uplink) and not self.host_apart
+        return both and not _hosts(self.addresses).isdisjoint(_hosts(self.host_addresses))
+
+    @property
+    def host_apart(self) -> bool:
+        """True if the system is on the uplink by itself, too."""
+        scheme, _, name = self.uplink.partition(":")
+        return scheme == "xdp" or (scheme == "netmap" and re.split("[/@]", name)[0].endswith(("*", "^")))
+
+
+def _hosts(addresses: Iterable[str]) -> set[str]:
+    return {str(ipaddress.ip_interface(text).ip) for text in addresses}
 
 
 def device(spec: str) -> str:
@@ -202,7 +236,7 @@ class Daemon:
         settings = self.settings
         return Fabric(
             uplink=settings.uplink, host=settings.host, mac=_mac(settings), mtu=settings.mtu, seed=_seed(settings),
-            host_answers=bool(settings.host and settings.uplink), max_clients=settings.max_clients + 1,
+            host_shares=settings.host_shares, host_apart=settings.host_apart, max_clients=settings.max_clients + 1,
             max_claims=65536, slots=settings.slots, max_slots=settings.max_slots,
         )  # fmt: skip
 
@@ -211,10 +245,14 @@ class Daemon:
         settings = self.settings
         for spec in (settings.host, settings.uplink):
             if spec.startswith("tap:"):
-                addresses = settings.host_addresses if spec == (settings.host or settings.uplink) else ()
+                host = spec == (settings.host or settings.uplink)
+                config = Config(
+                    spec, () if settings.host_shares else settings.addresses, None,
+                    settings.host_addresses if host else (), mtu=settings.mtu,
+                )  # fmt: skip
                 _host.configure(
-                    Config(spec, () if settings.host and settings.uplink else settings.addresses, None, addresses,
-                           mtu=settings.mtu)
+                    config, self.mac if host and settings.host_shares else None,
+                    settings.addresses if host and settings.host_apart else (),
                 )  # fmt: skip
 
     def _identity(self) -> bytes:
@@ -237,10 +275,10 @@ class Daemon:
         for text in self.settings.addresses:
             interface = ipaddress.ip_interface(text)
             self.fabric.add_address(str(interface.ip), interface.network.prefixlen)
-        if any(":" in text for text in self.settings.addresses) and not self.shared:
+        ours = not self.shared or self.settings.host_shares
+        if ours and any(":" in text for text in self.settings.addresses):
             self.fabric.add_address(_link_local(self.mac), 64)  # RFC 4291 section 2.8: each interface has one
-        if not (self.settings.host and self.settings.uplink):
-            self._open_control()
+        self._open_control()
         self._neighbours = Neighbours(self.loop, self.fabric.punted, self._resolve, self.fabric.inject)
         self.loop.add_reader(self.fabric.punt_fd, self._neighbours.readable)
 

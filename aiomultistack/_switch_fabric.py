@@ -51,19 +51,20 @@ class Fabric:
 
     uplink, host: ports as in `Config.port`; empty: none.
     mac: 6 bytes, all zero: the uplink's, or made from the seed.  mtu: bytes, 0: the uplink's.
-    host_answers: the host's stack answers ARP, NDP and ICMP for the addresses, and for what nobody claimed.
+    host_shares: the host's stack has the addresses too, with the same MAC; it gets what nobody claimed.
+    host_apart: nothing passes between uplink and host.
 
     Raises PortError, PortPermissionError or ConfigError.
     """
 
     def __init__(
-        self, *, uplink: str, host: str, mac: bytes, mtu: int, seed: tuple[int, int], host_answers: bool,
-        max_clients: int, max_claims: int, slots: int, max_slots: int,
+        self, *, uplink: str, host: str, mac: bytes, mtu: int, seed: tuple[int, int], host_shares: bool,
+        host_apart: bool, max_clients: int, max_claims: int, slots: int, max_slots: int,
     ) -> None:  # fmt: skip
         config = ffi.new("struct ams_fabric_config *")
         keep = [ffi.new("char[]", spec.encode()) for spec in (uplink, host)]
         config.mac, config.mtu, config.seed = mac, mtu, seed
-        config.flags = lib.AMS_FABRIC_HOST_ANSWERS if host_answers else 0
+        config.flags = host_shares * lib.AMS_FABRIC_HOST_SHARES | host_apart * lib.AMS_FABRIC_HOST_APART
         if uplink:
             config.uplink.spec = keep[0]
             config.uplink.mtu = mtu

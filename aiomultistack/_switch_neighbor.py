@@ -3,7 +3,7 @@
 Clients may not speak ARP or NDP on the wire, since they share an address; the switch keeps what they ask back, and
 hands it to its control plane.  This asks the daemon's own small stack, which keeps a neighbour cache as any host does
 (on a NIC that the system shares, its driver asks the kernel's), and gives the client the answer that the neighbour
-would have given.  What a client announces is ignored.
+would have given.  What a client announces is ignored.  A kernel that shares the addresses by a TAP is treated alike.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ._addresses import SockAddr
-from ._switch_fabric import FIRST_CLIENT, Frame
+from ._switch_fabric import FIRST_CLIENT, HOST, Frame
 
 __all__ = ["Neighbours", "Question", "parse_question"]
 
@@ -111,7 +111,8 @@ class Neighbours:
             frame = self._take()
             if frame is None:
                 return
-            question = parse_question(frame) if frame.index >= FIRST_CLIENT else None
+            asks = frame.index >= FIRST_CLIENT or frame.index == HOST
+            question = parse_question(frame) if asks else None
             if question is not None and not self._try(question) and len(self._pending) < _PENDING:
                 self._pending.setdefault(question, self._loop.time() + _PATIENCE)
                 self._arm()

@@ -781,7 +781,8 @@ struct ams_fabric;
 #define AMS_FABRIC_HOST 2    /* the operating system's stack */
 #define AMS_FABRIC_CLIENTS 3
 
-#define AMS_FABRIC_HOST_ANSWERS 1 /* ARP, NDP, ICMP echo and what nobody claimed is the host's to answer */
+#define AMS_FABRIC_HOST_SHARES 1 /* the host has the served addresses too, and their MAC address */
+#define AMS_FABRIC_HOST_APART 2  /* nothing passes between host and uplink: the system is on both */
 
 struct ams_fabric_config {
     uint8_t mac[6];         /* of everything that clients send; all zero: the uplink's, or made from seed */

@@ -391,7 +391,8 @@ static int fabric_switch(struct ams_fabric *fabric, const struct ams_fabric_conf
                          FABRIC_FRAME_MAX - ETH_HEADER);
     if (uplink && sw.mtu > uplink->info.mtu)
         return port_fail(error, -AMS_EINVAL, "MTU %u is above the uplink's, %u", sw.mtu, uplink->info.mtu);
-    sw.unclaimed = fabric->host.port ? AMS_SWITCH_TO_HOST : AMS_SWITCH_TO_CONTROL;
+    bool shares = fabric->host.port && fabric->flags & AMS_FABRIC_HOST_SHARES;
+    sw.unclaimed = shares ? AMS_SWITCH_TO_HOST : AMS_SWITCH_TO_CONTROL;
     sw.seed[0] = rng_next(&rng);
     sw.seed[1] = rng_next(&rng);
     fabric->mtu = sw.mtu;
@@ -399,6 +400,7 @@ static int fabric_switch(struct ams_fabric *fabric, const struct ams_fabric_conf
     int status = switch_init(&fabric->sw, &sw);
     if (status)
         return port_fail(error, status, "cannot make the switch: %s", ams_status_text(status));
+    fabric->sw.beside = fabric->host.port && !shares;
     if (uplink && uplink->ops->station)
         status = uplink->ops->station(fabric->uplink.port, sw.mac, error);
     return status;

@@ -197,11 +197,11 @@ static void path_dispatch(struct ams_fabric *fabric, struct fabric_port *port, c
         fabric_tap(fabric, port->index, false, FABRIC_NO_REASON, data, length, NULL, length);
     switch (target) {
     case SWITCH_TO_ALL: fabric_flood(fabric, port, data, length); return;
-    case SWITCH_TO_CONTROL: fabric_control(fabric, port, data, length); return;
-    case SWITCH_TO_HOST:
+    case SWITCH_TO_CONTROL:
+    case SWITCH_TO_HOST: fabric_control(fabric, port, data, length); return;
     case SWITCH_TO_WIRE:
-        wire = target == SWITCH_TO_HOST ? &fabric->host : fabric_wire_to(fabric, data, port->index);
-        if (wire && wire->port)
+        wire = fabric_wire_to(fabric, data, port->index);
+        if (wire)
             fabric_wire_put(fabric, wire, port, data, length, NULL, length);
         else
             fabric_count(port, FABRIC_NOWHERE, 1);

@@ -10,8 +10,23 @@
  *
  * What arrives from a wire goes to the owner of its destination tuple.  What
  * is for the addresses themselves (ARP, NDP, ICMP), or for a tuple that nobody
- * owns, goes to the first of these that there is: with AMS_FABRIC_HOST_ANSWERS
- * the host, a client that attached as control owner, the control plane.
+ * owns, goes to whoever answers for them: a client that attached as control
+ * owner, or else the control plane.  Nobody else speaks ARP or NDP for them:
+ * what the host says about an address of ours is dropped.
+ *
+ * The host has one of three places:
+ *
+ *   a station of its own   it has addresses and a MAC address of its own, and
+ *                          answers for them; uplink and host see each other's
+ *                          frames to groups and to stations that aren't ours
+ *   HOST_APART             the same, but nothing passes between uplink and
+ *                          host: the system is on the uplink by itself, and
+ *                          what it said there would contradict what we relay
+ *   HOST_SHARES            it has our addresses and our MAC address.  It gets
+ *                          what nobody claimed, and ICMP; as clients do, it
+ *                          asks the control plane for its next hops.  Clients'
+ *                          frames don't reach it: it would take them for its
+ *                          own, come back.
  */
 #define _GNU_SOURCE
 
@@ -19,6 +34,8 @@
 
 #include "core/status.h"
 #include "io/fabric.h"
+#include "io/link_mark.h"
+#include "wire/bytes.h"
 #include "wire/proto.h"
 
 /* ---- opening ------------------------------------------------------------------------- */
@@ -129,13 +146,29 @@ bool fabric_wire_put(struct ams_fabric *fabric, struct fabric_wire *wire, struct
     return true;
 }
 
+/* True if the host has our addresses, too. */
+static bool wire_shares(const struct ams_fabric *fabric)
+{
+    return fabric->host.port && fabric->flags & AMS_FABRIC_HOST_SHARES;
+}
+
+/* True if frames may pass from a port to a wire. */
+static bool wire_open(const struct ams_fabric *fabric, uint16_t from, const struct fabric_wire *wire)
+{
+    if (!wire->port || from == wire->index)
+        return false;
+    if (from == AMS_FABRIC_UPLINK || from == AMS_FABRIC_HOST)
+        return !(fabric->flags & AMS_FABRIC_HOST_APART);
+    return wire->index == AMS_FABRIC_UPLINK || !wire_shares(fabric);
+}
+
 struct fabric_wire *fabric_wire_to(struct ams_fabric *fabric, const uint8_t *mac, uint16_t from)
 {
     struct fabric_wire *uplink = &fabric->uplink, *host = &fabric->host;
 
-    if (host->port && from != AMS_FABRIC_HOST && (!uplink->port || memcmp(mac, host->mac, 6) == 0))
+    if (wire_open(fabric, from, host) && (!uplink->port || memcmp(mac, host->mac, 6) == 0))
         return host;
-    return uplink->port && from != AMS_FABRIC_UPLINK ? uplink : NULL;
+    return wire_open(fabric, from, uplink) ? uplink : NULL;
 }
 
 /* ---- who answers ---------------------------------------------------------------------------- */
@@ -156,7 +189,7 @@ void fabric_control(struct ams_fabric *fabric, struct fabric_port *from, const u
 {
     uint16_t owner = fabric->sw.control;
 
-    if (fabric->flags & AMS_FABRIC_HOST_ANSWERS && fabric->host.port && from->index != AMS_FABRIC_HOST)
+    if (wire_shares(fabric) && from->index == AMS_FABRIC_UPLINK && !switch_neighbor(&fabric->sw, data, length))
         fabric_wire_put(fabric, &fabric->host, from, data, length, NULL, length);
     else if (owner != AMS_FABRIC_CONTROL && owner != from->index)
         fabric_deliver(fabric, fabric->ports[owner], data, length, 0);
@@ -164,13 +197,13 @@ void fabric_control(struct ams_fabric *fabric, struct fabric_port *from, const u
         fabric_punt(fabric, from, data, length);
 }
 
-/* Copies a frame for a group address to the wires that it didn't come from. */
+/* Copies a frame for a group address to the wires that it may reach. */
 static void wire_copies(struct ams_fabric *fabric, struct fabric_port *from, const uint8_t *data, uint32_t length)
 {
     struct fabric_wire *const wires[] = {&fabric->uplink, &fabric->host};
 
     for (size_t i = 0; i < AMS_ARRAY_SIZE(wires); i++) {
-        if (wires[i]->port && wires[i]->index != from->index)
+        if (wire_open(fabric, from->index, wires[i]))
             fabric_wire_put(fabric, wires[i], from, data, length, NULL, length);
     }
 }
@@ -186,38 +219,64 @@ void fabric_flood(struct ams_fabric *fabric, struct fabric_port *from, const uin
 
 /* ---- receiving --------------------------------------------------------------------------------- */
 
+/* Looks whether the host speaks for an address of ours.
+ * @neighbor: what switch_neighbor() says of the frame
+ * Return: the counter by which it is dropped, or FABRIC_NO_REASON. */
+static int wire_refused(const struct ams_fabric *fabric, const struct fabric_wire *wire,
+                        const struct ams_frame *frame, uint32_t neighbor)
+{
+    if (wire->index != AMS_FABRIC_HOST || !(neighbor & SWITCH_NEIGHBOR_POSES) ||
+        (wire_shares(fabric) && neighbor & SWITCH_NEIGHBOR_ASKS))
+        return FABRIC_NO_REASON;
+    return FABRIC_OWN_COUNTERS + (load_be16(frame->data + 12) == ETHERTYPE_ARP ? SWITCH_TX_ARP : SWITCH_TX_NDP);
+}
+
+/* The wire that a frame from a wire leaves by: it is for a station that isn't
+ * ours, or for the host.  Return: NULL if there is none; it is counted. */
+static struct fabric_wire *wire_out(struct ams_fabric *fabric, struct fabric_wire *wire, const struct ams_frame *frame,
+                                    int32_t target)
+{
+    struct fabric_port *from = fabric->ports[wire->index];
+    struct fabric_wire *out = target == SWITCH_TO_HOST ? &fabric->host
+                                                       : fabric_wire_to(fabric, frame->data, wire->index);
+
+    if (!out || !wire_open(fabric, wire->index, out)) {
+        fabric_count(from, FABRIC_NOWHERE, 1);
+        return NULL;
+    }
+    if (frame->len > out->port->info.mtu + ETH_HEADER) {
+        fabric_count(fabric->ports[out->index], FABRIC_OUT_LENGTH, 1);
+        return NULL;
+    }
+    return out;
+}
+
 /* A frame from a wire that isn't a client's.
  * Return: true if it was given away and must not be freed. */
 static bool wire_elsewhere(struct ams_fabric *fabric, struct fabric_wire *wire, struct ams_frame *frame,
-                           int32_t target)
+                           int32_t target, uint32_t neighbor)
 {
     struct fabric_port *from = fabric->ports[wire->index];
     bool group = frame->data[0] & 1;
 
-    if (target == SWITCH_TO_HOST && wire->index == AMS_FABRIC_HOST) {
-        /* From the host: for the network, or for a tuple of ours that nobody has. */
-        if (memcmp(frame->data, fabric->sw.mac, 6) == 0)
-            target = SWITCH_TO_CONTROL;
-        else if (!group)
-            target = SWITCH_TO_WIRE;
+    if (wire->index == AMS_FABRIC_HOST) {
+        if (wire_shares(fabric) && neighbor & SWITCH_NEIGHBOR_ASKS) {
+            fabric_punt(fabric, from, frame->data, frame->len);
+            return false;
+        }
+        if (target == SWITCH_TO_HOST) /* for the network, or for a tuple of ours that nobody has */
+            target = memcmp(frame->data, fabric->sw.mac, 6) == 0 ? SWITCH_TO_CONTROL : SWITCH_TO_WIRE;
     }
-    bool to_host = target == SWITCH_TO_HOST && !group; /* a group's host copy was made */
-    struct fabric_wire *out = to_host ? &fabric->host : NULL;
-    if (target == SWITCH_TO_WIRE) {
-        out = fabric_wire_to(fabric, frame->data, wire->index);
-        if (!out)
-            fabric_count(from, FABRIC_NOWHERE, 1);
+    if (target == SWITCH_TO_CONTROL) {
+        /* What a host that shares our address gets of a group's frames, it has got. */
+        if (!group || neighbor || !wire_shares(fabric))
+            fabric_control(fabric, from, frame->data, frame->len);
+        return false;
     }
-    if (out && frame->len <= out->port->info.mtu + ETH_HEADER) {
-        wire_add(fabric, out, frame);
-        return true;
-    }
+    struct fabric_wire *out = group ? NULL : wire_out(fabric, wire, frame, target);
     if (out)
-        fabric_count(fabric->ports[out->index], FABRIC_OUT_LENGTH, 1);
-    if (target == SWITCH_TO_CONTROL && !(group && fabric->flags & AMS_FABRIC_HOST_ANSWERS && fabric->host.port &&
-                                         wire->index != AMS_FABRIC_HOST))
-        fabric_control(fabric, from, frame->data, frame->len);
-    return false;
+        wire_add(fabric, out, frame);
+    return out != NULL;
 }
 
 /* Sends one received frame on. */
@@ -225,19 +284,30 @@ static void wire_dispatch(struct ams_fabric *fabric, struct fabric_wire *wire, s
                           int reason)
 {
     struct fabric_port *from = fabric->ports[wire->index];
+    uint32_t neighbor = target < 0 ? switch_neighbor(&fabric->sw, frame->data, frame->len) : 0;
+    int refused = wire_refused(fabric, wire, frame, neighbor);
 
+    if (refused >= 0) {
+        target = SWITCH_TO_NOBODY;
+        reason = refused;
+    }
     if (fabric->capturing)
         fabric_tap(fabric, wire->index, false, reason, frame->data, frame->len, NULL, frame->len);
     if (wire->index == AMS_FABRIC_HOST && frame->len >= ETH_HEADER && !(frame->data[6] & 1) &&
         memcmp(frame->data + 6, fabric->sw.mac, 6) != 0)
         memcpy(wire->mac, frame->data + 6, 6);
-    if (frame->len >= ETH_HEADER && frame->data[0] & 1)
+    bool group = frame->len >= ETH_HEADER && frame->data[0] & 1;
+    if (frame->flags & FRAME_CSUM_PARTIAL && (group || target < 0)) /* clients are told, others verify it */
+        link_finish(frame->data, frame->len);
+    /* Who asks for us gets no other answer than ours. */
+    if (group && !(neighbor & SWITCH_NEIGHBOR_OURS) && refused < 0 &&
+        !(wire->index == AMS_FABRIC_HOST && wire_shares(fabric) && neighbor & SWITCH_NEIGHBOR_ASKS))
         wire_copies(fabric, from, frame->data, frame->len);
     if (target >= 0) {
         fabric_deliver(fabric, fabric->ports[target], frame->data, frame->len,
                        frame->flags & FRAME_CSUM_OK ? RING_CSUM_OK : 0);
     } else if (target != SWITCH_TO_NOBODY) {
-        if (wire_elsewhere(fabric, wire, frame, target))
+        if (wire_elsewhere(fabric, wire, frame, target, neighbor))
             return;
     } else {
         from->counters[reason]++;

@@ -9,8 +9,9 @@
  *
  * The slow path never guesses: each oddity (tag, option, extension header,
  * fragment, quoted packet) is recognised, and is delivered, or dropped under
- * a counter of its own.  With a host beside us, what we don't serve or
- * understand at link level is the host's.
+ * a counter of its own.  What we don't serve or understand at link level is
+ * the host's, if it shares our address; of a host that is a station beside us
+ * only what is not for our MAC address.
  */
 #include <string.h>
 
@@ -39,10 +40,12 @@ static int32_t rx_drop(struct ams_switch *sw, enum switch_counter reason)
     return SWITCH_TO_NOBODY;
 }
 
-/* The host's if there is one, else dropped for a reason. */
-static int32_t rx_host_or_drop(struct ams_switch *sw, enum switch_counter reason)
+/* The host's if it may be for it, else dropped for a reason. */
+static int32_t rx_host_or_drop(struct ams_switch *sw, const uint8_t *data, enum switch_counter reason)
 {
-    return sw->unclaimed == SWITCH_TO_HOST ? SWITCH_TO_HOST : rx_drop(sw, reason);
+    bool beside = sw->beside && (data[0] & 1 || memcmp(data, sw->mac, 6) != 0);
+
+    return beside || sw->unclaimed == SWITCH_TO_HOST ? SWITCH_TO_HOST : rx_drop(sw, reason);
 }
 
 /* Where a packet to an address of ours goes that nobody claimed. */
@@ -62,7 +65,7 @@ static int32_t rx_icmp_error(struct ams_switch *sw, const struct ams_frame *fram
 
     if (packet_parse_quoted(frame->data, reach, outer->l4 + ICMP_HEADER, outer->family, &quoted) ||
         switch_address_kind(sw, quoted.src, quoted.family) != SWITCH_ADDRESS_UNICAST)
-        return rx_host_or_drop(sw, SWITCH_RX_ICMP_QUOTE);
+        return rx_host_or_drop(sw, frame->data, SWITCH_RX_ICMP_QUOTE);
     if (!(quoted.flags & PACKET_PORTS)) /* about a ping, or about a later fragment */
         return SWITCH_TO_CONTROL;
     switch_tuple_set(&tuple, quoted.src, quoted.sport, quoted.protocol, quoted.family);
@@ -76,7 +79,7 @@ static int32_t rx_whole(struct ams_switch *sw, const struct ams_frame *frame, co
     enum switch_address kind = switch_address_kind(sw, packet->dst, packet->family);
 
     if (kind == SWITCH_ADDRESS_OTHER)
-        return rx_host_or_drop(sw, SWITCH_RX_NOT_OURS);
+        return rx_host_or_drop(sw, frame->data, SWITCH_RX_NOT_OURS);
     if (packet->flags & PACKET_PORTS) {
         struct switch_tuple tuple;
         switch_tuple_set(&tuple, packet->dst, packet->dport, packet->protocol, packet->family);
@@ -112,7 +115,7 @@ static int32_t rx_ip(struct ams_switch *sw, const struct ams_frame *frame, const
     if (record)
         return record->target == SWITCH_TO_NOBODY ? rx_drop(sw, SWITCH_RX_FRAG_ORPHAN) : record->target;
     if (switch_address_kind(sw, packet->dst, packet->family) == SWITCH_ADDRESS_OTHER)
-        return rx_host_or_drop(sw, SWITCH_RX_NOT_OURS);
+        return rx_host_or_drop(sw, frame->data, SWITCH_RX_NOT_OURS);
     return sw->orphans_to_control ? SWITCH_TO_CONTROL : rx_drop(sw, SWITCH_RX_FRAG_ORPHAN);
 }
 
@@ -144,9 +147,9 @@ static int32_t rx_frame(struct ams_switch *sw, struct ams_frame *frame, uint64_t
     if (status == PACKET_RUNT)
         return rx_drop(sw, SWITCH_RX_RUNT);
     if (!rx_mac_ours(sw, frame->data))
-        return rx_host_or_drop(sw, SWITCH_RX_OTHER_MAC);
+        return rx_host_or_drop(sw, frame->data, SWITCH_RX_OTHER_MAC);
     if (status == PACKET_VLAN || status == PACKET_ETHERTYPE)
-        return rx_host_or_drop(sw, rx_reasons[status]);
+        return rx_host_or_drop(sw, frame->data, rx_reasons[status]);
     if (status)
         return rx_drop(sw, rx_reasons[status]);
     if (packet.ethertype == ETHERTYPE_ARP)

@@ -54,6 +54,7 @@ struct ams_switch {
     uint16_t control;              /* the control owner's port */
     uint32_t mtu;
     int32_t unclaimed;             /* where frames that nobody claimed go: SWITCH_TO_* */
+    bool beside;                   /* the host is a station beside us: what isn't for our MAC address may be for it */
     bool orphans_to_control;       /* later fragments without a first: to the control owner */
     uint8_t rx_reason;             /* the counter of the last frame that went to nobody */
     uint32_t epoch;                /* changes with every claim, release and address; never 0 */
@@ -155,6 +156,13 @@ enum switch_counter switch_forward_any(struct ams_switch *sw, uint16_t port, con
 /* True if a frame that has no tuple (ARP, ICMP, NDP, MLD, IGMP) is one that the
  * control owner could send: well-formed, and nothing but the truth. */
 bool switch_truthful(struct ams_switch *sw, const uint8_t *data, uint32_t length);
+/* What a frame of ARP, or a neighbour solicitation or advertisement, is about;
+ * 0 for all others. */
+#define SWITCH_NEIGHBOR 1u       /* it is such a frame */
+#define SWITCH_NEIGHBOR_ASKS 2u  /* a request or solicitation */
+#define SWITCH_NEIGHBOR_OURS 4u  /* for an address that we serve */
+#define SWITCH_NEIGHBOR_POSES 8u /* it says that such an address is its sender's */
+uint32_t switch_neighbor(const struct ams_switch *sw, const uint8_t *data, uint32_t length);
 /* The port that gets a copy of a frame to a group address because it owns the
  * destination tuple; SWITCH_TO_NOBODY.  Nothing is counted. */
 int32_t switch_group_receiver(struct ams_switch *sw, const uint8_t *data, uint32_t length, uint64_t now);

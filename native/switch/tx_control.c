@@ -22,6 +22,7 @@
 #define NDP_OPTION_SOURCE_MAC 1
 #define NDP_OPTION_TARGET_MAC 2
 #define NDP_HOP_LIMIT 255 /* RFC 4861 section 7.1 */
+#define NDP_NEIGHBOR 24u  /* a solicitation or advertisement without options (RFC 4861 sections 4.3, 4.4) */
 
 static bool control_serves(const struct ams_switch *sw, const uint8_t ip[16], uint8_t family)
 {
@@ -103,7 +104,7 @@ static enum switch_counter tx_ndp(const struct ams_switch *sw, const uint8_t *da
 {
     bool router = packet->icmp_type == ICMP6_ROUTER_SOLICIT;
     bool advert = packet->icmp_type == ICMP6_NEIGHBOR_ADVERT;
-    uint32_t fixed = router ? 8 : 24; /* RFC 4861 sections 4.1, 4.3, 4.4 */
+    uint32_t fixed = router ? 8 : NDP_NEIGHBOR; /* RFC 4861 section 4.1 */
     uint32_t reach = ams_min_u32(avail, packet->l3_end);
 
     /* RFC 6980: never fragmented */
@@ -173,4 +174,41 @@ enum switch_counter switch_tx_igmp(const struct ams_switch *sw, uint16_t port, c
     if (packet->family != AMS_IPV4 || port != sw->control || packet->flags & PACKET_FRAG_FIRST)
         return SWITCH_TX_PROTOCOL;
     return control_serves(sw, packet->src, AMS_IPV4) ? SWITCH_PASSED : SWITCH_TX_SOURCE_ADDRESS;
+}
+
+/* ---- what others say about addresses --------------------------------------------- */
+
+static uint32_t neighbor_arp_is(const struct ams_switch *sw, const uint8_t *data)
+{
+    uint8_t sender[16], target[16];
+    struct arp_repr arp;
+    uint32_t is = SWITCH_NEIGHBOR;
+
+    if (arp_parse(data, ARP_LENGTH, &arp) != WIRE_OK)
+        return is;
+    ip_map4(sender, arp.sender_ip);
+    ip_map4(target, arp.target_ip);
+    if (arp.operation == ARP_REQUEST)
+        is |= SWITCH_NEIGHBOR_ASKS | (control_serves(sw, target, AMS_IPV4) ? SWITCH_NEIGHBOR_OURS : 0);
+    return is | (control_serves(sw, sender, AMS_IPV4) ? SWITCH_NEIGHBOR_POSES : 0);
+}
+
+uint32_t switch_neighbor(const struct ams_switch *sw, const uint8_t *data, uint32_t length)
+{
+    struct packet packet;
+
+    if (packet_parse(data, length, length, &packet) != PACKET_OK)
+        return 0;
+    if (packet.ethertype == ETHERTYPE_ARP)
+        return neighbor_arp_is(sw, data + packet.l3);
+    /* RFC 6980: what is fragmented is ignored by whoever gets it */
+    if (packet.family != AMS_IPV6 || packet.protocol != PROTO_ICMPV6 ||
+        packet.flags & (PACKET_FRAG_FIRST | PACKET_FRAG_LATER) || packet.l3_end - packet.l4 < NDP_NEIGHBOR ||
+        (packet.icmp_type != ICMP6_NEIGHBOR_SOLICIT && packet.icmp_type != ICMP6_NEIGHBOR_ADVERT))
+        return 0;
+    bool asks = packet.icmp_type == ICMP6_NEIGHBOR_SOLICIT;
+    bool target = control_serves(sw, data + packet.l4 + ICMP_HEADER, AMS_IPV6);
+    bool poses = control_serves(sw, packet.src, AMS_IPV6) || (!asks && target);
+    return SWITCH_NEIGHBOR | (asks ? SWITCH_NEIGHBOR_ASKS : 0) | (asks && target ? SWITCH_NEIGHBOR_OURS : 0) |
+           (poses ? SWITCH_NEIGHBOR_POSES : 0);
 }

@@ -61,6 +61,7 @@ def test_a_second_daemon_is_refused_and_a_stale_socket_is_not_in_the_way(tmp_pat
         (["--host", "xdp:eth0"], "--host is a TAP"),
         (["--user", "nobody-of-that-name"], "there is no user"),
         (["--address", "10.0.0.300/24"], "not an address"),
+        (["--host", "tap:ams0", "--host-address", "10.0.0.300/24"], "not an address"),
         (["--allow", "@no-such-group"], "there is no group"),
     ],
 )

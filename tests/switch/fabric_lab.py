@@ -246,6 +246,45 @@ class Fabric:
         self.close()
 
 
+class Hub:
+    """An Ethernet in memory, with a port for the test and a name for the fabric's."""
+
+    def __init__(self) -> None:
+        self.hub = lib.ams_hub_new(1, 0, lib.AMS_HUB_NO_OFFLOAD)
+        self.port, self.monitor = self._open(0), self._open(lib.AMS_PORT_MONITOR)
+
+    def _open(self, flags: int) -> Any:
+        error = ffi.new("char[]", 256)
+        out = ffi.new("struct ams_port **")
+        spec = ffi.new("char[]", b"mem:peer")
+        config = {"spec": spec, "hub": self.hub, "flags": flags}
+        assert lib.ams_port_open(out, ffi.new("struct ams_port_config *", config), error, len(error)) == 0
+        return out[0]
+
+    @property
+    def config(self) -> tuple[str, object]:
+        return "mem:fabric", self.hub
+
+    def send(self, frame: bytes) -> None:
+        """Sends a frame to the fabric."""
+        self.receive()
+        assert lib.ams_port_send(self.port, frame, len(frame), 0) == 0
+        self.receive()
+
+    def receive(self) -> list[bytes]:
+        """What the fabric has sent since, whoever it is for."""
+        frames = []
+        buffer = ffi.new("char[]", 4096)
+        while (length := lib.ams_port_recv(self.monitor, buffer, len(buffer), 0)) >= 0:
+            frames.append(bytes(ffi.buffer(buffer, length)))
+        return frames
+
+    def close(self) -> None:
+        lib.ams_port_close(self.monitor)
+        lib.ams_port_close(self.port)
+        lib.ams_hub_free(self.hub)
+
+
 @contextlib.contextmanager
 def pair(**config: Any) -> Any:
     """A fabric with two clients that own port 1 and port 2, UDP and TCP."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-from typing import Any
 
 import psutil
 import pytest
@@ -22,6 +21,7 @@ from fabric_lab import (
     US6,
     Client,
     Fabric,
+    Hub,
     datagram,
     endpoint,
     name_of,
@@ -41,59 +41,6 @@ def readable(fd: int, timeout: float = 10) -> bool:
 
 
 families = pytest.mark.parametrize("v6", [False, True], ids=["ipv4", "ipv6"])
-
-
-class Hub:
-    """An Ethernet in memory, with a port for the test and a name for the fabric's."""
-
-    def __init__(self) -> None:
-        self.hub = lib.ams_hub_new(1, 0, lib.AMS_HUB_NO_OFFLOAD)
-        self.port, self.monitor = self._open(0), self._open(lib.AMS_PORT_MONITOR)
-
-    def _open(self, flags: int) -> Any:
-        error = ffi.new("char[]", 256)
-        out = ffi.new("struct ams_port **")
-        spec = ffi.new("char[]", b"mem:peer")
-        config = {"spec": spec, "hub": self.hub, "flags": flags}
-        assert lib.ams_port_open(out, ffi.new("struct ams_port_config *", config), error, len(error)) == 0
-        return out[0]
-
-    @property
-    def config(self) -> tuple[str, object]:
-        return "mem:fabric", self.hub
-
-    def send(self, frame: bytes) -> None:
-        """Sends a frame to the fabric."""
-        self.receive()
-        assert lib.ams_port_send(self.port, frame, len(frame), 0) == 0
-        self.receive()
-
-    def receive(self) -> list[bytes]:
-        """What the fabric has sent since, whoever it is for."""
-        frames = []
-        buffer = ffi.new("char[]", 4096)
-        while (length := lib.ams_port_recv(self.monitor, buffer, len(buffer), 0)) >= 0:
-            frames.append(bytes(ffi.buffer(buffer, length)))
-        return frames
-
-    def close(self) -> None:
-        lib.ams_port_close(self.monitor)
-        lib.ams_port_close(self.port)
-        lib.ams_hub_free(self.hub)
-
-
-@pytest.fixture
-def wire() -> object:
-    hub = Hub()
-    yield hub
-    hub.close()
-
-
-@pytest.fixture
-def other() -> object:
-    hub = Hub()
-    yield hub
-    hub.close()
 
 
 # ---- between clients --------------------------------------------------------------
@@ -363,55 +310,6 @@ def test_a_control_owner_speaks_for_the_addresses(wire: Hub) -> None:
         wire.send(ping)
         fabric.run()
         assert fabric.punted() == [(UPLINK, ping)]
-
-
-def test_the_host_gets_what_nobody_claimed(wire: Hub, other: Hub) -> None:
-    host_mac = "02:00:00:00:00:99"
-    with pair(uplink=wire.config, host=other.config) as (fabric, one, _):
-        hello = bytes(Ether(src=host_mac, dst=PEER_MAC) / IP(src="10.0.0.3", dst=PEER4) / UDP(sport=5, dport=5))
-        other.send(hello)  # its address is learnt
-        fabric.run()
-        assert wire.receive() == [hello]
-        to_host = datagram(1, 22, dst="10.0.0.3", dst_mac=host_mac)
-        one.send(to_host)
-        unclaimed = datagram(9, 22, src=PEER4, src_mac=PEER_MAC, tcp="S")
-        for_host = bytes(Ether(src=PEER_MAC, dst=host_mac) / IP(src=PEER4, dst="10.0.0.3") / UDP(sport=5, dport=5))
-        wire.send(unclaimed)
-        wire.send(for_host)
-        fabric.run()
-        assert sorted(other.receive()) == sorted([to_host, unclaimed, for_host])
-        from_host = datagram(22, 1, src="10.0.0.3", src_mac=host_mac)
-        other.send(from_host)
-        fabric.run()
-        assert one.receive() == [from_host]
-        assert wire.receive() == []
-        who_has = bytes(Ether(src=PEER_MAC, dst="ff:ff:ff:ff:ff:ff") / ARP(hwsrc=PEER_MAC, psrc=PEER4, pdst=US4))
-        wire.send(who_has)
-        fabric.run()
-        assert other.receive() == [who_has]
-        assert fabric.punted() == [(UPLINK, who_has)]
-        who_has = bytes(Ether(src=host_mac, dst="ff:ff:ff:ff:ff:ff") / ARP(hwsrc=host_mac, psrc="10.0.0.3", pdst=US4))
-        other.send(who_has)
-        fabric.run()
-        assert wire.receive() == [who_has]
-        assert fabric.punted() == [(HOST, who_has)]
-        assert fabric.drops() == {}
-
-
-def test_a_host_that_answers_for_shared_addresses(wire: Hub, other: Hub) -> None:
-    with pair(uplink=wire.config, host=other.config, flags=lib.AMS_FABRIC_HOST_ANSWERS) as (fabric, one, _):
-        who_has = bytes(Ether(src=PEER_MAC, dst="ff:ff:ff:ff:ff:ff") / ARP(hwsrc=PEER_MAC, psrc=PEER4, pdst=US4))
-        ping = bytes(Ether(src=PEER_MAC, dst=MAC) / IP(src=PEER4, dst=US4) / ICMP())
-        wire.send(who_has)
-        wire.send(ping)
-        fabric.run()
-        assert other.receive() == [who_has, ping]
-        local = datagram(1, 22)
-        one.send(local)  # to a port of the host's, on the shared address
-        fabric.run()
-        assert other.receive() == [local]
-        assert fabric.punted() == []
-        assert fabric.drops() == {}
 
 
 def test_broadcasts_reach_the_wire_and_whom_they_concern(wire: Hub) -> None:
