@@ -6,12 +6,14 @@
  * it may, a SYN is answered without keeping anything.  What would have been
  * kept is in our initial sequence number:
  *
- *   iss = H(0) + irs + (t << 24) + ((H(t) + mss) mod 2^24)
+ *   iss = H(0, 0) + irs + (t << 24) + ((H(t, irs) + mss) mod 2^24)
  *
- * H is a keyed hash of the 4-tuple, t counts periods of 64 s and mss is an
- * index into a short table.  The final ACK brings iss + 1 back; a number that
- * was not made here within the last two periods passes with a probability
- * of about 2^-28.  Window scale, SACK and ECN are in the low bits of the
+ * H is a keyed hash of the 4-tuple and its arguments, t counts periods of 64 s
+ * and mss is an index into a short table.  The final ACK brings iss + 1 back; a
+ * number that was not made here within the last two periods passes with a
+ * probability of about 2^-28.  irs is in the hash because it must be exact: if
+ * the first data is lost and its successor completes the handshake, a sum that
+ * allows for an error of a few bytes would have them missing from the stream.  Window scale, SACK and ECN are in the low bits of the
  * timestamp, which the peer echoes; without timestamps none of them is agreed
  * on.
  *
@@ -32,13 +34,14 @@
 
 static const uint16_t mss_table[] = {TCP_MSS_MIN, 536, 1220, 1300, 1400, 1440, 1460, 8960};
 
-static uint32_t cookie_hash(const struct ams_stack *stack, const struct tcp_flow *flow, uint32_t period)
+static uint32_t cookie_hash(const struct ams_stack *stack, const struct tcp_flow *flow, uint32_t period, uint32_t irs)
 {
-    uint64_t words[5];
+    uint64_t words[6];
     memcpy(words, flow->local_ip, 16);
     memcpy(words + 2, flow->remote_ip, 16);
     words[4] = (uint64_t)period << 32 | (uint64_t)flow->local_port << 16 | flow->remote_port;
-    return (uint32_t)siphash24(&stack->tcp->cookie_key, words, 5);
+    words[5] = irs;
+    return (uint32_t)siphash24(&stack->tcp->cookie_key, words, 6);
 }
 
 /* Periods are counted from one: zero is the hash that doesn't age. */
@@ -82,14 +85,14 @@ void tcp_cookie_send(struct ams_stack *stack, const struct tcp_listener *listene
     struct tcp_flow flow;
     flow_of(&flow, syn, ip);
     uint32_t period = period_of(now), refused = stack->config.flags;
-    uint32_t data = (cookie_hash(stack, &flow, period) + mss_index(syn, ip->family)) & MSS_MASK;
+    uint32_t data = (cookie_hash(stack, &flow, period, syn->seq) + mss_index(syn, ip->family)) & MSS_MASK;
     uint32_t rcvbuf = listener->rcvbuf ? listener->rcvbuf : stack->config.rcvbuf;
     uint32_t headers = (ip->family == AMS_IPV4 ? IP4_HEADER : IP6_HEADER) + TCP_HEADER;
     uint32_t mss = ams_min_u32(stack->mtu - headers, listener->maxseg ? listener->maxseg : 65535);
     struct tcp_repr repr = {
         .src_port = syn->dst_port,
         .dst_port = syn->src_port,
-        .seq = cookie_hash(stack, &flow, 0) + syn->seq + (period << 24) + data,
+        .seq = cookie_hash(stack, &flow, 0, 0) + syn->seq + (period << 24) + data,
         .ack = syn->seq + 1,
         .flags = TCP_SYN | TCP_ACK,
         .window = (uint16_t)ams_min_u32(rcvbuf, 65535),
@@ -115,11 +118,11 @@ void tcp_cookie_send(struct ams_stack *stack, const struct tcp_listener *listene
 static bool cookie_open(const struct ams_stack *stack, const struct tcp_flow *flow, const struct tcp_repr *ack,
                         struct tcp_repr *syn, uint64_t now)
 {
-    uint32_t rest = ack->ack - 1 - cookie_hash(stack, flow, 0) - (ack->seq - 1);
+    uint32_t rest = ack->ack - 1 - cookie_hash(stack, flow, 0, 0) - (ack->seq - 1);
     uint32_t made = rest >> 24;
     if (!made || (period_of(now) + 255 - made) % 255 >= PERIODS_VALID)
         return false;
-    uint32_t index = (rest - cookie_hash(stack, flow, made)) & MSS_MASK;
+    uint32_t index = (rest - cookie_hash(stack, flow, made, ack->seq - 1)) & MSS_MASK;
     if (index >= AMS_ARRAY_SIZE(mss_table))
         return false;
     *syn = (struct tcp_repr){

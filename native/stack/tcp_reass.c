@@ -62,6 +62,18 @@ static void runs_release(struct ams_stack *stack, struct tcp_conn *conn)
     conn->runs_cap = 0;
 }
 
+/* Forgets all that is out of order. */
+static void runs_free(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    for (uint32_t i = 0; i < conn->n_runs; i++)
+        run_free_frames(&conn->runs[i]);
+    conn->n_runs = 0;
+    conn->n_sack_recent = 0;
+    conn->ooo_bytes = conn->ooo_frames = 0;
+    if (conn->runs)
+        runs_release(stack, conn);
+}
+
 void tcp_receive_fini(struct ams_stack *stack, struct tcp_conn *conn)
 {
     while (conn->rcv_head) {
@@ -71,12 +83,7 @@ void tcp_receive_fini(struct ams_stack *stack, struct tcp_conn *conn)
     }
     conn->rcv_tail = NULL;
     conn->rcv_queued = 0;
-    for (uint32_t i = 0; i < conn->n_runs; i++)
-        run_free_frames(&conn->runs[i]);
-    conn->n_runs = 0;
-    conn->ooo_bytes = conn->ooo_frames = 0;
-    if (conn->runs)
-        runs_release(stack, conn);
+    runs_free(stack, conn);
 }
 
 /* Remembers the run that changed last, for the order of SACK blocks
@@ -236,9 +243,10 @@ static void ooo_insert(struct ams_stack *stack, struct tcp_conn *conn, struct am
     ooo_store(stack, conn, frame, seq, fin, index);
 }
 
-/* The FIN is in order now. */
-static void fin_reached(struct tcp_conn *conn)
+/* The FIN is in order now.  What pretends to lie behind it goes. */
+static void fin_reached(struct ams_stack *stack, struct tcp_conn *conn)
 {
+    runs_free(stack, conn);
     conn->rcv_nxt++;
     conn->flags |= CONN_FIN_RECEIVED | CONN_ACK_NOW;
 }
@@ -266,7 +274,7 @@ static void ooo_drain(struct ams_stack *stack, struct tcp_conn *conn)
             seq = end;
         }
         if (run.fin && conn->rcv_nxt == run.end) {
-            fin_reached(conn);
+            fin_reached(stack, conn);
             break;
         }
     }
@@ -354,7 +362,7 @@ void tcp_receive(struct ams_stack *stack, struct tcp_conn *conn, struct ams_fram
     else
         frame_free(frame);
     if (fin)
-        fin_reached(conn);
+        fin_reached(stack, conn);
     else if (conn->n_runs) {
         conn->flags |= CONN_ACK_NOW;
         ooo_drain(stack, conn);

@@ -152,6 +152,20 @@ def test_scattered_bytes_hold_bounded_memory() -> None:
         alive(s, connection)
 
 
+def test_nothing_lies_behind_a_fin() -> None:
+    """Data beyond a FIN that came early is neither kept nor reported."""
+    with Script() as s:
+        connection = s.open(sack=True)
+        s.send("A", seq=12, ack=1, data=b"beyond")
+        s.send("FA", seq=1, ack=1, data=b"0123456789")
+        s.drain()
+        assert bytes(connection.received) == b"0123456789"
+        assert connection.eof
+        assert lib.ams_stack_frames(s.host.stack) == 0
+        connection.send(b"bye")
+        assert "SAck" not in dict(s.expect("PA", seq=1, ack=12, data=b"bye").options)
+
+
 # ---- what is asked for ----------------------------------------------------------------------------------------
 
 

@@ -69,6 +69,17 @@ def test_numbers_that_are_no_cookie_are_refused(seq: int, ack: int) -> None:
         assert not s.host.accepted
 
 
+def test_a_byte_that_was_lost_before_the_cookie_came_back_is_missed() -> None:
+    """The handshake's last ACK and the first data are lost; what follows must not pass for the stream's beginning."""
+    for lost in range(1, 20):
+        with cookies() as s:
+            s.syn()
+            s.expect("SA", ack=1)
+            s.send("PA", seq=1 + lost, ack=1, data=b"behind what was lost")
+            s.expect("R")
+            assert not s.host.accepted
+
+
 def test_a_cookie_is_bound_to_its_ports_and_expires() -> None:
     with cookies() as s:
         s.syn()

@@ -10,19 +10,16 @@
  * as it was sent; what the villain gets out has our MAC address and a source
  * that is its own.
  */
-#include <stdlib.h>
 #include <unistd.h>
 
+#include "fuzz.h"
 #include "io/fabric.h"
 #include "packets.h"
 
-#define FUZZ_ASSERT(condition) ((condition) ? (void)0 : abort())
 #define ONE 1001
 #define TWO 1002
 #define VILLAIN 1003
 #define SLOTS 16u
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 struct client {
     struct fabric_port *port;

@@ -17,18 +17,15 @@
  * so that a byte that is sent or queued in the wrong place is seen.
  */
 #include <stdio.h>
-#include <stdlib.h>
 
+#include "fuzz.h"
 #include "packets.h"
 #include "stack/tcp.h"
 #include "wire/checksum.h"
 
-#define FUZZ_ASSERT(condition) ((condition) ? (void)0 : abort())
 #define MAX_RECORDS 400
 #define BATCH 16
 #define IDS 16
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum action { RAW, DATAGRAM, SEGMENT, CONTROL, TIME, CONNECT, SEND, READ, CLOSE, OPTION, UDP, ACTIONS };
 
@@ -36,8 +33,7 @@ struct fuzz {
     struct frame_pool pool;
     struct ams_stack *stack;
     uint64_t now;
-    const uint8_t *data;
-    size_t left;
+    struct fuzz_input input;
     uint32_t their_next[2];   /* what the stack sent last, per family: its next sequence number */
     uint32_t their_ack[2];    /* and what it expects */
     uint16_t their_port[2], our_port[2];
@@ -60,32 +56,6 @@ static bool in_place(const uint8_t *data, uint32_t len, uint32_t seq)
         if (data[i] != pattern(seq + i))
             return false;
     return true;
-}
-
-/* ---- input ---------------------------------------------------------------------- */
-
-static uint8_t take8(struct fuzz *fuzz)
-{
-    if (fuzz->left == 0)
-        return 0;
-    fuzz->left--;
-    return *fuzz->data++;
-}
-
-static uint16_t take16(struct fuzz *fuzz)
-{
-    uint16_t high = take8(fuzz);
-    return (uint16_t)(high << 8 | take8(fuzz));
-}
-
-static uint32_t take_bytes(struct fuzz *fuzz, uint8_t *out, uint32_t n)
-{
-    if (n > fuzz->left)
-        n = (uint32_t)fuzz->left;
-    memcpy(out, fuzz->data, n);
-    fuzz->data += n;
-    fuzz->left -= n;
-    return n;
 }
 
 /* ---- frames ------------------------------------------------------------------------ */
@@ -121,14 +91,14 @@ static void set_checksum(uint8_t *frame, uint32_t len, bool v6, uint8_t protocol
 static void do_raw(struct fuzz *fuzz)
 {
     static const uint16_t types[] = {ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_ARP, 0x8100};
-    uint8_t frame[1600], how = take8(fuzz);
+    uint8_t frame[1600], how = take8(&fuzz->input);
     struct eth_repr eth = {.type = types[how & 3]};
     memcpy(eth.src, packets_peer_mac, 6);
     memcpy(eth.dst, packets_us_mac, 6);
     if (how & 4)
         memset(eth.dst, 0xff, 6);
     eth_emit(frame, &eth);
-    uint32_t len = ETH_HEADER + take_bytes(fuzz, frame + ETH_HEADER, take8(fuzz) * (how & 8 ? 6u : 1u));
+    uint32_t len = ETH_HEADER + take_bytes(&fuzz->input, frame + ETH_HEADER, take8(&fuzz->input) * (how & 8 ? 6u : 1u));
     if ((how & 3) == 0 && how & 16 && len >= ETH_HEADER + 60)
         ipv4_update_checksum(frame + ETH_HEADER, (frame[ETH_HEADER] & 0xfu) * 4);
     inject(fuzz, frame, len, how & 32 ? FRAME_CSUM_OK : 0);
@@ -137,15 +107,15 @@ static void do_raw(struct fuzz *fuzz)
 /* UDP, whole or in fragments. */
 static void do_datagram(struct fuzz *fuzz)
 {
-    uint8_t frame[PACKETS_MAX], body[256], how = take8(fuzz);
+    uint8_t frame[PACKETS_MAX], body[256], how = take8(&fuzz->input);
     struct packets_frame what = {.v6 = how & 1, .protocol = PROTO_UDP, .sport = how & 2 ? 9 : 53, .dport = how & 4 ? 9 : 10,
                                  .body = body};
     if (how & 8) {
-        what.frag_id = take8(fuzz) & 3;
-        what.frag_offset = (uint16_t)((take16(fuzz) % 8192) * 8);
+        what.frag_id = take8(&fuzz->input) & 3;
+        what.frag_offset = (uint16_t)((take16(&fuzz->input) % 8192) * 8);
         what.more_fragments = how & 16;
     }
-    what.payload = (uint16_t)take_bytes(fuzz, body, take8(fuzz));
+    what.payload = (uint16_t)take_bytes(&fuzz->input, body, take8(&fuzz->input));
     uint32_t len = packets_build(frame, &what);
     if (!(how & 8))
         set_checksum(frame, len, what.v6, PROTO_UDP, UDP_CHECKSUM_AT);
@@ -156,46 +126,46 @@ static uint8_t take_flags(struct fuzz *fuzz)
 {
     static const uint8_t usual[] = {TCP_SYN, TCP_ACK, TCP_ACK | TCP_PSH, TCP_ACK | TCP_FIN, TCP_SYN | TCP_ACK, TCP_RST,
                                     TCP_RST | TCP_ACK};
-    uint8_t choice = take8(fuzz);
+    uint8_t choice = take8(&fuzz->input);
     return choice < sizeof(usual) ? usual[choice] : choice;
 }
 
 /* TCP, relative to what the stack sent last. */
 static void do_segment(struct fuzz *fuzz)
 {
-    uint8_t frame[PACKETS_MAX] = {0}, how = take8(fuzz), options = take8(fuzz);
+    uint8_t frame[PACKETS_MAX] = {0}, how = take8(&fuzz->input), options = take8(&fuzz->input);
     bool v6 = how & 1;
     uint32_t l4 = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER);
     struct tcp_repr tcp = {
         .src_port = how & 2 && fuzz->our_port[v6] ? fuzz->our_port[v6] : (uint16_t)(5000 + (how >> 6)),
         .dst_port = how & 2 && fuzz->their_port[v6] ? fuzz->their_port[v6] : 80,
-        .seq = fuzz->their_ack[v6] + (how & 4 ? (uint32_t)(int32_t)(int16_t)take16(fuzz) : 0),
-        .ack = fuzz->their_next[v6] + (how & 8 ? (uint32_t)(int32_t)(int16_t)take16(fuzz) : 0),
+        .seq = fuzz->their_ack[v6] + (how & 4 ? (uint32_t)(int32_t)(int16_t)take16(&fuzz->input) : 0),
+        .ack = fuzz->their_next[v6] + (how & 8 ? (uint32_t)(int32_t)(int16_t)take16(&fuzz->input) : 0),
         .flags = take_flags(fuzz),
-        .window = how & 16 ? take16(fuzz) : 65535,
-        .mss = options & 1 ? take16(fuzz) : 0,
+        .window = how & 16 ? take16(&fuzz->input) : 65535,
+        .mss = options & 1 ? take16(&fuzz->input) : 0,
         .has_wscale = options & 2,
-        .wscale = options & 2 ? take8(fuzz) : 0,
+        .wscale = options & 2 ? take8(&fuzz->input) : 0,
         .sack_permitted = options & 4,
         .has_timestamps = options & 8,
-        .tsval = (uint32_t)(fuzz->now / AMS_NS_PER_MS) + (options & 16 ? take16(fuzz) : 0),
+        .tsval = (uint32_t)(fuzz->now / AMS_NS_PER_MS) + (options & 16 ? take16(&fuzz->input) : 0),
     };
     for (tcp.n_sack = 0; tcp.n_sack < (options >> 5 & 3) && tcp.n_sack < 3; tcp.n_sack++) {
-        tcp.sack[tcp.n_sack].start = fuzz->their_next[v6] - take16(fuzz);
-        tcp.sack[tcp.n_sack].end = tcp.sack[tcp.n_sack].start + take16(fuzz);
+        tcp.sack[tcp.n_sack].start = fuzz->their_next[v6] - take16(&fuzz->input);
+        tcp.sack[tcp.n_sack].end = tcp.sack[tcp.n_sack].start + take16(&fuzz->input);
     }
     uint32_t header = tcp_header_size(&tcp);
     if (header > TCP_HEADER + TCP_OPTIONS_MAX)
         return;
     struct packets_frame what = {.v6 = v6, .protocol = 255, .payload = (uint16_t)header};
-    what.payload = (uint16_t)(header + take8(fuzz) * (how & 32 ? 5u : 1u));
+    what.payload = (uint16_t)(header + take8(&fuzz->input) * (how & 32 ? 5u : 1u));
     uint32_t len = packets_build(frame, &what);
     frame[ETH_HEADER + (v6 ? 6 : 9)] = PROTO_TCP;
     if (!v6)
         ipv4_update_checksum(frame + ETH_HEADER, IP4_HEADER);
     tcp_emit(&tcp, frame + l4);
     if (options & 128)
-        take_bytes(fuzz, frame + l4 + TCP_HEADER, header - TCP_HEADER); /* the fuzzer's own options */
+        take_bytes(&fuzz->input, frame + l4 + TCP_HEADER, header - TCP_HEADER); /* the fuzzer's own options */
     for (uint32_t i = l4 + header; i < len; i++)
         frame[i] = pattern(tcp.seq + !!(tcp.flags & TCP_SYN) + i - l4 - header);
     set_checksum(frame, len, v6, PROTO_TCP, TCP_CSUM_OFFSET);
@@ -205,10 +175,10 @@ static void do_segment(struct fuzz *fuzz)
 /* ARP, neighbour discovery, echo, and errors that quote. */
 static void do_control(struct fuzz *fuzz)
 {
-    uint8_t frame[PACKETS_MAX], body[256], how = take8(fuzz);
+    uint8_t frame[PACKETS_MAX], body[256], how = take8(&fuzz->input);
     if (how & 1) {
-        struct arp_repr arp = {.operation = how & 2 ? ARP_REPLY : ARP_REQUEST, .sender_ip = {10, 0, 0, take8(fuzz)},
-                               .target_ip = {10, 0, 0, take8(fuzz)}};
+        struct arp_repr arp = {.operation = how & 2 ? ARP_REPLY : ARP_REQUEST, .sender_ip = {10, 0, 0, take8(&fuzz->input)},
+                               .target_ip = {10, 0, 0, take8(&fuzz->input)}};
         memcpy(arp.sender_mac, packets_peer_mac, 6);
         uint32_t len = packets_arp(frame, packets_peer_mac, &arp);
         if (how & 4)
@@ -218,18 +188,18 @@ static void do_control(struct fuzz *fuzz)
     }
     bool v6 = how & 2;
     uint8_t protocol = v6 ? PROTO_ICMPV6 : PROTO_ICMP;
-    struct packets_frame what = {.v6 = v6, .protocol = protocol, .icmp_type = take8(fuzz), .icmp_code = take8(fuzz),
+    struct packets_frame what = {.v6 = v6, .protocol = protocol, .icmp_type = take8(&fuzz->input), .icmp_code = take8(&fuzz->input),
                                  .hop_limit = how & 4 ? 255 : 64, .body = body};
-    uint32_t rest = take16(fuzz);
+    uint32_t rest = take16(&fuzz->input);
     if (how & 8) { /* quote a segment or datagram of ours */
         struct packets_frame quoted = {.v6 = v6, .outgoing = true, .protocol = how & 16 ? PROTO_UDP : PROTO_TCP,
                                        .sport = how & 16 ? 9 : fuzz->their_port[v6],
                                        .dport = how & 16 ? 53 : fuzz->our_port[v6], .payload = 8};
         what.payload = (uint16_t)packets_build_ip(body, &quoted);
         if (!(how & 16))
-            store_be32(body + (v6 ? IP6_HEADER : IP4_HEADER) + 4, fuzz->their_next[v6] - take8(fuzz));
+            store_be32(body + (v6 ? IP6_HEADER : IP4_HEADER) + 4, fuzz->their_next[v6] - take8(&fuzz->input));
     } else {
-        what.payload = (uint16_t)take_bytes(fuzz, body, take8(fuzz));
+        what.payload = (uint16_t)take_bytes(&fuzz->input, body, take8(&fuzz->input));
     }
     uint32_t len = packets_build(frame, &what);
     store_be32(frame + ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER) + 4, how & 32 ? rest << 16 : rest);
@@ -270,6 +240,8 @@ static void observe(struct fuzz *fuzz, const struct ams_tx *tx)
     struct tcp_repr tcp;
     uint32_t total = tx->head_len;
     FUZZ_ASSERT(tx->total <= 65535 + ETH_HEADER + IP6_HEADER);
+    FUZZ_ASSERT((tx->gso_size ? tx->gso_hdr_len + tx->gso_size : tx->total) <= 1500 + ETH_HEADER);
+    FUZZ_ASSERT(fuzz->stack->caps & AMS_CAP_TSO4 || !tx->gso_size);
     for (unsigned i = 0; i < tx->n_frags; i++)
         total += tx->frags[i].len;
     FUZZ_ASSERT(total == tx->total);
@@ -349,7 +321,7 @@ static void poll_stack(struct fuzz *fuzz)
 
 static void do_connect(struct fuzz *fuzz)
 {
-    uint8_t how = take8(fuzz);
+    uint8_t how = take8(&fuzz->input);
     struct ams_endpoint remote = packets_endpoint(how & 1, how & 2 ? 1 : 2, how & 4 ? 80 : 81);
     int id = ams_tcp_connect(fuzz->stack, NULL, &remote, fuzz->now);
     if (id >= 0)
@@ -359,8 +331,8 @@ static void do_connect(struct fuzz *fuzz)
 static void do_send(struct fuzz *fuzz)
 {
     static uint8_t bytes[70000];
-    uint8_t how = take8(fuzz);
-    uint32_t length = take8(fuzz) * (how & 16 ? 256u : 4u);
+    uint8_t how = take8(&fuzz->input);
+    uint32_t length = take8(&fuzz->input) * (how & 16 ? 256u : 4u);
     int id = fuzz->tcp[how % IDS];
     const struct tcp_conn *conn = (const struct tcp_conn *)sock_find(fuzz->stack, id, SOCK_TCP);
     if (!bytes[0])
@@ -373,13 +345,13 @@ static void do_send(struct fuzz *fuzz)
     else
         ams_tcp_send(fuzz->stack, id, data, length);
     if (how & 64)
-        ams_tcp_want_drain(fuzz->stack, id, take8(fuzz));
+        ams_tcp_want_drain(fuzz->stack, id, take8(&fuzz->input));
 }
 
 static void do_read(struct fuzz *fuzz)
 {
     static char buffer[70000];
-    uint8_t how = take8(fuzz);
+    uint8_t how = take8(&fuzz->input);
     int id = fuzz->tcp[how % IDS];
     size_t length;
     ams_tcp_set_reading(fuzz->stack, id, how >> 6 & 3);
@@ -390,7 +362,7 @@ static void do_read(struct fuzz *fuzz)
 
 static void do_close(struct fuzz *fuzz)
 {
-    uint8_t how = take8(fuzz);
+    uint8_t how = take8(&fuzz->input);
     int id = fuzz->tcp[how % IDS];
     if (how & 16)
         ams_tcp_shutdown(fuzz->stack, id);
@@ -402,10 +374,10 @@ static void do_close(struct fuzz *fuzz)
 
 static void do_option(struct fuzz *fuzz)
 {
-    uint8_t how = take8(fuzz);
+    uint8_t how = take8(&fuzz->input);
     int value;
     struct ams_tcp_info info[8];
-    ams_tcp_setopt(fuzz->stack, fuzz->tcp[how % IDS], 1 + (how >> 4), (int16_t)take16(fuzz));
+    ams_tcp_setopt(fuzz->stack, fuzz->tcp[how % IDS], 1 + (how >> 4), (int16_t)take16(&fuzz->input));
     ams_tcp_getopt(fuzz->stack, fuzz->tcp[how % IDS], 1 + (how >> 4), &value);
     ams_tcp_get_info(fuzz->stack, fuzz->tcp[how % IDS], info, fuzz->now);
     ams_stack_list(fuzz->stack, info, 8, fuzz->now);
@@ -414,17 +386,17 @@ static void do_option(struct fuzz *fuzz)
 static void do_udp(struct fuzz *fuzz)
 {
     static char buffer[70000];
-    uint8_t how = take8(fuzz);
+    uint8_t how = take8(&fuzz->input);
     struct ams_endpoint to = packets_endpoint(false, how & 1 ? 1 : how & 2 ? 255 : 2, how & 4 ? 9 : 10), from;
     if (how & 8)
         ams_udp_recv(fuzz->stack, fuzz->udp, &from, buffer, sizeof(buffer));
     else
-        ams_udp_send(fuzz->stack, fuzz->udp, &to, buffer, take16(fuzz), fuzz->now);
+        ams_udp_send(fuzz->stack, fuzz->udp, &to, buffer, take16(&fuzz->input), fuzz->now);
 }
 
 static void do_time(struct fuzz *fuzz)
 {
-    uint16_t step = take16(fuzz);
+    uint16_t step = take16(&fuzz->input);
     fuzz->now += step & 0x8000 ? (step & 0x7fffu) * 10 * AMS_NS_PER_MS : step * 100 * AMS_NS_PER_US;
 }
 
@@ -463,10 +435,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         [TIME] = do_time,       [CONNECT] = do_connect,   [SEND] = do_send,       [READ] = do_read,
         [CLOSE] = do_close,     [OPTION] = do_option,     [UDP] = do_udp,
     };
-    struct fuzz fuzz = {.data = data, .left = size};
-    fuzz_init(&fuzz, take8(&fuzz));
-    for (int record = 0; record < MAX_RECORDS && fuzz.left > 0; record++) {
-        actions[take8(&fuzz) % ACTIONS](&fuzz);
+    struct fuzz fuzz = {.input = {data, size}};
+    fuzz_init(&fuzz, take8(&fuzz.input));
+    for (int record = 0; record < MAX_RECORDS && fuzz.input.left > 0; record++) {
+        actions[take8(&fuzz.input) % ACTIONS](&fuzz);
         poll_stack(&fuzz);
     }
     stack_abort_all(fuzz.stack, fuzz.now);

@@ -13,15 +13,11 @@
  * exactly once; the same frame in pieces gets the same verdict unless its
  * headers are out of reach.
  */
-#include <stdlib.h>
-
+#include "fuzz.h"
 #include "packets.h"
 #include "switch/switch.h"
 
 #define FRAME_LIMIT 600
-#define FUZZ_ASSERT(condition) ((condition) ? (void)0 : abort())
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 struct record {
     uint8_t what, how;

@@ -7,8 +7,7 @@
  * what a parser accepts and the emitter writes parses to the same again, and
  * the fast checksum agrees with the obvious one.
  */
-#include <stdlib.h>
-
+#include "fuzz.h"
 #include "wire/arp.h"
 #include "wire/checksum.h"
 #include "wire/eth.h"
@@ -18,10 +17,6 @@
 #include "wire/ndp.h"
 #include "wire/tcp.h"
 #include "wire/udp.h"
-
-#define FUZZ_ASSERT(condition) ((condition) ? (void)0 : abort())
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void fuzz_arp(const uint8_t *data, size_t size)
 {

@@ -1,0 +1,584 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * Fuzzes two engines that talk to each other over a link that the input rules.
+ *
+ * The input chooses how both are configured, and then, record by record, what
+ * becomes of each segment in flight (delivered in order or out of it,
+ * repeated, lost, damaged, marked), how time passes, and what the
+ * applications do.  When it ends the link heals, the applications read
+ * everything, and time runs on.
+ *
+ * What is checked beyond the sanitizers, besides what fuzz_stack.c checks:
+ *
+ *   - safety: what an application reads is what the other one wrote, byte by
+ *     byte from the start, and never more; EOF comes after the last byte;
+ *   - liveness: a connection that nobody aborted delivers everything within
+ *     LIFE of the link's recovery, EOFs included;
+ *   - after both applications have closed, nothing is left: no connection,
+ *     no frame.
+ *
+ * Neighbour discovery is not subject to the input: tests of its own have it.
+ */
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "fuzz.h"
+#include "packets.h"
+#include "stack/tcp.h"
+
+#define CONNS 3
+#define STREAM 150000u           /* bytes that a connection may carry in one direction */
+#define FLIGHT 96                /* frames under way in one direction; further ones are lost */
+#define BATCH 16
+#define MAX_RECORDS 600
+#define HOSTILE (40 * AMS_NS_PER_S) /* shorter than any time-out that ends a connection */
+#define LIFE (3000 * AMS_NS_PER_S)
+#define DAMAGED 1                /* ams_frame.marks: one bit was flipped, two might cancel out */
+
+enum { CLIENT, SERVER, HOSTS };
+enum { OFFLOAD = 1, IPV6 = 2, COOKIES = 12 }; /* fuzz.how */
+
+/* One end of a connection, as its application sees it. */
+struct end {
+    int id;                      /* -1: none yet, or gone */
+    uint32_t written, read;
+    uint32_t refs;               /* pieces lent to the engine */
+    bool shut, eof;
+};
+
+struct link {
+    struct ams_frame *frames[FLIGHT];
+    int count;
+};
+
+struct fuzz {
+    struct fuzz_input input;
+    struct frame_pool pool;
+    struct ams_stack *stack[HOSTS];
+    struct end ends[HOSTS][CONNS];
+    bool fragile[CONNS];         /* somebody gave up on it: bytes may be missing */
+    int listeners[CONNS];
+    struct link links[HOSTS];    /* by sender */
+    uint64_t now, hostile_until;
+    uint8_t how;
+    bool healed;
+    bool cookies;                /* a handshake that lost its last ACK may end in a reset (RFC 4987 section 3.6) */
+};
+
+static uint8_t streams[CONNS][HOSTS][STREAM];
+
+/* Bytes that are not easily taken for others of the same or another stream. */
+static void make_streams(void)
+{
+    uint32_t word = 1;
+    if (streams[0][0][0])
+        return;
+    for (int k = 0; k < CONNS; k++)
+        for (int host = 0; host < HOSTS; host++)
+            for (uint32_t i = 0; i < STREAM; i++) {
+                word = word * 1664525u + 1013904223u;
+                streams[k][host][i] = (uint8_t)(word >> 24) | 1;
+            }
+}
+
+/* ---- the link ------------------------------------------------------------------------ */
+
+static struct ams_frame *link_take(struct link *link, int index)
+{
+    struct ams_frame *frame = link->frames[index];
+    link->count--;
+    memmove(&link->frames[index], &link->frames[index + 1],
+            (size_t)(link->count - index) * sizeof(link->frames[0]));
+    return frame;
+}
+
+static void deliver(struct fuzz *fuzz, int from, struct ams_frame *frame)
+{
+    stack_input(fuzz->stack[1 - from], &frame, 1, fuzz->now);
+}
+
+static struct ams_frame *copy_of(struct fuzz *fuzz, const struct ams_frame *frame)
+{
+    struct ams_frame *copy = frame_new(&fuzz->pool, (enum frame_class)frame->class_);
+    FUZZ_ASSERT(copy);
+    memcpy(copy->data, frame->data, frame->len);
+    copy->len = frame->len;
+    copy->flags = frame->flags;
+    copy->marks = frame->marks;
+    copy->gso_size = frame->gso_size;
+    return copy;
+}
+
+static bool is_tcp(const struct ams_frame *frame)
+{
+    uint16_t type = load_be16(frame->data + 12);
+    return (type == ETHERTYPE_IPV4 && frame->data[ETH_HEADER + 9] == PROTO_TCP) ||
+           (type == ETHERTYPE_IPV6 && frame->data[ETH_HEADER + 6] == PROTO_TCP);
+}
+
+/* Puts what a host sends on its link, as a port would. */
+static void send_frame(struct fuzz *fuzz, int from, const struct ams_tx *tx)
+{
+    struct link *link = &fuzz->links[from];
+    uint32_t reach = tx->gso_size ? tx->gso_hdr_len + tx->gso_size : tx->total;
+    FUZZ_ASSERT(reach <= 1500 + ETH_HEADER && (fuzz->how & OFFLOAD || (!tx->gso_size && !(tx->flags & TX_CSUM))));
+    struct ams_frame *frame = frame_new(&fuzz->pool, tx->total > FRAME_SMALL - FRAME_HEADROOM ? FRAME_CLASS_LARGE
+                                                                                              : FRAME_CLASS_SMALL);
+    FUZZ_ASSERT(frame);
+    frame->len = tx_gather(tx, frame->data);
+    frame->flags = (tx->flags & TX_CSUM ? FRAME_CSUM_OK : 0) | (tx->gso_size ? FRAME_GSO : 0);
+    frame->gso_size = tx->gso_size;
+    if (!is_tcp(frame))
+        deliver(fuzz, from, frame);
+    else if (link->count == FLIGHT)
+        frame_free(frame);
+    else
+        link->frames[link->count++] = frame;
+}
+
+/* Sets Congestion Experienced where the sender allows it (RFC 3168 section 5). */
+static void mark(struct ams_frame *frame)
+{
+    uint8_t *ip = frame->data + ETH_HEADER;
+    if (load_be16(frame->data + 12) == ETHERTYPE_IPV6) {
+        ip[1] |= ip[1] & 0x30 ? 0x30 : 0;
+    } else if (ip[1] & 3) {
+        ip[1] |= 3;
+        ipv4_update_checksum(ip, IP4_HEADER);
+    }
+}
+
+/* Flips one bit behind the IP header. */
+static void damage(struct fuzz *fuzz, struct ams_frame *frame)
+{
+    uint32_t l4 = ip_headroom(load_be16(frame->data + 12) == ETHERTYPE_IPV6 ? AMS_IPV6 : AMS_IPV4);
+    uint16_t bit = take16(&fuzz->input);
+    if (frame->flags & FRAME_CSUM_OK || frame->marks & DAMAGED || frame->len <= l4)
+        return; /* nobody would notice */
+    frame->data[l4 + bit / 8 % (frame->len - l4)] ^= (uint8_t)(1u << bit % 8);
+    frame->marks |= DAMAGED;
+}
+
+/* ---- what the applications see ----------------------------------------------------------- */
+
+/* True if a connection may end otherwise than in peace. */
+static bool broken(const struct fuzz *fuzz, int k)
+{
+    return fuzz->fragile[k] || fuzz->cookies;
+}
+
+static void received(struct fuzz *fuzz, int host, int k, const void *data, size_t length)
+{
+    struct end *end = &fuzz->ends[host][k];
+    const struct end *peer = &fuzz->ends[1 - host][k];
+    FUZZ_ASSERT(!end->eof && end->read + length <= peer->written);
+    FUZZ_ASSERT(memcmp(data, streams[k][1 - host] + end->read, length) == 0);
+    end->read += (uint32_t)length;
+}
+
+/* Reads up to `most` bytes, by two ways in turn. */
+static void read_some(struct fuzz *fuzz, int host, int k, size_t most)
+{
+    static char buffer[STREAM];
+    struct end *end = &fuzz->ends[host][k];
+    size_t length;
+    if (end->id < 0)
+        return;
+    const char *data = ams_tcp_peek(fuzz->stack[host], end->id, &length);
+    if (data && most & 1) {
+        length = length < most ? length : most;
+        received(fuzz, host, k, data, length);
+        FUZZ_ASSERT(ams_tcp_consume(fuzz->stack[host], end->id, length) == 0);
+    } else {
+        int got = ams_tcp_recv(fuzz->stack[host], end->id, buffer, most < STREAM ? most : STREAM);
+        FUZZ_ASSERT(got >= 0 || got == -AMS_ENOTCONN);
+        if (got > 0)
+            received(fuzz, host, k, buffer, (size_t)got);
+    }
+}
+
+static int connection_of(const struct fuzz *fuzz, int host, int id)
+{
+    for (int k = 0; k < CONNS; k++)
+        if (fuzz->ends[host][k].id == id)
+            return k;
+    return -1;
+}
+
+static void accepted(struct fuzz *fuzz, int id, int listener)
+{
+    for (int k = 0; k < CONNS; k++) {
+        if (fuzz->listeners[k] == listener && fuzz->ends[SERVER][k].id < 0 && !fuzz->fragile[k]) {
+            fuzz->ends[SERVER][k].id = id;
+            return;
+        }
+    }
+    ams_tcp_abort(fuzz->stack[SERVER], id); /* of segments from the grave */
+}
+
+/* One event.  Return: bytes of the blob that were its own. */
+static uint32_t on_event(struct fuzz *fuzz, int host, const int32_t *event, const char *blob)
+{
+    uint32_t bits = (uint32_t)event[1], length = (uint32_t)event[3];
+    if (bits & AMS_EV_ACCEPTED)
+        accepted(fuzz, event[0], event[2]);
+    int k = connection_of(fuzz, host, event[0]);
+    FUZZ_ASSERT(!(bits & AMS_EV_DATA) == !length);
+    if (k < 0)
+        return length;
+    struct end *end = &fuzz->ends[host][k];
+    if (bits & AMS_EV_DATA)
+        received(fuzz, host, k, blob, length);
+    if (bits & AMS_EV_EOF) {
+        FUZZ_ASSERT(!end->eof && fuzz->ends[1 - host][k].shut);
+        size_t left;
+        if (!ams_tcp_peek(fuzz->stack[host], end->id, &left)) {
+            FUZZ_ASSERT(end->read == fuzz->ends[1 - host][k].written);
+            end->eof = true;
+        } else {
+            FUZZ_ASSERT(end->read + left <= fuzz->ends[1 - host][k].written);
+            read_some(fuzz, host, k, STREAM);
+            read_some(fuzz, host, k, STREAM - 1);
+            end->eof = true;
+        }
+    }
+    if (bits & AMS_EV_REFS) {
+        FUZZ_ASSERT((uint32_t)event[2] <= end->refs);
+        end->refs -= (uint32_t)event[2];
+    }
+    if (bits & AMS_EV_CLOSED && event[2] != 0) {
+        FUZZ_ASSERT(broken(fuzz, k));
+        ams_tcp_close(fuzz->stack[host], end->id);
+        end->id = -1;
+    } else if (bits & AMS_EV_RELEASED) {
+        FUZZ_ASSERT(end->refs == 0);
+        end->id = -1;
+    }
+    return length;
+}
+
+/* ---- both engines ---------------------------------------------------------------------------- */
+
+/* Lets one host do what it can now.  Return: true if it did anything. */
+static bool step(struct fuzz *fuzz, int host)
+{
+    static char blob[65536];
+    struct ams_tx tx[BATCH];
+    int32_t events[BATCH * AMS_EVENT_WORDS];
+    memset(tx, 0, sizeof(tx));
+    int sent = stack_output(fuzz->stack[host], tx, BATCH, fuzz->now);
+    FUZZ_ASSERT(sent >= 0 && sent <= BATCH);
+    for (int i = 0; i < sent; i++)
+        send_frame(fuzz, host, &tx[i]);
+    stack_output_done(fuzz->stack[host], tx, sent);
+    int n = stack_events(fuzz->stack[host], events, BATCH, blob, sizeof(blob));
+    uint32_t at = 0;
+    for (int i = 0; i < n; i++)
+        at += on_event(fuzz, host, &events[AMS_EVENT_WORDS * i], blob + at);
+    return sent || n;
+}
+
+static void settle(struct fuzz *fuzz)
+{
+    for (int round = 0;; round++) {
+        bool busy = step(fuzz, CLIENT);
+        busy = step(fuzz, SERVER) || busy;
+        if (!busy)
+            break;
+        FUZZ_ASSERT(round < 10000);
+    }
+    for (int host = 0; host < HOSTS; host++) {
+        const char *wrong = ams_stack_check(fuzz->stack[host]);
+        if (wrong)
+            fprintf(stderr, "%s\n", wrong);
+        FUZZ_ASSERT(!wrong && stack_deadline(fuzz->stack[host]) > fuzz->now);
+    }
+}
+
+/* Carries all that is under way. */
+static void carry(struct fuzz *fuzz)
+{
+    for (int round = 0; fuzz->links[CLIENT].count || fuzz->links[SERVER].count; round++) {
+        FUZZ_ASSERT(round < 100000);
+        for (int from = 0; from < HOSTS; from++)
+            for (int n = fuzz->links[from].count; n > 0; n--)
+                deliver(fuzz, from, link_take(&fuzz->links[from], 0));
+        settle(fuzz);
+    }
+}
+
+/* Lets time pass until `end`, deadline by deadline. */
+static void run_until(struct fuzz *fuzz, uint64_t end)
+{
+    for (;;) {
+        settle(fuzz);
+        if (fuzz->healed)
+            carry(fuzz);
+        uint64_t next = ams_min_u64(stack_deadline(fuzz->stack[CLIENT]), stack_deadline(fuzz->stack[SERVER]));
+        if (next >= end)
+            break;
+        fuzz->now = ams_max_u64(next, fuzz->now + 1);
+    }
+    fuzz->now = end;
+    settle(fuzz);
+}
+
+/* ---- records: the link ---------------------------------------------------------------------------- */
+
+static void do_deliver(struct fuzz *fuzz)
+{
+    uint8_t how = take8(&fuzz->input);
+    int from = how & 1, count = 1 + (how >> 1) % 16;
+    for (; count > 0 && fuzz->links[from].count; count--) {
+        deliver(fuzz, from, link_take(&fuzz->links[from], 0));
+        if (how & 64)
+            settle(fuzz);
+    }
+}
+
+/* What becomes of one frame, wherever it is in line. */
+static void do_frame(struct fuzz *fuzz)
+{
+    uint8_t how = take8(&fuzz->input), which = take8(&fuzz->input);
+    struct link *link = &fuzz->links[how & 1];
+    if (!link->count)
+        return;
+    int index = which % link->count;
+    switch (how >> 1 & 7) {
+    case 0: case 1: deliver(fuzz, how & 1, link_take(link, index)); break;
+    case 2: case 3: frame_free(link_take(link, index)); break;
+    case 4: deliver(fuzz, how & 1, copy_of(fuzz, link->frames[index])); break;
+    case 5: damage(fuzz, link->frames[index]); break;
+    case 6: mark(link->frames[index]); break;
+    case 7: /* to the end of the line */
+        link->frames[link->count] = link_take(link, index);
+        link->count++;
+        break;
+    }
+}
+
+/* Loses all that is under way one way. */
+static void do_outage(struct fuzz *fuzz)
+{
+    struct link *link = &fuzz->links[take8(&fuzz->input) & 1];
+    while (link->count)
+        frame_free(link_take(link, 0));
+}
+
+static void do_time(struct fuzz *fuzz)
+{
+    uint8_t how = take8(&fuzz->input);
+    uint64_t step_ns = (how & 63) * (how & 128 ? 50 * AMS_NS_PER_MS : how & 64 ? AMS_NS_PER_MS : 20 * AMS_NS_PER_US);
+    run_until(fuzz, ams_min_u64(fuzz->now + step_ns, fuzz->hostile_until));
+}
+
+/* ---- records: the applications ------------------------------------------------------------------------ */
+
+static void do_connect(struct fuzz *fuzz)
+{
+    uint8_t how = take8(&fuzz->input);
+    int k = how % CONNS;
+    struct end *end = &fuzz->ends[CLIENT][k];
+    struct ams_endpoint remote = packets_endpoint(fuzz->how & IPV6, 2, (uint16_t)(80 + k));
+    if (end->id >= 0 || end->written || fuzz->fragile[k] || end->shut)
+        return;
+    end->id = ams_tcp_connect(fuzz->stack[CLIENT], NULL, &remote, fuzz->now);
+    FUZZ_ASSERT(end->id >= 0);
+}
+
+/* Who acts: the end that the byte names; NULL if it isn't there. */
+static struct end *actor(struct fuzz *fuzz, uint8_t how, int *host, int *k)
+{
+    *host = how & 1;
+    *k = (how >> 1 & 3) % CONNS;
+    return fuzz->ends[*host][*k].id >= 0 ? &fuzz->ends[*host][*k] : NULL;
+}
+
+static void do_send(struct fuzz *fuzz)
+{
+    static const uint16_t units[] = {1, 100, 1460, 20000};
+    uint8_t how = take8(&fuzz->input);
+    uint32_t length = take8(&fuzz->input) * (uint32_t)units[how >> 4 & 3] / 8 + 1;
+    int host, k;
+    struct end *end = actor(fuzz, how, &host, &k);
+    if (!end || end->shut)
+        return;
+    length = ams_min_u32(length, STREAM - end->written);
+    const char *data = (const char *)streams[k][host] + end->written;
+    if (!length)
+        return;
+    int result = how & 8 ? ams_tcp_send_ref(fuzz->stack[host], end->id, data, length)
+                         : ams_tcp_send(fuzz->stack[host], end->id, data, length);
+    FUZZ_ASSERT(result >= 0 || broken(fuzz, k));
+    if (result < 0)
+        return;
+    end->written += length;
+    end->refs += how & 8 ? 1 : 0;
+    if (how & 128)
+        ams_tcp_want_drain(fuzz->stack[host], end->id, 1000);
+}
+
+static void do_read(struct fuzz *fuzz)
+{
+    uint8_t how = take8(&fuzz->input);
+    uint16_t most = take16(&fuzz->input);
+    int host, k;
+    if (actor(fuzz, how, &host, &k) && !fuzz->ends[host][k].eof)
+        read_some(fuzz, host, k, most + 1u);
+}
+
+static void do_option(struct fuzz *fuzz)
+{
+    static const uint8_t options[] = {AMS_OPT_NODELAY, AMS_OPT_CORK, AMS_OPT_QUICKACK, AMS_OPT_PACING,
+                                      AMS_OPT_RCVBUF,  AMS_OPT_SNDBUF, AMS_OPT_KEEPALIVE, AMS_OPT_KEEPIDLE};
+    uint8_t how = take8(&fuzz->input), value = take8(&fuzz->input);
+    int host, k;
+    struct end *end = actor(fuzz, how, &host, &k);
+    if (!end)
+        return;
+    uint8_t option = options[how >> 3 & 7];
+    if (value & 128 && how & 128)
+        ams_tcp_set_reading(fuzz->stack[host], end->id, value & 3);
+    else if (value & 128)
+        ams_tcp_set_congestion(fuzz->stack[host], end->id, value & 1 ? "reno" : value & 2 ? "bbr" : "cubic");
+    else
+        ams_tcp_setopt(fuzz->stack[host], end->id, option, option == AMS_OPT_RCVBUF ? value << 9 : value & 3);
+}
+
+static void do_close(struct fuzz *fuzz)
+{
+    uint8_t how = take8(&fuzz->input);
+    int host, k;
+    struct end *end = actor(fuzz, how, &host, &k);
+    if (!end)
+        return;
+    if ((how & 0xc0) != 0xc0) { /* mostly in peace */
+        FUZZ_ASSERT(end->shut || ams_tcp_shutdown(fuzz->stack[host], end->id) == 0 || broken(fuzz, k));
+        end->shut = true;
+        return;
+    }
+    fuzz->fragile[k] = true;
+    end->shut = true;
+    int gone = how & 32 ? ams_tcp_close(fuzz->stack[host], end->id) : ams_tcp_abort(fuzz->stack[host], end->id);
+    FUZZ_ASSERT(gone >= 0);
+    end->id = -1;
+}
+
+/* ---- the end ------------------------------------------------------------------------------------------------- */
+
+/* True if a connection has done all that it should. */
+static bool complete(const struct fuzz *fuzz, int k)
+{
+    for (int host = 0; host < HOSTS; host++)
+        if (!fuzz->ends[host][k].eof || fuzz->ends[host][k].read != fuzz->ends[1 - host][k].written)
+            return false;
+    return true;
+}
+
+/* Both applications want to be done with everything that is open. */
+static void wind_up(struct fuzz *fuzz)
+{
+    for (int host = 0; host < HOSTS; host++)
+        for (int k = 0; k < CONNS; k++) {
+            struct end *end = &fuzz->ends[host][k];
+            if (end->id < 0)
+                continue;
+            ams_tcp_setopt(fuzz->stack[host], end->id, AMS_OPT_CORK, 0);
+            ams_tcp_set_reading(fuzz->stack[host], end->id, AMS_READ_BLOB);
+            if (!end->eof)
+                read_some(fuzz, host, k, STREAM);
+            if (!end->shut)
+                ams_tcp_shutdown(fuzz->stack[host], end->id);
+            end->shut = true;
+        }
+}
+
+static void heal(struct fuzz *fuzz)
+{
+    uint64_t end = fuzz->now + LIFE;
+    bool waits = true;
+    fuzz->healed = true;
+    carry(fuzz);
+    while (waits) {
+        wind_up(fuzz); /* also what was accepted since */
+        run_until(fuzz, fuzz->now + AMS_NS_PER_S);
+        waits = false;
+        for (int k = 0; k < CONNS; k++)
+            waits = waits || (fuzz->ends[CLIENT][k].id >= 0 && !broken(fuzz, k) && !complete(fuzz, k));
+        FUZZ_ASSERT(fuzz->now < end);
+    }
+    for (int host = 0; host < HOSTS; host++)
+        for (int k = 0; k < CONNS; k++)
+            if (fuzz->ends[host][k].id >= 0) {
+                fuzz->fragile[k] = true;
+                ams_tcp_close(fuzz->stack[host], fuzz->ends[host][k].id);
+                fuzz->ends[host][k].id = -1;
+            }
+    run_until(fuzz, fuzz->now + LIFE);
+    for (int host = 0; host < HOSTS; host++) {
+        FUZZ_ASSERT(ams_stack_endpoints(fuzz->stack[host]) == (host == SERVER ? CONNS : 0));
+        FUZZ_ASSERT(fuzz->stack[host]->tcp->n_flows == 0);
+    }
+    FUZZ_ASSERT(fuzz->pool.in_use == 0);
+}
+
+/* ---- set-up ---------------------------------------------------------------------------------------------------- */
+
+static struct ams_stack *make_host(struct fuzz *fuzz, int host, uint16_t how)
+{
+    static const char *const congestion[] = {"cubic", "reno", "bbr", "cubic"};
+    struct ams_ifaddr addresses[2] = {{packets_endpoint(false, (uint8_t)(1 + host), 0), 24},
+                                      {packets_endpoint(true, (uint8_t)(1 + host), 0), 64}};
+    struct ams_stack_config config = {
+        .mac = {2, 0, 0, 0, 0, (uint8_t)(1 + host)}, .seed = {how, (uint64_t)host}, .addresses = addresses,
+        .n_addresses = 2, .time_wait_ms = 2000, .flags = AMS_STACK_NO_DAD, .congestion = congestion[how & 3],
+        .ecn = how & 4 ? AMS_ECN_ASK : AMS_ECN_ACCEPT, .rcvbuf = how & 8 ? 6000 : 0,
+        .syn_cookies = fuzz->cookies ? AMS_SYN_COOKIES_ALWAYS : AMS_SYN_COOKIES_AUTO,
+    };
+    config.flags |= (how & 32 ? AMS_STACK_NO_TIMESTAMPS : 0) | (how & 64 ? AMS_STACK_NO_SACK : 0) |
+                    (how & 128 ? AMS_STACK_NO_WSCALE : 0);
+    struct stack_link link = {.mtu = 1500, .pool = &fuzz->pool,
+                              .caps = fuzz->how & OFFLOAD ? AMS_CAP_CSUM_TX | AMS_CAP_TSO4 | AMS_CAP_TSO6 : 0};
+    int status;
+    struct ams_stack *stack = stack_new(&config, &link, fuzz->now, &status);
+    FUZZ_ASSERT(stack);
+    return stack;
+}
+
+static void fuzz_init(struct fuzz *fuzz)
+{
+    make_streams();
+    frame_pool_init(&fuzz->pool, 100000, false);
+    fuzz->now = 1000 * AMS_NS_PER_S;
+    fuzz->hostile_until = fuzz->now + HOSTILE;
+    fuzz->how = take8(&fuzz->input);
+    fuzz->cookies = (fuzz->how & COOKIES) == COOKIES;
+    for (int host = 0; host < HOSTS; host++)
+        fuzz->stack[host] = make_host(fuzz, host, take8(&fuzz->input));
+    for (int k = 0; k < CONNS; k++) {
+        struct ams_endpoint any = packets_wildcard(fuzz->how & IPV6, (uint16_t)(80 + k));
+        fuzz->listeners[k] = ams_tcp_listen(fuzz->stack[SERVER], &any, 4, AMS_LISTEN_V6ONLY);
+        FUZZ_ASSERT(fuzz->listeners[k] >= 0);
+        fuzz->ends[CLIENT][k].id = fuzz->ends[SERVER][k].id = -1;
+    }
+    settle(fuzz);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static void (*const actions[])(struct fuzz *) = {
+        do_deliver, do_deliver, do_deliver, do_frame, do_frame, do_frame, do_outage, do_time,
+        do_time,    do_connect, do_send,    do_send,  do_read,  do_option, do_close, do_time,
+    };
+    struct fuzz fuzz = {.input = {data, size}};
+    fuzz_init(&fuzz);
+    for (int record = 0; record < MAX_RECORDS && fuzz.input.left; record++) {
+        actions[take8(&fuzz.input) % (sizeof(actions) / sizeof(actions[0]))](&fuzz);
+        settle(&fuzz);
+    }
+    heal(&fuzz);
+    for (int host = 0; host < HOSTS; host++)
+        stack_free(fuzz.stack[host]);
+    frame_pool_fini(&fuzz.pool);
+    return 0;
+}
