@@ -444,6 +444,11 @@ int ams_tcp_connect(struct ams_stack *stack, const struct ams_endpoint *local,
  * queued beyond what the socket buffer (auto-tuned) holds; 0 means that all
  * is in the stack's hands as with a kernel's send(). */
 int ams_tcp_send(struct ams_stack *stack, int id, const char *data, size_t length);
+/* The same, with flags.  A send of no bytes and no flags lets go of what
+ * AMS_SEND_MORE has held back. */
+int ams_tcp_send_flags(struct ams_stack *stack, int id, const char *data, size_t length, uint32_t flags);
+#define AMS_SEND_EOR 1         /* a record ends here: no segment joins later bytes to these (MSG_EOR) */
+#define AMS_SEND_MORE 2        /* more follows: a short segment may wait for it (MSG_MORE) */
 /* The same without a copy: data must stay as it is until AMS_EV_REFS. */
 int ams_tcp_send_ref(struct ams_stack *stack, int id, const char *data, size_t length);
 /* The write excess now. */
@@ -609,7 +614,7 @@ struct ams_tcp_info {
     uint32_t lost;
     uint32_t retrans_out;   /* retransmitted and not acknowledged */
     uint32_t not_sent;
-    uint32_t reserved;
+    uint32_t reordering;    /* segments: the furthest that one came late, from 3 up */
     uint64_t delivered;     /* bytes, SACKed ones included */
     uint64_t pacing_rate;   /* bytes per second; 0: not paced */
     uint64_t last_data_sent; /* how long ago; never: since it was created */

@@ -124,6 +124,7 @@ struct tcp_rec {
     uint32_t delivered;       /* conn->delivered, low bits */
     uint32_t delivered_ago;   /* sent_at - conn->delivered_at, in TCP_AGO units */
     uint32_t first_tx_ago;    /* sent_at - conn->first_tx_at, in TCP_AGO units */
+    uint16_t unit;            /* payload of one segment of it, where it is a super-frame */
     uint8_t marks;            /* REC_* */
 };
 
@@ -176,6 +177,9 @@ enum tcp_ca_state { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, T
 #define CONN_EOF_REPORTED (1u << 26)
 #define CONN_DSACK (1u << 27)       /* dsack holds a range to report */
 #define CONN_PINGPONG (1u << 24)    /* data flows both ways: ACKs wait to ride on it */
+#define CONN_MORE (1u << 29)        /* the application has announced more: a short segment waits */
+#define CONN_UNPUSHED (1u << 30)    /* and its last bytes carry no PSH */
+#define CONN_PUSH (1u << 31)        /* what is queued goes out whatever Nagle and the cork say */
 #define CONN_REXMIT_NOW (1u << 28)  /* the next retransmission may exceed cwnd (RFC 6675 section 5, 4.3) */
 
 /* conn->loss: flags of loss detection and recovery */
@@ -287,6 +291,7 @@ struct tcp_conn {
     uint32_t lost_hint;       /* originals before it have been judged */
     uint32_t rexmit_hint;     /* nothing to retransmit before it */
     uint16_t loss;            /* LOSS_* */
+    uint16_t reordering;      /* furthest that a segment came late, in segments, from DupThresh up */
     uint8_t reo_mult;         /* reordering window in quarters of the minimum RTT */
     uint8_t reo_persist;      /* recoveries until it shrinks again */
     uint64_t rack_sent_at;    /* send time of the latest-sent segment known delivered, 0: none */
@@ -334,7 +339,7 @@ struct tcp_conn {
         uint64_t cc_words[TCP_CC_WORDS]; /* the algorithm's state, */
         void *cc_heap;                   /* or where it is */
     };
-    uint64_t last_sent_at;
+    uint64_t last_sent_at;    /* of the latest payload, SYN or FIN */
 
     /* timers, absolute ns, 0: off */
     struct ams_timer timer;
@@ -746,7 +751,9 @@ static inline uint32_t tcp_unsent(const struct tcp_conn *conn)
 void tcp_send_acked(struct ams_stack *stack, struct tcp_conn *conn, uint32_t una);
 void tcp_send_fini(struct ams_stack *stack, struct tcp_conn *conn);
 /* Describes [seq, seq + length) as frags.  Return: the bytes described, less
- * than length where TX_FRAGS ran out. */
+ * than length where TX_FRAGS ran out or a record ends. */
 uint32_t tcp_send_gather(struct tcp_conn *conn, uint32_t seq, uint32_t length, struct ams_tx *tx);
+/* True if what was gathered last, up to end, ends a record. */
+bool tcp_send_record_ends(const struct tcp_conn *conn, uint32_t end);
 
 #endif

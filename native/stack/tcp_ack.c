@@ -95,6 +95,7 @@ bool tcp_process_ack(struct ams_stack *stack, struct tcp_conn *conn, const struc
 {
     if (AMS_UNLIKELY(!ack_acceptable(stack, conn, seg, now)))
         return false;
+    conn->flags &= ~CONN_MORE; /* Linux holds back no longer than that */
     bool window_changed = window_step(conn, seg);
     bool fresh = seq_gt(seg->ack, conn->snd_una);
     struct tcp_delivery delivery = {
@@ -126,8 +127,11 @@ bool tcp_process_ack(struct ams_stack *stack, struct tcp_conn *conn, const struc
     if (AMS_UNLIKELY(seg->flags & TCP_ECE) && conn->ecn & ECN_OK)
         tcp_ecn_ack(stack, conn, seg->flags, now);
     tcp_cc_ack(conn, &delivery, now);
-    if (window_changed && conn->flags & CONN_PERSIST)
+    if (AMS_UNLIKELY(window_changed && conn->flags & CONN_PERSIST)) {
         conn->backoff = 0;
+        if (!(stack->config.flags & AMS_STACK_NO_IDLE_RESTART))
+            tcp_cc_restart(conn, now); /* nothing was sent while the window was closed */
+    }
     if (fresh || (window_changed && conn->flags & CONN_PERSIST)) {
         tcp_rexmit_restart(stack, conn, now);
         tcp_tlp_schedule(stack, conn, now);

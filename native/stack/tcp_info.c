@@ -86,6 +86,12 @@ static void option_changed(struct ams_stack *stack, struct tcp_conn *conn, int o
     if (option == AMS_OPT_KEEPALIVE || option == AMS_OPT_KEEPIDLE) {
         if (conn->state == AMS_TCP_ESTABLISHED || conn->state == AMS_TCP_CLOSE_WAIT)
             tcp_keepalive_restart(stack, conn, stack->now);
+    } else if (option == AMS_OPT_NODELAY && conn->flags & CONN_NODELAY) {
+        conn->flags |= CONN_PUSH; /* overrides even the cork, for what is queued */
+    } else if (option == AMS_OPT_CORK && !(conn->flags & CONN_CORK)) {
+        conn->flags &= ~CONN_MORE;
+        if (conn->flags & CONN_NODELAY)
+            conn->flags |= CONN_PUSH;
     } else if (option == AMS_OPT_MAXSEG) {
         tcp_update_mss(stack, conn);
     } else if (option == AMS_OPT_QUICKACK) {
@@ -321,6 +327,7 @@ static void conn_info(struct ams_stack *stack, const struct tcp_conn *conn, stru
     out->lost = conn->lost_bytes;
     out->retrans_out = conn->retrans_bytes;
     out->not_sent = tcp_unsent(conn);
+    out->reordering = ams_max_u32(conn->reordering, TCP_DUPTHRESH);
     out->delivered = conn->delivered;
     out->pacing_rate = conn->pacing_rate;
     out->last_data_sent = now - (conn->last_sent_at ? conn->last_sent_at : conn->created);

@@ -359,7 +359,10 @@ static bool text_input(struct ams_stack *stack, struct tcp_conn *conn, struct se
     }
     if (conn->flags & CONN_RCV_SHUT && seq_gt(tcp->seq + seg->payload, conn->rcv_nxt) && seg->payload) {
         stack->counters.tcp_abort_data++; /* RFC 1122 section 4.2.2.13 */
-        tcp_reset(stack, conn);
+        /* with the sequence number that the peer waits for: our FIN may not have reached it, and one
+         * beyond what it has would only be challenged (RFC 5961 section 3.2) */
+        tcp_send_reset(stack, tcp, seg->ip, seg->payload, now);
+        tcp_drop(stack, conn, 0);
         return true;
     }
     if (conn->ecn & ECN_OK && seg->payload)
@@ -428,18 +431,18 @@ static void conn_input(struct ams_stack *stack, struct tcp_conn *conn, struct se
     } else {
         if (!checks(stack, conn, seg, now))
             return;
-        if (conn->flags & CONN_TS_OK && tcp->has_timestamps && seq_leq(tcp->seq, conn->last_ack_sent) &&
-            (int32_t)(tcp->tsval - conn->ts_recent) >= 0) {
-            conn->ts_recent = tcp->tsval; /* RFC 7323 section 4.3 */
-            conn->ts_recent_at = now;
-        }
         if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_RECEIVED) && !syn_received_ack(stack, conn, seg, now))
             return;
         conn->last_rcv_at = now;
         conn->probes = 0;
         uint32_t una = conn->snd_una;
         if (!tcp_process_ack(stack, conn, tcp, seg->payload, now))
-            return;
+            return; /* nor does it renew ts_recent: who made its ACK up could stop the real peer's segments */
+        if (conn->flags & CONN_TS_OK && tcp->has_timestamps && seq_leq(tcp->seq, conn->last_ack_sent) &&
+            (int32_t)(tcp->tsval - conn->ts_recent) >= 0) {
+            conn->ts_recent = tcp->tsval; /* RFC 7323 section 4.3 */
+            conn->ts_recent_at = now;
+        }
         if (conn->snd_una != una) {
             neighbor_confirm(&conn->path, now);
             if (conn->flags & CONN_FIN_SENT && conn->snd_una == conn->snd_nxt && fin_acked(stack, conn, now))

@@ -148,7 +148,8 @@ static enum emit_result segment_send(struct ams_stack *stack, struct tcp_conn *c
         conn->delack_at = 0;
     }
     conn->segs_out++;
-    conn->last_sent_at = now;
+    if (payload || repr->flags & (TCP_SYN | TCP_FIN))
+        conn->last_sent_at = now;
     stack->counters.tcp_tx++;
     return ip_output(stack, &conn->path, tx, conn->flow.local_ip, conn->flow.remote_ip, PROTO_TCP, tos, now)
                ? EMIT_FRAME
@@ -350,6 +351,7 @@ static enum emit_result emit_retransmission(struct ams_stack *stack, struct tcp_
         len = gathered;
     }
     conn->flags &= ~CONN_REXMIT_NOW;
+    rec->unit = (uint16_t)mss;
     tcp_recovery_sent(conn, rec, len, now);
     stack->counters.tcp_retrans++;
     if (!conn->rexmit_at)
@@ -398,6 +400,8 @@ static uint32_t usable_window(struct ams_stack *stack, struct tcp_conn *conn, ui
             tcp_cc_sent(conn, true, now);
     }
     len = ams_min_u32(len, conn->ecn & ECN_CWR ? mss : segment_limit(stack, conn, mss));
+    if (AMS_UNLIKELY(conn->flags & CONN_PROBE_NOW))
+        return ams_min_u32(len, mss); /* the override timeout of RFC 9293 section 3.8.6.2.1 */
     uint32_t tail = len % mss;
     if (!tail)
         return len;
@@ -408,8 +412,8 @@ static uint32_t usable_window(struct ams_stack *stack, struct tcp_conn *conn, ui
     }
     /* Nagle's rule as Minshall put it: only one short segment in flight */
     bool short_out = seq_gt(conn->snd_short, conn->snd_una);
-    bool hold = conn->flags & CONN_CORK || (!(conn->flags & CONN_NODELAY) && short_out);
-    return hold && !(conn->flags & CONN_FIN_QUEUED) ? len - tail : len;
+    bool hold = conn->flags & (CONN_CORK | CONN_MORE) || (!(conn->flags & CONN_NODELAY) && short_out);
+    return hold && !(conn->flags & (CONN_FIN_QUEUED | CONN_PUSH)) ? len - tail : len;
 }
 
 static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint64_t now)
@@ -420,11 +424,12 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
     bool fin_pending = conn->flags & CONN_FIN_QUEUED;
     if (!avail && !fin_pending)
         return EMIT_NONE;
-    uint32_t len = 0;
+    uint32_t len = 0, mss = conn->snd_mss - sack_space(conn);
     if (avail) {
-        if (conn->snd_una == conn->snd_nxt && !(stack->config.flags & AMS_STACK_NO_IDLE_RESTART))
+        /* the application was idle; not so if it is the peer's window that waits */
+        if (conn->snd_una == conn->snd_nxt && !(conn->flags & CONN_PERSIST) &&
+            !(stack->config.flags & AMS_STACK_NO_IDLE_RESTART))
             tcp_cc_restart(conn, now);
-        uint32_t mss = conn->snd_mss - sack_space(conn);
         len = usable_window(stack, conn, avail, mss, now);
         uint32_t gathered = len ? tcp_send_gather(conn, conn->snd_nxt, len, tx) : 0;
         if (gathered < len)
@@ -441,7 +446,16 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
         return EMIT_NONE;
     rec->seq = conn->snd_nxt;
     rec->len = len + fin;
-    rec->marks = (fin ? REC_FIN : 0) | (len == avail ? REC_PUSH : 0);
+    rec->unit = (uint16_t)mss;
+    bool pushed = len == avail && !(conn->flags & CONN_UNPUSHED);
+    if (AMS_UNLIKELY(conn->flags & CONN_PROBE_NOW)) { /* no need to ask for a window any more */
+        conn->flags &= ~CONN_PROBE_NOW;
+        conn->backoff = conn->probes = 0;
+        pushed = true;
+    }
+    if (AMS_UNLIKELY(!pushed && len))
+        pushed = tcp_send_record_ends(conn, conn->snd_nxt + len);
+    rec->marks = (fin ? REC_FIN : 0) | (pushed ? REC_PUSH : 0);
     tcp_rate_sent(conn, rec, now);
     if (len % conn->snd_mss)
         conn->snd_short = conn->snd_nxt + len;

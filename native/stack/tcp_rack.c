@@ -28,6 +28,7 @@
 
 #define REO_PERSIST 16u                       /* section 6.2.4 */
 #define REO_MULT_MAX 250u
+#define REORDERING_MAX 300u                   /* what is reported, as Linux */
 #define ACK_DELAY_MAX (200 * AMS_NS_PER_MS)   /* WCDelAckT, section 7.2 */
 #define PTO_INITIAL AMS_NS_PER_S
 #define PTO_SLACK (2 * AMS_NS_PER_MS)         /* two ticks of the wheel */
@@ -44,8 +45,11 @@ uint64_t tcp_rack_delivered(struct tcp_conn *conn, const struct tcp_rec *rec, co
     uint64_t rtt = ams_max_u64(now - rec->sent_at, 1);
     uint32_t end = rec->seq + rec->len;
     bool again = rec->marks & REC_EVER_RETRANS;
-    if (!again && seq_lt(end, delivery->fack))
-        conn->loss |= LOSS_REORDERED; /* section 6.2, step 3 */
+    if (!again && seq_lt(end, delivery->fack)) { /* section 6.2, step 3 */
+        uint32_t distance = (delivery->fack - rec->seq + conn->snd_mss - 1) / conn->snd_mss;
+        conn->reordering = (uint16_t)ams_max_u32(conn->reordering, ams_min_u32(distance, REORDERING_MAX));
+        conn->loss |= LOSS_REORDERED;
+    }
     /* Which transmission arrived is unknown, unless the echoed timestamp or
      * an impossibly short time tells that it was not the last (step 2). */
     if (again && (rtt < conn->min_rtt ||

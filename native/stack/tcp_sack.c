@@ -6,7 +6,9 @@
  * lie in a ring, ordered by sequence number, so a SACK block is found by
  * binary search.  Sums over the marks are kept as they change: the "pipe" of
  * RFC 6675 is one subtraction.  A record is split where a SACK block ends
- * inside it; both halves keep what is known of its transmission.
+ * inside it; both halves keep what is known of its transmission.  It is only
+ * split where its segments meet: a receiver has whole segments or none, and
+ * one that claims single bytes must not make the ring grow.
  *
  * Each delivered record tells RACK its send time, and the rate sampler what
  * had been delivered when it was sent.
@@ -180,31 +182,44 @@ static void mark_sacked(struct tcp_conn *conn, struct tcp_rec *rec, struct tcp_d
     out->delivered += rec->len;
 }
 
-/* Marks the records of [start, end). */
-static void sack_range(struct ams_stack *stack, struct tcp_conn *conn, uint32_t start, uint32_t end,
+/* Splits a record at the last border of its segments up to seq, or (up) at
+ * the first from there on.  Return: false if there is none inside, or no memory. */
+static bool split_between(struct ams_stack *stack, struct tcp_conn *conn, uint32_t index, uint32_t seq, bool up)
+{
+    const struct tcp_rec *rec = tcp_rec_at(conn, index);
+    uint32_t unit = rec->unit ? rec->unit : conn->snd_mss;
+    uint32_t offset = (seq - rec->seq + (up ? unit - 1 : 0)) / unit * unit;
+    return offset && offset < rec->len && tcp_rec_split(stack, conn, index, rec->seq + offset);
+}
+
+/* Marks the records of [start, end), of which those up to `from` have been. */
+static void sack_range(struct ams_stack *stack, struct tcp_conn *conn, uint32_t start, uint32_t from, uint32_t end,
                        struct tcp_delivery *out, uint64_t now)
 {
-    uint32_t index = tcp_rec_search(conn, start);
+    uint32_t index = tcp_rec_search(conn, from);
     while (index < conn->rec_count) {
         struct tcp_rec *rec = tcp_rec_at(conn, index);
         if (seq_geq(rec->seq, end))
             break;
         if (seq_lt(rec->seq, start)) {
-            if (rec->marks & REC_SACKED || !tcp_rec_split(stack, conn, index, start)) {
-                index++;
+            bool split = !(rec->marks & REC_SACKED) && split_between(stack, conn, index, start, true);
+            index++;
+            if (!split)
                 continue;
-            }
-            rec = tcp_rec_at(conn, ++index);
+            rec = tcp_rec_at(conn, index);
+            if (seq_geq(rec->seq, end))
+                break;
         }
         if (seq_gt(rec->seq + rec->len, end)) {
-            if (rec->marks & REC_SACKED || !tcp_rec_split(stack, conn, index, end))
+            if (rec->marks & REC_SACKED || !split_between(stack, conn, index, end, false))
                 break;
             rec = tcp_rec_at(conn, index);
         }
         mark_sacked(conn, rec, out, now);
+        uint32_t high = rec->seq + rec->len;
+        conn->high_sacked = conn->sacked_bytes == rec->len ? high : seq_max(conn->high_sacked, high);
         index++;
     }
-    conn->high_sacked = conn->sacked_bytes == out->sacked ? end : seq_max(conn->high_sacked, end);
 }
 
 /* RFC 2883 section 4: the first block reports a duplicate if it lies below
@@ -259,7 +274,7 @@ void tcp_recs_sack(struct ams_stack *stack, struct tcp_conn *conn, const struct 
             block.start = una;
         uint32_t from = sack_skip_known(conn, &block);
         if (from != block.end)
-            sack_range(stack, conn, from, block.end, out, now);
+            sack_range(stack, conn, block.start, from, block.end, out, now);
         cache[i] = block;
     }
     if (conn->recs != conn->recs_inline)

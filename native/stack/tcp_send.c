@@ -8,10 +8,15 @@
  * back through AMS_EV_REFS in order.  What lies beyond the socket buffer
  * (auto-tuned to twice cwnd, as Linux does) is the "write excess": asyncio's
  * flow control works on it, as it works on what a kernel did not take.
+ *
+ * A frame with the mark SEND_EOR ends a record: nothing is added to it, and
+ * tcp_send_gather() stops behind it.
  */
 #include <string.h>
 
 #include "stack/tcp.h"
+
+#define SEND_EOR 1u /* frame->marks */
 
 uint32_t tcp_excess(const struct tcp_conn *conn)
 {
@@ -31,13 +36,20 @@ static void send_append(struct tcp_conn *conn, struct ams_frame *frame)
     conn->snd_tail = frame;
 }
 
+/* Bytes that the tail frame takes. */
+static uint32_t send_tailroom(const struct tcp_conn *conn)
+{
+    const struct ams_frame *tail = conn->snd_tail;
+    return tail && !(tail->marks & SEND_EOR) ? frame_tailroom(tail) : 0;
+}
+
 /* Copies into the tail frame's free room.  Return: the bytes taken. */
 static uint32_t send_fill_tail(struct tcp_conn *conn, const char *data, size_t length)
 {
     struct ams_frame *tail = conn->snd_tail;
-    if (!tail || !tail->buffer)
+    uint32_t room = send_tailroom(conn);
+    if (!room)
         return 0;
-    uint32_t room = frame_tailroom(tail);
     uint32_t n = length < room ? (uint32_t)length : room;
     memcpy(tail->data + tail->len, data, n);
     tail->len += n;
@@ -85,7 +97,22 @@ static bool send_alloc(struct ams_stack *stack, size_t length, struct ams_frame 
     return true;
 }
 
+/* What a send says of the segments that its bytes go out in. */
+static void send_marked(struct tcp_conn *conn, uint32_t flags)
+{
+    conn->flags &= ~(CONN_MORE | CONN_UNPUSHED | CONN_PUSH);
+    if (AMS_UNLIKELY(flags & AMS_SEND_MORE))
+        conn->flags |= CONN_MORE | CONN_UNPUSHED;
+    if (AMS_UNLIKELY(flags & AMS_SEND_EOR) && conn->snd_tail)
+        conn->snd_tail->marks |= SEND_EOR;
+}
+
 int ams_tcp_send(struct ams_stack *stack, int id, const char *data, size_t length)
+{
+    return ams_tcp_send_flags(stack, id, data, length, 0);
+}
+
+int ams_tcp_send_flags(struct ams_stack *stack, int id, const char *data, size_t length, uint32_t flags)
 {
     struct tcp_conn *conn = (struct tcp_conn *)sock_find(stack, id, SOCK_TCP);
     if (!conn)
@@ -93,8 +120,7 @@ int ams_tcp_send(struct ams_stack *stack, int id, const char *data, size_t lengt
     int status = send_check(conn, length);
     if (status < 0)
         return status;
-    struct ams_frame *tail = conn->snd_tail;
-    size_t in_tail = tail ? frame_tailroom(tail) : 0;
+    size_t in_tail = send_tailroom(conn);
     struct ams_frame *fresh = NULL;
     if (length > in_tail && !send_alloc(stack, length - in_tail, &fresh))
         return -AMS_ENOBUFS;
@@ -105,6 +131,7 @@ int ams_tcp_send(struct ams_stack *stack, int id, const char *data, size_t lengt
         send_append(conn, frame);
         done += send_fill_tail(conn, data + done, length - done);
     }
+    send_marked(conn, flags);
     tcp_want_output(stack, conn);
     return (int)tcp_excess(conn);
 }
@@ -125,6 +152,7 @@ int ams_tcp_send_ref(struct ams_stack *stack, int id, const char *data, size_t l
     send_append(conn, frame);
     conn->snd_end += (uint32_t)length;
     conn->refs_held++;
+    send_marked(conn, 0);
     tcp_want_output(stack, conn);
     return (int)tcp_excess(conn);
 }
@@ -222,7 +250,15 @@ uint32_t tcp_send_gather(struct tcp_conn *conn, uint32_t seq, uint32_t length, s
         tx->n_frags++;
         done += n;
         conn->snd_cursor = frame;
+        if (frame->marks & SEND_EOR)
+            break;
         frame = frame->next;
     }
     return done;
+}
+
+bool tcp_send_record_ends(const struct tcp_conn *conn, uint32_t end)
+{
+    const struct ams_frame *frame = conn->snd_cursor;
+    return frame && frame->marks & SEND_EOR && frame->seq + frame->len == end;
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiomultistack._native import lib
 
 from .script import MS, SECOND, Script
+from .world import Connection
 
 
 def test_data_both_ways_is_not_paced_unasked() -> None:
@@ -32,3 +33,171 @@ def test_pacing_asked_for_survives_data_both_ways() -> None:
         s.wait(20 * MS)
         s.send("A", seq=11, ack=11)
         assert conn.info.pacing_rate > 0
+
+
+# ---- MSG_EOR and MSG_MORE: records, and data that is held back ----------------------------------------------
+
+
+def send(conn: Connection, data: bytes, flags: int) -> None:
+    assert lib.ams_tcp_send_flags(conn.host.stack, conn.id, data, len(data), flags) >= 0
+
+
+EOR, MORE = lib.AMS_SEND_EOR, lib.AMS_SEND_MORE
+
+
+def test_later_bytes_do_not_join_a_record() -> None:
+    with Script() as s:
+        conn = s.open(mss=1000)
+        for _ in range(3):
+            send(conn, b"x" * 400, EOR)
+        conn.send(b"y" * 1500)
+        for i in range(3):
+            s.expect("PA", seq=1 + 400 * i, length=400)
+        s.expect("A", seq=1201, length=1000)
+        s.send("A", seq=1, ack=2201)
+        s.expect("PA", seq=2201, length=500)
+
+
+def test_a_record_joins_what_was_queued_before_it() -> None:
+    with Script() as s:
+        conn = s.open(mss=1000)
+        conn.send(b"x" * 300)
+        send(conn, b"y" * 300, EOR)
+        conn.send(b"z" * 300)
+        s.expect("PA", seq=1, length=600)
+
+
+def test_records_are_repeated_one_by_one() -> None:
+    with Script() as s:
+        conn = s.open(mss=1000, sack=True, rtt=20 * MS)
+        conn.option(lib.AMS_OPT_NODELAY, 1)
+        for _ in range(6):
+            send(conn, b"x" * 400, EOR)
+        for i in range(6):
+            s.expect("PA", seq=1 + 400 * i, length=400)
+        s.wait(20 * MS)
+        s.send("A", seq=1, ack=1, sack=[(801, 2401)])
+        s.expect("PA", seq=1, length=400, after=6 * MS)  # a quarter of the round trip, in case they are late
+        s.expect("PA", seq=401, length=400)
+
+
+def test_a_large_record_is_cut_as_usual() -> None:
+    with Script() as s:
+        conn = s.open(mss=1000)
+        send(conn, b"x" * 2500, EOR)
+        conn.send(b"y" * 100)
+        s.expect("A", seq=1, length=1000)
+        s.expect("A", seq=1001, length=1000)
+        s.expect("PA", seq=2001, length=500)
+
+
+def test_more_to_come_is_waited_for_without_nagle() -> None:
+    with Script() as s:
+        conn = s.open(mss=1000, rtt=20 * MS)
+        conn.option(lib.AMS_OPT_NODELAY, 1)
+        send(conn, b"x" * 100, MORE)
+        s.quiet(50 * MS)
+        send(conn, b"x" * 200, MORE)
+        s.quiet(50 * MS)
+        conn.send(b"x" * 5)
+        s.expect("PA", seq=1, length=305)
+
+
+def test_more_to_come_goes_with_the_next_ack_and_without_push() -> None:
+    with Script() as s:
+        conn = s.open(mss=1000, rtt=20 * MS)
+        conn.option(lib.AMS_OPT_NODELAY, 1)
+        send(conn, b"x" * 2050, MORE)
+        s.expect("A", seq=1, length=1000)
+        s.expect("A", seq=1001, length=1000)
+        s.quiet(10 * MS)
+        s.send("A", seq=1, ack=2001)
+        s.expect("A", seq=2001, length=50)
+
+
+def test_what_is_held_back_goes_when_the_persist_timer_fires() -> None:
+    """RFC 9293 section 3.8.6.2.1's override time-out; tcp(7): 200 milliseconds, and the round trip."""
+    with Script() as s:
+        conn = s.open(mss=1000, rtt=20 * MS)
+        conn.option(lib.AMS_OPT_CORK, 1)
+        conn.send(b"x" * 40)
+        s.expect("PA", seq=1, length=40, after=220 * MS)
+        s.wait(20 * MS)
+        s.send("A", seq=1, ack=41)
+        assert conn.info.backoff == 0
+        s.quiet(SECOND)
+
+
+def test_a_window_too_small_for_good_manners_is_used_after_all() -> None:
+    with Script() as s:
+        conn = s.open(mss=1000, rtt=20 * MS)
+        s.send("A", seq=1, ack=1, win=100)
+        conn.send(b"x" * 500)
+        s.expect("PA", seq=1, length=100, after=220 * MS)
+
+
+def test_nodelay_pushes_even_through_the_cork() -> None:
+    with Script() as s:
+        conn = s.open(mss=1000)
+        conn.option(lib.AMS_OPT_CORK, 1)
+        conn.send(b"x" * 40)
+        s.quiet(50 * MS)
+        conn.option(lib.AMS_OPT_NODELAY, 1)
+        s.expect("PA", seq=1, length=40)
+        s.send("A", seq=1, ack=41)
+        conn.send(b"x" * 40)
+        s.quiet(50 * MS)
+        conn.option(lib.AMS_OPT_CORK, 0)
+        s.expect("PA", seq=41, length=40)
+
+
+# ---- other choices --------------------------------------------------------------------------------------------
+
+
+def test_data_after_close_is_refused_where_the_peer_believes_it() -> None:
+    """Our FIN may be lost: an RST behind it would only be challenged (RFC 5961 section 3.2)."""
+    with Script() as s:
+        conn = s.open()
+        conn.close()
+        s.expect("FA", seq=1)
+        s.send("PA", seq=1, ack=1, data=b"late")
+        s.expect("R", seq=1)
+        s.quiet()
+
+
+def test_an_impossible_ack_does_not_renew_the_timestamp() -> None:
+    with Script() as s:
+        s.open(timestamps=True, tsval=100)
+        s.send("A", seq=1, ack=9999, tsval=200_000)
+        s.drain()
+        s.send("PA", seq=1, ack=1, data=b"hello", tsval=101)
+        s.expect("A", ack=6, after=0)
+
+
+def test_a_closed_window_is_no_idleness_of_the_sender() -> None:
+    """Until it opens: then nothing was sent for a while, whoever is to blame (as Linux)."""
+    with Script() as s:
+        conn = s.open(mss=1000, rtt=100 * MS, wscale=7, win=511)
+        conn.send(bytes(10_000))
+        s.drain()
+        s.wait(100 * MS)
+        s.send("A", seq=1, ack=10_001, win=0)
+        assert conn.info.snd_cwnd == 20_000
+        conn.send(bytes(20_000))
+        s.expect("A", seq=10_000, length=0, after=300 * MS)  # a window probe
+        s.expect("A", seq=10_000, length=0, after=600 * MS)
+        assert conn.info.snd_cwnd == 20_000
+        s.send("A", seq=1, ack=10_001, win=511)
+        assert conn.info.snd_cwnd == 10_000
+
+
+def test_the_furthest_reordering_is_told_in_segments() -> None:
+    with Script() as s:
+        conn = s.open(mss=1000, sack=True, rtt=20 * MS)
+        conn.send(bytes(10_000))
+        s.drain()
+        assert conn.info.reordering == 3
+        s.wait(20 * MS)
+        s.send("A", seq=1, ack=1, sack=[(6001, 7001)])
+        s.send("A", seq=1, ack=1, sack=[(1001, 2001), (6001, 7001)])
+        assert conn.info.reordering == 6

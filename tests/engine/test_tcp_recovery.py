@@ -131,15 +131,41 @@ def test_rack_dsack_widens_the_window_once_a_round() -> None:
         s.expect("A", seq=4001, after=50 * MS)
 
 
-def test_rack_splits_a_partly_sacked_segment() -> None:
+def test_a_partly_sacked_segment_counts_as_missing() -> None:
+    """As in Linux: a receiver has whole segments or none, and one that claims bytes must not fill the scoreboard."""
     with Script() as s:
         connection = flight(s, 4, sack=True)
         s.wait(RTT)
         s.send("A", seq=1, ack=1, sack=[(501, 4001)])
-        s.expect("A", seq=1, length=500)
+        s.expect("A", seq=1, length=1000)
         s.send("A", seq=1, ack=4001)
         s.quiet()
-        assert connection.info.bytes_retrans == 500
+        assert connection.info.bytes_retrans == 1000
+
+
+@pytest.mark.parametrize("last", [4001, 3501, 3002])
+def test_a_super_frame_is_split_only_between_its_segments(last: int) -> None:
+    with Script(offload=True) as s:
+        connection = s.open(mss=1000, sack=True)
+        connection.send(bytes(5000))
+        s.expect("PA", seq=1, length=5000)
+        s.wait(RTT)
+        s.send("A", seq=1, ack=1, sack=[(501, last)])  # its edges are inside of segments
+        assert connection.info.sacked == (last - 1001) // 1000 * 1000
+        s.send("A", seq=1, ack=1, sack=[(501, last + 499)])
+        assert connection.info.sacked == (last + 499 - 1001) // 1000 * 1000
+
+
+def test_a_peer_that_claims_single_bytes_makes_no_records() -> None:
+    with Script(offload=True) as s:
+        connection = s.open(rtt=RTT, mss=1000, sack=True)
+        connection.send(bytes(10000))
+        s.drain()
+        before = lib.ams_stack_memory(connection.host.stack)
+        for byte in range(2, 900, 2):
+            s.send("A", seq=1, ack=1, sack=[(byte, byte + 1)])
+        assert connection.info.sacked == 0
+        assert lib.ams_stack_memory(connection.host.stack) == before
 
 
 def test_rack_on_timeout_spares_what_was_just_sent() -> None:

@@ -84,7 +84,7 @@ static inline void linux_info_fill(struct linux_tcp_info *out, const struct ams_
     out->rttvar = linux_us(info->rttvar);
     out->snd_ssthresh = info->snd_ssthresh == UINT32_MAX || !mss ? LINUX_SSTHRESH_INFINITE : info->snd_ssthresh / mss;
     out->snd_cwnd = mss ? info->snd_cwnd / mss : 0;
-    out->reordering = 3;
+    out->reordering = info->reordering;
     out->bytes_acked = info->bytes_acked;
     out->bytes_received = info->bytes_received;
     out->segs_out = (uint32_t)info->segs_out;
