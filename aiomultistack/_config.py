@@ -108,8 +108,8 @@ class Config(_Fields):
         place on the stack, and connects where somebody listens.
     gateway: default routers, at most one of each family: ``"10.9.0.1"`` or ``"10.9.0.1,fd09::1"``.
     host_addresses: what the system's side of a TAP gets; needs root or CAP_NET_ADMIN if it lacks them.
-    host_stack: ``"no"``, or ``"also"``: servers on wildcard and loopback addresses listen on the system's own stack
-        too.
+    host_stack: ``"no"``, or ``"also"``: servers on wildcard and loopback addresses, and on those that the system
+        shares, listen on the system's own stack too.
     mac: the stack's Ethernet address; None: the interface's (``xdp:``, ``netmap:``), or made from the seed.
     mtu: bytes; 0: the port's own.
     congestion: name of the congestion control; None: the engine's default, ``"cubic"``.

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from . import _control, _tls
-from ._addresses import SockAddr, bind_shared, is_loopback, is_wildcard, numeric
+from ._addresses import SockAddr, bind_shared, is_loopback, is_wildcard, numeric, system_has
 from ._conduit import Conduit
 from ._config import Config
 from ._connect import AddressInfo, TLSOptions, check_timeouts, connect_any, open_transport
@@ -161,8 +161,11 @@ class Loop(SocketMethods):
 
     def _listens_on_host(self, address: tuple[Any, ...]) -> bool:
         """True if a bind on an address of the stack is one on the system's stack too."""
-        shared = is_wildcard(address[0]) or is_loopback(address[0])
-        return shared and self.multistack.config.host_stack == "also"
+        if self.multistack.config.host_stack != "also":
+            return False
+        if is_wildcard(address[0]) or is_loopback(address[0]):
+            return True
+        return any(pump.node.shared for pump in self._pumps_at(address)) and system_has(address[0])
 
     async def _resolve(self, address: tuple[Any, ...], kind: int, family: int, proto: int, flags: int) -> list[Any]:
         """Rows of getaddrinfo(), without asking it for what is a number already."""
@@ -300,10 +303,10 @@ class Loop(SocketMethods):
             server = Server(self, options)
             try:
                 if shared:
-                    await self._listen_shared(server, base, shared, stack, sock, bool(reuse_port))
+                    await self._listen_shared(server, base, shared, list(stack), sock, bool(reuse_port))
                 else:
                     self._listen(server, stack, sock)
-                await self._listen_on_host(server, base, addresses, stack, sock)
+                await self._listen_on_host(server, base, addresses, stack, sock, bool(shared))
                 break
             except OSError as error:
                 server.close()
@@ -352,10 +355,11 @@ class Loop(SocketMethods):
         made: list[socket.socket] = []
         try:
             for number, address in enumerate(stack if sock is None else ()):
-                if self._listens_on_host(address) and address[1]:
+                if self._listens_on_host(address):
                     part = await base(address[0], address[1])
                     server._parts.append(part)
                     proofs += part.sockets
+                    stack[number] = (address[0], part.sockets[0].getsockname()[1], *address[2:])
                 elif reuse_port:
                     made.append(bind_shared(address))
                     stack[number] = made[-1].getsockname()
@@ -374,8 +378,12 @@ class Loop(SocketMethods):
         addresses: list[SockAddr],
         stack: list[SockAddr],
         sock: socket.socket | None,
+        shared: bool,
     ) -> None:
-        """Listens where the system's stack has a part in it, and takes care of the kernel's socket."""
+        """Listens where the system's stack has a part in it, and takes care of the kernel's socket.
+
+        shared: `_listen_shared` did so already where both stacks listen.
+        """
         also = self.multistack.config.host_stack == "also"
         if sock is not None:
             if also:
@@ -383,10 +391,9 @@ class Loop(SocketMethods):
             elif server._listeners:
                 server._listeners[0].kernel_socket = sock
             return
-        there = {part_socket.getsockname()[:2] for part in server._parts for part_socket in part.sockets}
         wanted = [
             address for address in addresses
-            if address not in stack or (self._listens_on_host(address) and address[:2] not in there)
+            if address not in stack or (not shared and self._listens_on_host(address))
         ]  # fmt: skip
         names = [listener.sockname for listener in server._listeners or () if listener.sockname]
         for address in wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import json
 import sys
@@ -28,7 +29,7 @@ from .machine import (
     Namespace,
     machine,
 )
-from .stage import SERVER, Process, serving
+from .stage import SERVER, Process, connecting, serving, until
 
 pytestmark = [
     pytest.mark.root,
@@ -128,3 +129,59 @@ def test_places_that_the_kernel_cannot_have(tmp_path: Path, arguments: list[str]
             assert message in daemon.error()
         finally:
             daemon.close()
+
+
+ALSO = {"environment": {"AIOMULTISTACK_HOST_STACK": "also"}}
+
+
+def frames_of(site: Machine, server: Process) -> int:
+    """How many frames a client of the switch has received."""
+    (port,) = [port for port in site.switch.clients() if port["pid"] == server.pid]
+    return int(port["rx_frames"])
+
+
+@pytest.mark.parametrize("uplink", ["tap", "xdp"])
+@pytest.mark.parametrize("host", ["", US4, US6])
+def test_a_server_on_both_stacks_of_a_shared_address(tmp_path: Path, uplink: str, host: str) -> None:
+    """The way from a program on this machine's kernel to one on a stack, at the address that both have."""
+    with machine(tmp_path, uplink, "shares" if uplink == "tap" else "alone", shared=True) as site:
+        both = serving(site.switch, STACK, *([host] if host else []), **ALSO)
+        reached = US if not host else (host, host)
+        for _ in range(2):
+            before = frames_of(site, both)
+            reaches(site, None, [(reached, STACK, both)])  # over the kernel's loopback
+            assert frames_of(site, both) == before
+            reaches(site, site.gateway, [(reached, STACK, both)])
+            reaches(site, site.far, [(reached, STACK, both)])
+            stack_reaches(site, [(reached, STACK, both)])
+            assert frames_of(site, both) > before + 100
+            site.switch.kill()
+            site.switch.start()  # the listener is claimed anew
+            if uplink == "tap":
+                return  # whose gateway's end went with the switch
+            until(lambda: any(port == STACK for _, _, port in site.switch.tuples()), "a claim")
+        other = site.start(None, KERNEL_SERVER, str(STACK), *([host] if host else []))
+        assert other.line() == f"refused {errno.EADDRINUSE}"
+
+
+def test_a_server_on_both_stacks_without_a_shared_address(tmp_path: Path) -> None:
+    with machine(tmp_path, "none") as site:
+        both = serving(site.switch, STACK, **ALSO)
+        reaches(site, None, [(("127.0.0.1", "::1"), STACK, both)])
+        stack_reaches(site, [(US, STACK, both)])
+        second = serving(site.switch, STACK + 1)  # on the stack alone
+        stack_reaches(site, [(US, STACK + 1, second)])
+        refuses_at = site.client(None)
+        assert refuses_at.ask(f"127.0.0.1 {STACK + 1} hello") == "ConnectionRefusedError ECONNREFUSED"
+
+
+def test_a_server_on_both_stacks_chooses_its_port(tmp_path: Path) -> None:
+    choosing = SERVER.replace(
+        'print("serving"', 'print(*sorted({sock.getsockname()[:2] for sock in server.sockets}), sep=";"'
+    )
+    with machine(tmp_path, "none") as site:
+        names = [ast.literal_eval(word) for word in site.switch.client(choosing, "0", **ALSO).line().split(";")]
+        assert [host for host, _ in names] == ["0.0.0.0", "::"]
+        kernel, stack = site.client(None), connecting(site.switch)
+        for (_, port), system, ours in zip(names, ("127.0.0.1", "::1"), US, strict=True):
+            assert kernel.ask(f"{system} {port} hello") == stack.ask(f"{ours} {port} hello")
