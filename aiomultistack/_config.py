@@ -33,6 +33,8 @@ PREFIX = "AIOMULTISTACK_"
 FILE_VARIABLE = "AIOMULTISTACK_CONFIG"
 FILE_NAME = "aiomultistack.toml"
 
+ECN_MODES = ("accept", "ask", "off", "accurate", "accurate-accept", "accurate-classic")
+
 _SCHEMES = ("tap", "mem", "xdp", "netmap", "switch", "shm")
 _VALE = re.compile(r"vale[A-Za-z0-9]*")  # switches of netmap's
 _MAC = re.compile(r"[0-9A-Fa-f]{2}([:-])[0-9A-Fa-f]{2}(\1[0-9A-Fa-f]{2}){4}\Z")
@@ -88,6 +90,7 @@ class _Fields:
     time_wait: float = _field(60.0, float)
     ephemeral_ports: tuple[int, int] = _field((32768, 60999), lambda text: tuple(map(int, text.split("-"))))
     offload: bool = _field(True, _boolean)
+    user_timeout_option: bool = _field(False, _boolean)
     dad: bool = _field(False, _boolean)
     base: str = _field("auto")
     control: bool = _field(True, _boolean)
@@ -114,7 +117,9 @@ class Config(_Fields):
     mtu: bytes; 0: the port's own.
     congestion: name of the congestion control; None: the engine's default, ``"cubic"``.
     ecn: Explicit Congestion Notification (RFC 3168): ``"accept"`` where the peer asks for it, ``"ask"`` for it on
-        outgoing connections too, or ``"off"``.
+        outgoing connections too, or ``"off"``.  ``"accurate"`` accepts and asks for Accurate ECN feedback (RFC 9768),
+        with the older kind where the peer has no better; ``"accurate-accept"`` accepts both kinds and asks for none,
+        ``"accurate-classic"`` accepts both and asks for the older one.
     seed: makes initial sequence numbers, ports and hash keys repeatable (tests only); None: random.
     sndbuf, rcvbuf: initial socket buffers in bytes; sndbuf_max, rcvbuf_max: what auto-tuning may make of
         them; 0: the engine's default.
@@ -124,6 +129,8 @@ class Config(_Fields):
     time_wait: seconds that a closed connection's ports stay reserved (RFC 9293 section 3.6.1).
     ephemeral_ports: first and last local port of outgoing connections.
     offload: let the port do checksums and segmentation where it can.
+    user_timeout_option: tell peers about TCP_USER_TIMEOUT where it is set, and heed what they tell where it isn't
+        (RFC 5482).
     dad: probe IPv6 addresses before use (RFC 4862 section 5.4); they are usable a second later then.
     base: the loop underneath: ``"uvloop"``, ``"asyncio"``, or ``"auto"``: uvloop if it is installed.
     control: answer ``aiomultistack ss`` on a Unix socket.
@@ -155,6 +162,7 @@ class Config(_Fields):
         time_wait: float = 60.0,
         ephemeral_ports: tuple[int, int] = (32768, 60999),
         offload: bool = True,
+        user_timeout_option: bool = False,
         dad: bool = False,
         base: str = "auto",
         control: bool = True,
@@ -179,6 +187,7 @@ class Config(_Fields):
             time_wait=time_wait,
             ephemeral_ports=ephemeral_ports,
             offload=offload,
+            user_timeout_option=user_timeout_option,
             dad=dad,
             base=base,
             control=control,
@@ -303,9 +312,9 @@ def _check(config: Config) -> None:
     _check_interfaces("host_addresses", config.host_addresses)
     _check_gateways(config)
     _check_choice("host_stack", config.host_stack, ("no", "also"))
-    _check_choice("ecn", config.ecn, ("accept", "ask", "off"))
+    _check_choice("ecn", config.ecn, ECN_MODES)
     _check_choice("base", config.base, ("auto", "uvloop", "asyncio"))
-    for name in ("offload", "dad", "control"):
+    for name in ("offload", "user_timeout_option", "dad", "control"):
         if not isinstance(getattr(config, name), bool):
             raise ConfigError(f"{name} must be true or false, not {getattr(config, name)!r}")
     for name in ("sndbuf", "rcvbuf", "sndbuf_max", "rcvbuf_max", "backlog", "max_connections"):

@@ -126,6 +126,14 @@ class EndpointInfo:
     last_data_sent: int
     last_data_received: int
     last_received: int
+    received_ce: int
+    delivered_ce: int
+    received_ect1_bytes: int
+    received_ect0_bytes: int
+    received_ce_bytes: int
+    delivered_ect1_bytes: int
+    delivered_ect0_bytes: int
+    delivered_ce_bytes: int
     congestion: str
 
     @property
@@ -350,7 +358,7 @@ def _stack_config(config: Config, keep: list[Any]) -> Any:
     if config.congestion is not None and config.congestion not in python_congestion:
         keep.append(ffi.new("char[]", config.congestion.encode()))
         stack.congestion = keep[-1]
-    stack.ecn = {"accept": lib.AMS_ECN_ACCEPT, "ask": lib.AMS_ECN_ASK, "off": lib.AMS_ECN_OFF}[config.ecn]
+    stack.ecn = getattr(lib, "AMS_ECN_" + config.ecn.upper().replace("-", "_"))
     stack.mtu = config.mtu
     stack.max_endpoints = config.max_connections
     stack.sndbuf, stack.rcvbuf = config.sndbuf, config.rcvbuf
@@ -358,6 +366,8 @@ def _stack_config(config: Config, keep: list[Any]) -> Any:
     stack.time_wait_ms = max(1, round(config.time_wait * 1000))
     stack.ephemeral_low, stack.ephemeral_high = config.ephemeral_ports
     stack.flags = 0 if config.dad else lib.AMS_STACK_NO_DAD
+    if config.user_timeout_option:
+        stack.flags |= lib.AMS_STACK_USER_TIMEOUT_OPTION
     if config.scheme == "shm":  # a switch's own stack: its clients have the same addresses
         stack.flags |= lib.AMS_STACK_HAIRPIN
     return stack

@@ -30,7 +30,7 @@ _SYN_RECEIVED = 3
 TCP, UDP = 6, 17
 _NO_THRESHOLD = 0xFFFFFFFF
 _CA_STATES = ("open", "disorder", "cwr", "recovery", "loss")
-_TIMESTAMPS, _SACK, _WSCALE, _ECN, _ECN_SEEN, _SYN_DATA = 1, 2, 4, 8, 16, 32
+_TIMESTAMPS, _SACK, _WSCALE, _ECN, _ECN_SEEN, _SYN_DATA, _ACCECN = 1, 2, 4, 8, 16, 32, 64
 
 Endpoint = Mapping[str, Any]
 
@@ -101,6 +101,8 @@ def _details(it: Endpoint) -> Iterable[str]:
         yield "sack"
     if it["options"] & _ECN:
         yield "ecnseen" if it["options"] & _ECN_SEEN else "ecn"
+    if it["options"] & _ACCECN:
+        yield "accecn"
     if it["options"] & _SYN_DATA:
         yield "fastopen"
     yield it["congestion"] or "-"
@@ -120,6 +122,9 @@ def _details(it: Endpoint) -> Iterable[str]:
         yield f"ssthresh:{max(1, it['snd_ssthresh'] // mss)}"
     for name in ("bytes_sent", "bytes_retrans", "bytes_acked", "bytes_received", "segs_out", "segs_in"):
         if it[name]:
+            yield f"{name}:{it[name]}"
+    for name in ("delivered_ce", "received_ce"):
+        if it.get(name):
             yield f"{name}:{it[name]}"
     if it["srtt"]:
         yield f"send {rate_text(it['snd_cwnd'] * 8 / (it['srtt'] / 1e9))}"

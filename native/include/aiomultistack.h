@@ -334,10 +334,13 @@ struct ams_stack_config {
 #define AMS_SYN_COOKIES_NEVER 1
 #define AMS_SYN_COOKIES_ALWAYS 2
 
-/* Explicit Congestion Notification (RFC 3168). */
+/* Explicit Congestion Notification (RFC 3168), with Accurate ECN feedback (RFC 9768) or without. */
 #define AMS_ECN_ACCEPT 0 /* where the peer asks for it */
 #define AMS_ECN_ASK 1    /* ask for it, too */
 #define AMS_ECN_OFF 2
+#define AMS_ECN_ACCURATE 3         /* ask for and accept accurate feedback, or else RFC 3168's */
+#define AMS_ECN_ACCURATE_CLASSIC 4 /* accept both kinds, ask for RFC 3168's */
+#define AMS_ECN_ACCURATE_ACCEPT 5  /* accept both kinds, ask for none */
 
 /* TCP Fast Open (RFC 7413), numbered as Linux's net.ipv4.tcp_fastopen. */
 #define AMS_FASTOPEN_CLIENT 1
@@ -353,6 +356,7 @@ struct ams_stack_config {
 #define AMS_STACK_NO_WSCALE 8      /* and for window scaling */
 #define AMS_STACK_NO_BLACK_HOLE 32 /* repeated timeouts don't make segments shorter */
 #define AMS_STACK_NO_IDLE_RESTART 16 /* cwnd is kept over idle times (RFC 5681 section 4.1) */
+#define AMS_STACK_USER_TIMEOUT_OPTION 64 /* tell peers about AMS_OPT_USER_TIMEOUT, heed theirs (RFC 5482) */
 #define AMS_STACK_HAIRPIN 0x100    /* other stacks on the link have the same addresses: as AMS_IDENTITY_HAIRPIN */
 
 /* One event: four int32_t in a row. */
@@ -573,6 +577,7 @@ int ams_cc_set(struct ams_stack *stack, int id, uint32_t cwnd, uint32_t ssthresh
 #define AMS_INFO_ECN 8       /* negotiated */
 #define AMS_INFO_ECN_SEEN 16 /* and a packet with ECT came */
 #define AMS_INFO_SYN_DATA 32 /* data in the SYN was accepted (Fast Open) */
+#define AMS_INFO_ACCECN 64   /* with Accurate ECN feedback */
 
 /* What ss shows of an endpoint.  Times in nanoseconds. */
 struct ams_tcp_info {
@@ -620,6 +625,12 @@ struct ams_tcp_info {
     uint64_t last_data_sent; /* how long ago; never: since it was created */
     uint64_t last_data_received;
     uint64_t last_received; /* any segment */
+    /* Accurate ECN: packets with CE, and payload by code point, that came, and
+     * that the peer says it got */
+    uint32_t received_ce;
+    uint32_t delivered_ce;
+    uint32_t received_ect1_bytes, received_ect0_bytes, received_ce_bytes;
+    uint32_t delivered_ect1_bytes, delivered_ect0_bytes, delivered_ce_bytes;
     char congestion[16];
 };
 int ams_tcp_get_info(struct ams_stack *stack, int id, struct ams_tcp_info *out, uint64_t now);

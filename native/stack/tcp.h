@@ -53,6 +53,7 @@
 #include "core/seq.h"
 #include "stack/stack.h"
 #include "stack/tcp_cc.h"
+#include "stack/tcp_option.h"
 #include "wire/bytes.h"
 #include "wire/tcp.h"
 
@@ -198,11 +199,14 @@ enum tcp_ca_state { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, T
 #define LOSS_CC_HEAP (1u << 12)     /* cc_heap, not cc_words, is the congestion control's state */
 
 /* conn->ecn (tcp_ecn.c) */
-#define ECN_OK (1u << 0)         /* negotiated */
-#define ECN_ASKED (1u << 1)      /* our SYN asked for it */
+#define ECN_OK (1u << 0)         /* negotiated, with RFC 3168's feedback */
+#define ECN_ASKED (1u << 1)      /* our SYN asked for that */
 #define ECN_SEEN (1u << 2)       /* a packet with ECT or CE came */
 #define ECN_ECHO (1u << 3)       /* ECE on our ACKs until the peer has sent CWR */
 #define ECN_CWR (1u << 4)        /* CWR on the next new data */
+#define ECN_ACCURATE (1u << 5)   /* negotiated, with RFC 9768's feedback: tcp_accecn_of() is there */
+#define ECN_ECT (1u << 6)        /* new data is sent as ECT(0) */
+#define ECN_ASKED_ACCURATE (1u << 7) /* the SYN asked for that */
 
 /* conn->fastopen (tcp_fastopen.c) */
 #define FO_ASKED (1u << 0)       /* the application wants it */
@@ -362,6 +366,7 @@ struct tcp_conn {
     int32_t error;            /* soft or final status */
     struct tcp_listener *listener; /* until the application has accepted */
     struct tcp_conn *child_next, *child_prev;
+    struct tcp_ext *ext;      /* states of options (tcp_option.c), NULL: none */
 
     /* statistics */
     uint64_t created;
@@ -391,6 +396,7 @@ struct tcp_tw {
     uint64_t ts_recent_at;
     bool ts_ok;
     bool challenged;          /* a SYN too old to be let in was acknowledged */
+    uint16_t ecn_flags;       /* of our ACKs (RFC 9768 section 3.2.2) */
 };
 
 struct tcp_listener {
@@ -444,10 +450,17 @@ struct tcp_host {
     const struct tcp_cc_ops *cc_default;
     struct tcp_cc_external *external[TCP_CC_EXTERNAL_MAX];
     int n_external;
+    const struct tcp_option_ops *options[TCP_OPTIONS_KNOWN];
+    uint16_t option_offset[TCP_OPTIONS_KNOWN]; /* of their states, 64-bit words */
+    uint32_t n_options;
+    uint32_t ext_words;       /* of all their states */
+    uint8_t option_of_kind[256]; /* index into options and one; 0: none */
     uint64_t challenge_epoch; /* second of the count below */
     uint32_t challenge_count;
     uint64_t memory;          /* bytes allocated for TCBs, tables, scoreboards */
 };
+
+struct tcp_delivery;
 
 /* ---- tcp_table.c -------------------------------------------------------------- */
 struct tcp_flow *tcp_flow_find(struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
@@ -524,18 +537,47 @@ struct tcp_conn *tcp_cookie_accept(struct ams_stack *stack, struct tcp_listener 
                                    const struct ip_info *ip, uint64_t now);
 
 /* ---- tcp_ecn.c ------------------------------------------------------------------------------ */
-/* The ECN flags of our SYN; a repeated one has none. */
-uint8_t tcp_ecn_syn(const struct ams_stack *stack, struct tcp_conn *conn, bool first);
-/* Does this SYN ask for what we agree to? */
-bool tcp_ecn_asked(const struct ams_stack *stack, const struct tcp_repr *syn);
+/* The ECN flags of our SYN. */
+uint16_t tcp_ecn_syn(const struct ams_stack *stack, struct tcp_conn *conn, bool first);
+/* The flags of a SYN-ACK for this SYN, by somebody who keeps no state. */
+uint16_t tcp_ecn_answer(const struct ams_stack *stack, const struct tcp_repr *syn, uint8_t tos);
+/* Does the ACK of such a SYN-ACK tell that it was about Accurate ECN (RFC 9768 section 5.1)? */
+bool tcp_ecn_answered_accurately(const struct ams_stack *stack, const struct tcp_repr *ack);
 /* The peer's SYN asked, or not. */
-void tcp_ecn_passive(const struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *syn);
-/* The answer to our SYN. */
-void tcp_ecn_active(struct tcp_conn *conn, const struct tcp_repr *synack);
-/* Payload came, with this TOS or traffic class and these TCP flags. */
-void tcp_ecn_receive(struct tcp_conn *conn, uint8_t tos, uint8_t flags);
-/* An ACK came: does it echo congestion? */
-void tcp_ecn_ack(struct ams_stack *stack, struct tcp_conn *conn, uint8_t flags, uint64_t now);
+void tcp_ecn_passive(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *syn, uint8_t tos);
+/* It came again.  Return: false if it contradicts the first (RFC 9768 section
+ * 3.1.5): the connection must be reset. */
+bool tcp_ecn_syn_again(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *syn, uint8_t tos);
+/* The flags of our SYN-ACK.  @first: it wasn't sent before */
+uint16_t tcp_ecn_synack(struct tcp_conn *conn, bool first);
+/* The answer to our SYN; once the connection is established, tcp_ecn_opened(). */
+void tcp_ecn_active(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *synack, uint8_t tos);
+void tcp_ecn_opened(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+/* The ACK of our SYN-ACK came, and the connection is established. */
+void tcp_ecn_third(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *ack, uint32_t payload,
+                   uint64_t now);
+/* The SYN-ACK came again; it will be acknowledged. */
+void tcp_ecn_synack_again(struct tcp_conn *conn, const struct tcp_repr *synack, uint8_t tos);
+/* Must a pure ACK leave before anything else (RFC 9768 section 3.2.2.1)? */
+bool tcp_ecn_handshake_ack(const struct tcp_conn *conn);
+/* The flags of a segment that is no SYN.  @handshake: it is that ACK */
+uint16_t tcp_ecn_ack_flags(struct tcp_conn *conn, bool handshake);
+/* Would a port that cuts super-frames spoil the flags?  It clears CWR on all
+ * parts but the first (RFC 9768 section 3.3.4). */
+bool tcp_ecn_unsplittable(const struct tcp_conn *conn);
+/* A retransmission timeout. */
+void tcp_ecn_timeout(struct tcp_conn *conn);
+/* An acceptable segment came, with this TOS or traffic class.
+ * @segment: payload of the segments that were merged into it, 0: none were */
+void tcp_ecn_arrived(struct tcp_conn *conn, const struct tcp_repr *seg, uint8_t tos, uint32_t payload,
+                     uint32_t segment);
+/* An ACK came: what does it tell about congestion? */
+void tcp_ecn_ack(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *seg, uint32_t payload,
+                 const struct tcp_delivery *delivery, uint64_t now);
+
+/* ---- tcp_option_timeout.c -------------------------------------------------------------------- */
+/* The application has set TCP_USER_TIMEOUT: the peer may be told. */
+void tcp_user_timeout_changed(struct ams_stack *stack, struct tcp_conn *conn);
 
 /* ---- tcp_user.c ------------------------------------------------------------------------ */
 /* ISS, timestamp offset, what we offer. */
@@ -698,8 +740,9 @@ void tcp_receive_fini(struct ams_stack *stack, struct tcp_conn *conn);
 uint32_t tcp_receive_window(const struct tcp_conn *conn);
 /* The application took n bytes: window update, auto-tuning. */
 void tcp_receive_consumed(struct ams_stack *stack, struct tcp_conn *conn, uint32_t n, uint64_t now);
-/* Fills in SACK blocks for an ACK. */
-void tcp_sack_blocks(struct tcp_conn *conn, struct tcp_repr *repr);
+/* Fills in SACK blocks for an ACK.
+ * @room: blocks at most */
+void tcp_sack_blocks(struct tcp_conn *conn, struct tcp_repr *repr, int room);
 
 /* ---- tcp_output.c ------------------------------------------------------------------------- */
 void tcp_want_output(struct ams_stack *stack, struct tcp_conn *conn);

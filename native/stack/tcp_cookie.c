@@ -15,7 +15,8 @@
  * the first data is lost and its successor completes the handshake, a sum that
  * allows for an error of a few bytes would have them missing from the stream.  Window scale, SACK and ECN are in the low bits of the
  * timestamp, which the peer echoes; without timestamps none of them is agreed
- * on.
+ * on.  Accurate ECN needs no room: the final ACK tells whether it was agreed on
+ * (RFC 9768 section 5.1).
  *
  * ACKs are looked at only while a cookie may be out, so that otherwise none
  * can be guessed at all.
@@ -98,17 +99,19 @@ void tcp_cookie_send(struct ams_stack *stack, const struct tcp_listener *listene
         .window = (uint16_t)ams_min_u32(rcvbuf, 65535),
         .mss = (uint16_t)ams_min_u32(mss, 65535),
     };
+    uint16_t ecn = tcp_ecn_answer(stack, syn, ip->tos);
+    bool classic = ecn == TCP_ECE;
     if (syn->has_timestamps && !(refused & AMS_STACK_NO_TIMESTAMPS)) {
-        bool ecn = tcp_ecn_asked(stack, syn);
         repr.has_timestamps = true;
         repr.sack_permitted = syn->sack_permitted && !(refused & AMS_STACK_NO_SACK);
         repr.has_wscale = syn->has_wscale && !(refused & AMS_STACK_NO_WSCALE);
         repr.wscale = tcp_choose_wscale(ams_max_u32(stack->config.rcvbuf_max, rcvbuf));
         uint32_t clock = (uint32_t)(now / AMS_NS_PER_MS) + tcp_ts_offset(stack, &flow);
-        repr.tsval = pack_timestamp(clock, syn, repr.sack_permitted, repr.has_wscale, ecn);
+        repr.tsval = pack_timestamp(clock, syn, repr.sack_permitted, repr.has_wscale, classic);
         repr.tsecr = syn->tsval;
-        repr.flags |= ecn ? TCP_ECE : 0;
     }
+    if (!classic || repr.has_timestamps)
+        repr.flags |= ecn;
     stack->tcp->cookies_until = now + (PERIODS_VALID + 1) * PERIOD;
     stack->counters.tcp_cookie_tx++;
     tcp_send_bare(stack, &flow, &repr, now);
@@ -141,6 +144,8 @@ static bool cookie_open(const struct ams_stack *stack, const struct tcp_flow *fl
         syn->wscale = ack->tsecr & TS_WSCALE;
         syn->flags |= ack->tsecr & TS_ECN ? TCP_ECE | TCP_CWR : 0;
     }
+    if (tcp_ecn_answered_accurately(stack, ack))
+        syn->flags |= TCP_ACE;
     return true;
 }
 

@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "stack/tcp.h"
+#include "stack/tcp_accecn.h"
 
 int ams_tcp_local(struct ams_stack *stack, int id, struct ams_endpoint *out)
 {
@@ -94,6 +94,8 @@ static void option_changed(struct ams_stack *stack, struct tcp_conn *conn, int o
             conn->flags |= CONN_PUSH;
     } else if (option == AMS_OPT_MAXSEG) {
         tcp_update_mss(stack, conn);
+    } else if (option == AMS_OPT_USER_TIMEOUT) {
+        tcp_user_timeout_changed(stack, conn);
     } else if (option == AMS_OPT_QUICKACK) {
         if (conn->flags & CONN_QUICKACK)
             conn->flags &= ~CONN_PINGPONG;
@@ -282,6 +284,21 @@ static void name_copy(char out[16], const struct tcp_cc_ops *cc)
     memcpy(out, cc->name, n < 15 ? n : 15);
 }
 
+/* What Accurate ECN counts; the initial values are no news to anybody. */
+static void accecn_info(const struct tcp_conn *conn, struct ams_tcp_info *out)
+{
+    struct tcp_accecn start, *acc = tcp_accecn_of(conn);
+    tcp_accecn_counters(&start);
+    out->received_ce = acc->r_cep - start.r_cep;
+    out->delivered_ce = acc->s_cep - start.s_cep;
+    out->received_ect1_bytes = acc->r_bytes[IP_ECT1 - 1] - start.r_bytes[IP_ECT1 - 1];
+    out->received_ect0_bytes = acc->r_bytes[IP_ECT0 - 1] - start.r_bytes[IP_ECT0 - 1];
+    out->received_ce_bytes = acc->r_bytes[IP_CE - 1] - start.r_bytes[IP_CE - 1];
+    out->delivered_ect1_bytes = acc->s_bytes[IP_ECT1 - 1] - start.s_bytes[IP_ECT1 - 1];
+    out->delivered_ect0_bytes = acc->s_bytes[IP_ECT0 - 1] - start.s_bytes[IP_ECT0 - 1];
+    out->delivered_ce_bytes = acc->s_bytes[IP_CE - 1] - start.s_bytes[IP_CE - 1];
+}
+
 static void conn_info(struct ams_stack *stack, const struct tcp_conn *conn, struct ams_tcp_info *out, uint64_t now)
 {
     memset(out, 0, sizeof(*out));
@@ -292,7 +309,8 @@ static void conn_info(struct ams_stack *stack, const struct tcp_conn *conn, stru
     out->options = (uint8_t)((conn->flags & CONN_TS_OK ? AMS_INFO_TIMESTAMPS : 0) |
                              (conn->flags & CONN_SACK_OK ? AMS_INFO_SACK : 0) |
                              (conn->flags & CONN_WSCALE_OK ? AMS_INFO_WSCALE : 0) |
-                             (conn->ecn & ECN_OK ? AMS_INFO_ECN : 0) | (conn->ecn & ECN_SEEN ? AMS_INFO_ECN_SEEN : 0) |
+                             (conn->ecn & (ECN_OK | ECN_ACCURATE) ? AMS_INFO_ECN : 0) |
+                             (conn->ecn & ECN_ACCURATE ? AMS_INFO_ACCECN : 0) | (conn->ecn & ECN_SEEN ? AMS_INFO_ECN_SEEN : 0) |
                              (conn->fastopen & FO_ACCEPTED ? AMS_INFO_SYN_DATA : 0));
     out->snd_wscale = conn->snd_wscale;
     out->rcv_wscale = conn->rcv_wscale;
@@ -334,6 +352,8 @@ static void conn_info(struct ams_stack *stack, const struct tcp_conn *conn, stru
     out->last_data_received = now - (conn->data_rcv_at ? conn->data_rcv_at : conn->created);
     out->last_received = now - (conn->last_rcv_at ? conn->last_rcv_at : conn->created);
     name_copy(out->congestion, conn->cc);
+    if (conn->ecn & ECN_ACCURATE)
+        accecn_info(conn, out);
 }
 
 static void listener_info(const struct tcp_listener *listener, struct ams_tcp_info *out)
@@ -405,7 +425,7 @@ int ams_stack_set(struct ams_stack *stack, int setting, uint32_t value)
         stack->config.flags = value;
         return 0;
     case AMS_SET_ECN:
-        if (value > AMS_ECN_OFF)
+        if (value > AMS_ECN_ACCURATE_ACCEPT)
             return -AMS_EINVAL;
         stack->config.ecn = value;
         return 0;

@@ -157,10 +157,11 @@ static void simultaneous_open(struct ams_stack *stack, struct tcp_conn *conn)
 static void active_open_done(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *tcp, uint64_t now)
 {
     bool repeated = conn->backoff;
-    tcp_ecn_active(conn, tcp);
     conn->snd_una = conn->iss + 1;
     tcp_update_window(conn, tcp);
     tcp_established(stack, conn, now);
+    if (AMS_UNLIKELY(conn->ecn))
+        tcp_ecn_opened(stack, conn, now);
     if (AMS_UNLIKELY(tcp->ack != conn->snd_una))
         tcp_process_ack(stack, conn, tcp, 0, now);
     if (AMS_UNLIKELY(conn->fastopen))
@@ -198,8 +199,13 @@ static bool syn_sent_input(struct ams_stack *stack, struct tcp_conn *conn, const
     conn->rcv_nxt = conn->last_ack_sent = tcp->seq + 1;
     conn->rcv_adv = conn->rcv_nxt + ams_min_u32(conn->rcvbuf, 65535);
     tcp_negotiate(stack, conn, tcp);
+    if (!ack)
+        tcp_ecn_passive(stack, conn, tcp, seg->ip->tos);
+    else if (conn->ecn)
+        tcp_ecn_active(stack, conn, tcp, seg->ip->tos);
+    if (conn->ext)
+        tcp_option_answered(stack, conn, tcp, now);
     if (!ack) {
-        tcp_ecn_passive(stack, conn, tcp);
         simultaneous_open(stack, conn);
         return false;
     }
@@ -249,6 +255,8 @@ static void out_of_window(struct ams_stack *stack, struct tcp_conn *conn, const 
         conn->flags |= CONN_DSACK;
     }
     conn->last_rcv_at = now;
+    if ((tcp->flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) && tcp->seq == conn->irs)
+        tcp_ecn_synack_again(conn, tcp, seg->ip->tos);
     /* data and keep-alive probes are answered, bare ACKs and SYNs now and then */
     bool bare = !seg->payload && (tcp->flags & TCP_SYN || tcp->seq + 1 != conn->rcv_nxt) && !(tcp->flags & TCP_FIN);
     if (bare && unasked_ack_limited(conn, now))
@@ -291,6 +299,8 @@ static bool syn_received_ack(struct ams_stack *stack, struct tcp_conn *conn, con
     conn->snd_una = conn->iss + 1;
     tcp_update_window(conn, tcp);
     tcp_established(stack, conn, now);
+    if (AMS_UNLIKELY(conn->ecn & ECN_ACCURATE))
+        tcp_ecn_third(stack, conn, tcp, seg->payload, now);
     if (!passive) /* simultaneous open */
         sock_event(stack, &conn->sock, AMS_EV_CONNECTED);
     if (conn->flags & CONN_FIN_RECEIVED) /* the SYN had it, or what followed the SYN */
@@ -365,8 +375,6 @@ static bool text_input(struct ams_stack *stack, struct tcp_conn *conn, struct se
         tcp_drop(stack, conn, 0);
         return true;
     }
-    if (conn->ecn & ECN_OK && seg->payload)
-        tcp_ecn_receive(conn, seg->ip->tos, tcp->flags);
     struct ams_frame *frame = seg->frame;
     uint32_t seq = tcp->seq + !!(tcp->flags & TCP_SYN); /* a SYN-ACK may carry data */
     seg->frame = NULL;
@@ -397,6 +405,10 @@ static bool checks(struct ams_stack *stack, struct tcp_conn *conn, const struct 
         return true;
     if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_RECEIVED) && (tcp->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN &&
         tcp->seq == conn->irs) {
+        if (!tcp_ecn_syn_again(stack, conn, tcp, seg->ip->tos)) {
+            tcp_reset(stack, conn);
+            return false;
+        }
         conn->flags |= CONN_SYN_NOW; /* the peer did not get our SYN-ACK */
         tcp_want_output(stack, conn);
         return false;
@@ -436,6 +448,8 @@ static void conn_input(struct ams_stack *stack, struct tcp_conn *conn, struct se
         conn->last_rcv_at = now;
         conn->probes = 0;
         uint32_t una = conn->snd_una;
+        if (AMS_UNLIKELY(conn->ext))
+            tcp_option_receive(stack, conn, tcp, now);
         if (!tcp_process_ack(stack, conn, tcp, seg->payload, now))
             return; /* nor does it renew ts_recent: who made its ACK up could stop the real peer's segments */
         if (conn->flags & CONN_TS_OK && tcp->has_timestamps && seq_leq(tcp->seq, conn->last_ack_sent) &&
@@ -449,6 +463,8 @@ static void conn_input(struct ams_stack *stack, struct tcp_conn *conn, struct se
                 return;
         }
     }
+    if (AMS_UNLIKELY(conn->ecn & (ECN_OK | ECN_ACCURATE)))
+        tcp_ecn_arrived(conn, tcp, seg->ip->tos, seg->payload, seg->frame->flags & FRAME_GSO ? seg->frame->gso_size : 0);
     if (text_input(stack, conn, seg, now))
         return;
     if (AMS_UNLIKELY(conn->state == AMS_TCP_TIME_WAIT && conn->sock.id < 0)) {

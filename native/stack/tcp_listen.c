@@ -126,7 +126,8 @@ struct tcp_conn *tcp_listen_child(struct ams_stack *stack, struct tcp_listener *
         return NULL;
     }
     tcp_negotiate(stack, conn, seg);
-    tcp_ecn_passive(stack, conn, seg);
+    tcp_ecn_passive(stack, conn, seg, ip->tos);
+    tcp_option_join(stack, conn, seg, now);
     adopt(listener, conn);
     return conn;
 }

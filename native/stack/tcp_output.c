@@ -104,7 +104,7 @@ static bool path_ready(struct ams_stack *stack, struct tcp_conn *conn)
 }
 
 /* What every segment of a synchronised connection carries. */
-static void segment_init(struct tcp_conn *conn, struct tcp_repr *repr, uint32_t seq, uint8_t flags, uint64_t now)
+static void segment_init(struct tcp_conn *conn, struct tcp_repr *repr, uint32_t seq, uint16_t flags, uint64_t now)
 {
     memset(repr, 0, sizeof(*repr));
     repr->src_port = conn->flow.local_port;
@@ -112,8 +112,8 @@ static void segment_init(struct tcp_conn *conn, struct tcp_repr *repr, uint32_t 
     repr->seq = seq;
     repr->ack = conn->rcv_nxt;
     repr->flags = flags | TCP_ACK;
-    if (AMS_UNLIKELY(conn->ecn & ECN_ECHO) && !(flags & (TCP_SYN | TCP_RST)))
-        repr->flags |= TCP_ECE;
+    if (AMS_UNLIKELY(conn->ecn & (ECN_ECHO | ECN_ACCURATE)) && !(flags & (TCP_SYN | TCP_RST)))
+        repr->flags |= tcp_ecn_ack_flags(conn, false);
     if (conn->flags & CONN_TS_OK) {
         repr->has_timestamps = true;
         repr->tsval = tcp_timestamp(conn, now);
@@ -182,11 +182,12 @@ static enum emit_result emit_syn(struct ams_stack *stack, struct tcp_conn *conn,
     bool passive = conn->state == AMS_TCP_SYN_RECEIVED;
     bool first = conn->snd_nxt == conn->iss;
     uint32_t payload = 0;
+    uint8_t options[TCP_OPTIONS_MAX];
     if (AMS_UNLIKELY(conn->fastopen & FO_WAIT) && tcp_fastopen_waits(conn))
         return EMIT_NONE;
     segment_init(conn, &repr, conn->iss, TCP_SYN, now);
-    if (passive && conn->ecn & ECN_OK)
-        repr.flags |= TCP_ECE;
+    if (passive && conn->ecn)
+        repr.flags |= tcp_ecn_synack(conn, first);
     if (!passive) {
         repr.flags = TCP_SYN | tcp_ecn_syn(stack, conn, first);
         repr.ack = 0;
@@ -202,6 +203,12 @@ static enum emit_result emit_syn(struct ams_stack *stack, struct tcp_conn *conn,
         payload = syn_data(stack, conn, tx, &repr, now);
     if (AMS_UNLIKELY(conn->fastopen & FO_REPLY))
         tcp_fastopen_reply(stack, conn, &repr);
+    if (!passive && first)
+        tcp_option_join(stack, conn, NULL, now);
+    if (AMS_UNLIKELY(conn->ext)) {
+        uint32_t room = TCP_OPTIONS_MAX - (tcp_header_size(&repr) - TCP_HEADER);
+        tcp_option_emit(stack, conn, passive ? TCP_PLACE_SYN_ACK : TCP_PLACE_SYN, &repr, options, room);
+    }
     uint32_t window = ams_min_u32(conn->rcvbuf, 65535); /* never scaled in a SYN */
     repr.window = (uint16_t)window;
     conn->rcv_adv = conn->rcv_nxt + window;
@@ -230,13 +237,27 @@ static enum emit_result emit_rst(struct ams_stack *stack, struct tcp_conn *conn,
     return result;
 }
 
-/* Bytes that SACK blocks may take from a data segment: without timestamps
- * there is room for four of them (RFC 2018 section 3). */
-static uint32_t sack_space(const struct tcp_conn *conn)
+/* The payload of a full segment, SACK blocks and other options deducted (RFC 6691). */
+static uint32_t segment_mss(const struct ams_stack *stack, const struct tcp_conn *conn, enum tcp_place place)
 {
-    if (AMS_LIKELY(!conn->n_runs && !(conn->flags & CONN_DSACK)) || !(conn->flags & CONN_SACK_OK))
-        return 0;
-    return 4 + 8 * (conn->flags & CONN_TS_OK ? 3 : 4);
+    struct tcp_option_plan plan;
+    if (AMS_LIKELY(!conn->ext && !conn->n_runs && !(conn->flags & CONN_DSACK)))
+        return conn->snd_mss;
+    return conn->snd_mss - tcp_option_plan(stack, conn, place, &plan);
+}
+
+/* Adds SACK blocks and other options to a segment that is no SYN. */
+static void add_options(struct ams_stack *stack, struct tcp_conn *conn, enum tcp_place place, struct tcp_repr *repr,
+                        uint8_t scratch[TCP_OPTIONS_MAX])
+{
+    struct tcp_option_plan plan;
+    if (AMS_LIKELY(!conn->ext && !conn->n_runs && !(conn->flags & CONN_DSACK)))
+        return;
+    tcp_option_plan(stack, conn, place, &plan);
+    if (plan.sack_blocks)
+        tcp_sack_blocks(conn, repr, plan.sack_blocks);
+    if (plan.others)
+        tcp_option_emit(stack, conn, place, repr, scratch, plan.others);
 }
 
 /* Bytes of a super-frame of an unpaced connection, as Linux sizes them: what
@@ -261,7 +282,7 @@ static uint32_t burst_size(const struct ams_stack *stack, const struct tcp_conn 
 static uint32_t segment_limit(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t mss)
 {
     uint32_t cap = conn->flow.family == AMS_IPV4 ? AMS_CAP_TSO4 : AMS_CAP_TSO6;
-    if (!(stack->caps & cap))
+    if (!(stack->caps & cap) || tcp_ecn_unsplittable(conn))
         return mss;
     return (conn->pacing_rate ? ams_min_u32(tcp_paced_burst(conn), TCP_GSO_MAX) : burst_size(stack, conn, mss)) / mss * mss;
 }
@@ -292,6 +313,7 @@ static enum emit_result emit_data(struct ams_stack *stack, struct tcp_conn *conn
                                   uint32_t len, uint8_t marks, uint64_t now)
 {
     struct tcp_repr repr;
+    uint8_t options[TCP_OPTIONS_MAX];
     uint8_t flags = marks & REC_FIN ? TCP_FIN : 0;
     /* on the last byte written, and on super-frames: their receiver need not
      * wait for more to join to them */
@@ -300,14 +322,13 @@ static enum emit_result emit_data(struct ams_stack *stack, struct tcp_conn *conn
     if (conn->data_rcv_at && now - conn->data_rcv_at < stack->config.delack_ms * AMS_NS_PER_MS)
         conn->flags |= CONN_PINGPONG;
     segment_init(conn, &repr, seq, flags, now);
-    if (sack_space(conn))
-        tcp_sack_blocks(conn, &repr);
+    add_options(stack, conn, marks & REC_EVER_RETRANS ? TCP_PLACE_AGAIN : TCP_PLACE_DATA, &repr, options);
     conn->bytes_sent += len;
     conn->prr_out += len;
     pace_sent(conn, len, now);
     stack->counters.tcp_tx_bytes += len;
     uint8_t tos = 0;
-    if (AMS_UNLIKELY(conn->ecn & ECN_OK) && len && !(marks & REC_EVER_RETRANS)) {
+    if (AMS_UNLIKELY(conn->ecn & ECN_ECT) && len && !(marks & REC_EVER_RETRANS)) {
         tos = IP_ECN_ECT0; /* RFC 3168 section 6.1.5: new data only */
         if (conn->ecn & ECN_CWR)
             repr.flags |= TCP_CWR;
@@ -325,7 +346,7 @@ static enum emit_result emit_retransmission(struct ams_stack *stack, struct tcp_
     if (!rec)
         return EMIT_NONE;
     uint32_t pipe = tcp_pipe(conn);
-    uint32_t mss = conn->snd_mss - sack_space(conn);
+    uint32_t mss = segment_mss(stack, conn, TCP_PLACE_AGAIN);
     uint32_t allowed = conn->cwnd > pipe ? conn->cwnd - pipe : 0;
     if (allowed < rec->len && allowed < mss) {
         if (!(conn->flags & CONN_REXMIT_NOW))
@@ -366,7 +387,7 @@ static enum emit_result emit_last_again(struct ams_stack *stack, struct tcp_conn
     uint32_t index = conn->rec_count - 1;
     struct tcp_rec *rec = tcp_rec_at(conn, index);
     bool fin = rec->marks & REC_FIN;
-    uint32_t mss = conn->snd_mss - sack_space(conn);
+    uint32_t mss = segment_mss(stack, conn, TCP_PLACE_AGAIN);
     if (rec->marks & REC_SACKED)
         return EMIT_NONE;
     if (rec->len - fin > mss) {
@@ -424,7 +445,7 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
     bool fin_pending = conn->flags & CONN_FIN_QUEUED;
     if (!avail && !fin_pending)
         return EMIT_NONE;
-    uint32_t len = 0, mss = conn->snd_mss - sack_space(conn);
+    uint32_t len = 0, mss = segment_mss(stack, conn, TCP_PLACE_DATA);
     if (avail) {
         /* the application was idle; not so if it is the peer's window that waits */
         if (conn->snd_una == conn->snd_nxt && !(conn->flags & CONN_PERSIST) &&
@@ -457,7 +478,7 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
         pushed = tcp_send_record_ends(conn, conn->snd_nxt + len);
     rec->marks = (fin ? REC_FIN : 0) | (pushed ? REC_PUSH : 0);
     tcp_rate_sent(conn, rec, now);
-    if (len % conn->snd_mss)
+    if (len % mss)
         conn->snd_short = conn->snd_nxt + len;
     uint32_t seq = conn->snd_nxt;
     bool idle = conn->snd_una == conn->snd_nxt;
@@ -513,9 +534,14 @@ static enum emit_result emit_ack(struct ams_stack *stack, struct tcp_conn *conn,
                                  uint64_t now)
 {
     struct tcp_repr repr;
+    uint8_t options[TCP_OPTIONS_MAX];
     segment_init(conn, &repr, probe ? conn->snd_una - 1 : conn->snd_nxt, 0, now);
-    if (conn->flags & CONN_SACK_OK && (conn->n_runs || conn->flags & CONN_DSACK))
-        tcp_sack_blocks(conn, &repr);
+    if (AMS_UNLIKELY(tcp_ecn_handshake_ack(conn))) {
+        uint16_t ecn = tcp_ecn_ack_flags(conn, true);
+        if (!conn->n_runs && !probe)
+            repr.flags = TCP_ACK | ecn;
+    }
+    add_options(stack, conn, TCP_PLACE_ACK, &repr, options);
     return segment_send(stack, conn, tx, &repr, 0, 0, now);
 }
 
@@ -565,6 +591,8 @@ static enum emit_result tcp_emit_one(struct ams_stack *stack, struct tcp_conn *c
         return conn->flags & CONN_RST_NOW ? emit_rst(stack, conn, tx, now) : emit_syn(stack, conn, tx, now);
     if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_SENT))
         return EMIT_NONE;
+    if (AMS_UNLIKELY(tcp_ecn_handshake_ack(conn)))
+        return emit_ack(stack, conn, tx, false, now);
     enum emit_result result = EMIT_NONE;
     if (conn->state != AMS_TCP_SYN_RECEIVED || conn->fastopen & FO_CHILD) {
         if (AMS_UNLIKELY(conn->loss & LOSS_TLP_NOW))

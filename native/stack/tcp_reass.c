@@ -415,9 +415,8 @@ void tcp_receive_consumed(struct ams_stack *stack, struct tcp_conn *conn, uint32
     }
 }
 
-void tcp_sack_blocks(struct tcp_conn *conn, struct tcp_repr *repr)
+void tcp_sack_blocks(struct tcp_conn *conn, struct tcp_repr *repr, int room)
 {
-    int room = repr->has_timestamps ? 3 : 4;
     int n = 0;
     if (conn->flags & CONN_DSACK) {
         conn->flags &= ~CONN_DSACK;

@@ -161,6 +161,7 @@ void tcp_conn_free(struct ams_stack *stack, struct tcp_conn *conn)
     tcp_receive_fini(stack, conn);
     tcp_recs_fini(stack, conn);
     tcp_cc_fini(stack, conn);
+    tcp_option_fini(stack, conn);
     sock_unregister(stack, &conn->sock);
     if (conn->flags & CONN_CLAIMED) {
         struct ams_endpoint local = tcp_flow_local(&conn->flow);
@@ -304,7 +305,10 @@ int tcp_init(struct ams_stack *stack)
     tcp->buckets = mem_zalloc(tcp->n_buckets, sizeof(*tcp->buckets));
     const char *name = stack->config.congestion;
     tcp->cc_default = tcp_cc_find(stack, name ? name : "cubic");
-    int status = tcp->cc_default && stack->config.ecn <= AMS_ECN_OFF && stack->config.syn_cookies <= AMS_SYN_COOKIES_ALWAYS ? 0 : -AMS_EINVAL;
+    int status = tcp->cc_default && stack->config.ecn <= AMS_ECN_ACCURATE_ACCEPT &&
+                         stack->config.syn_cookies <= AMS_SYN_COOKIES_ALWAYS
+                     ? 0
+                     : -AMS_EINVAL;
     tcp->heads = mem_zalloc(TCP_HEADS, TCP_HEAD_SIZE);
     if (!tcp->buckets || !tcp->heads)
         status = -AMS_ENOMEM;
@@ -318,6 +322,7 @@ int tcp_init(struct ams_stack *stack)
     tcp->port_key.k[0] = rng_next(&stack->rng);
     tcp->port_key.k[1] = rng_next(&stack->rng);
     fastopen_key(stack);
+    tcp_option_init(stack);
     tcp->cookie_key.k[0] = rng_next(&stack->rng);
     tcp->cookie_key.k[1] = rng_next(&stack->rng);
     return 0;

@@ -130,15 +130,20 @@ static void try_shorter(struct ams_stack *stack, struct tcp_conn *conn)
 static bool rexmit_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
     unsigned limit = conn->flags & CONN_ORPHAN ? TCP_ORPHAN_RETRIES : TCP_RETRIES2;
-    if (conn->backoff >= limit || user_timed_out(conn, now)) {
+    /* the application's or the peer's idea of when to give up comes before ours (RFC 5482 section 3.1) */
+    bool hopeless = conn->user_timeout_ms && !(conn->flags & CONN_ORPHAN) ? user_timed_out(conn, now)
+                                                                         : conn->backoff >= limit;
+    if (hopeless) {
         if (conn->user_timeout_ms)
             stack->counters.tcp_user_timeout++;
         give_up(stack, conn);
         return false;
     }
     try_shorter(stack, conn);
+    tcp_ecn_timeout(conn);
     tcp_recovery_rto(stack, conn, now);
-    conn->backoff++;
+    if (conn->backoff < UINT8_MAX)
+        conn->backoff++;
     conn->rexmit_at = now + backed_off(conn);
     tcp_want_output(stack, conn);
     return true;

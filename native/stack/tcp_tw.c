@@ -92,7 +92,7 @@ static void tw_ack(struct ams_stack *stack, const struct tcp_tw *tw, uint64_t no
         .dst_port = tw->flow.remote_port,
         .seq = tw->snd_nxt,
         .ack = tw->rcv_nxt,
-        .flags = TCP_ACK,
+        .flags = TCP_ACK | tw->ecn_flags,
         .window = (uint16_t)tw->window,
         .has_timestamps = tw->ts_ok,
         .tsval = (uint32_t)(now / AMS_NS_PER_MS) + tw->ts_offset,
@@ -118,6 +118,7 @@ void tcp_tw_from(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
     tw->ts_recent_at = conn->ts_recent_at;
     tw->ts_offset = conn->ts_offset;
     tw->ts_ok = conn->flags & CONN_TS_OK;
+    tw->ecn_flags = tcp_ecn_ack_flags(conn, false);
     tw->window = ams_min_u32(tcp_receive_window(conn) >> conn->rcv_wscale, 65535);
     tw->timer.kind = STACK_TIMER_TCP_TW;
     conn->flags &= ~CONN_CLAIMED; /* the claim goes over to tw */

@@ -42,6 +42,13 @@ static void parse_fastopen(const uint8_t *cookie, uint32_t length, uint8_t kind,
     memcpy(out->fastopen, cookie, length);
 }
 
+/* Notes where an option lies that somebody else may know. */
+static void note_other(const uint8_t *option, struct tcp_repr *out)
+{
+    if (out->n_others < TCP_OTHERS_MAX)
+        out->others[out->n_others++] = (uint8_t)(option - out->raw);
+}
+
 /* Reads one option of known length. */
 static void parse_option(const uint8_t *option, uint32_t length, struct tcp_repr *out)
 {
@@ -77,8 +84,11 @@ static void parse_option(const uint8_t *option, uint32_t length, struct tcp_repr
     case TCP_OPT_EXPERIMENTAL:
         if (length >= 4 && load_be16(option + 2) == FASTOPEN_MAGIC)
             parse_fastopen(option + 4, length - 4, TCP_OPT_EXPERIMENTAL, out);
+        else
+            note_other(option, out);
         break;
     default:
+        note_other(option, out);
         break;
     }
 }
@@ -114,7 +124,7 @@ bool tcp_parse(const uint8_t *data, uint32_t length, struct tcp_repr *out)
     out->seq = load_be32(data + 4);
     out->ack = load_be32(data + 8);
     out->header_len = (uint8_t)header_len;
-    out->flags = data[13];
+    out->flags = (uint16_t)((data[12] & 1u) << 8 | data[13]);
     out->window = load_be16(data + 14);
     out->urgent = load_be16(data + 18);
     out->mss = 0;
@@ -122,6 +132,8 @@ bool tcp_parse(const uint8_t *data, uint32_t length, struct tcp_repr *out)
     out->wscale = 0;
     out->n_sack = 0;
     out->fastopen_kind = 0;
+    out->n_others = out->raw_len = 0;
+    out->raw = data;
     const uint8_t *options = data + TCP_HEADER;
     if (AMS_LIKELY(header_len == TCP_HEADER + 12 && load_be32(options) == TIMESTAMPS_ALIGNED)) {
         out->has_timestamps = true;
@@ -155,7 +167,7 @@ uint32_t tcp_header_size(const struct tcp_repr *repr)
         size += fastopen_size(repr);
     if (repr->n_sack)
         size += 4 + 8u * repr->n_sack;
-    return size;
+    return size + ((repr->raw_len + 3u) & ~3u);
 }
 
 /* Writes the options of a SYN: everything that is negotiated. */
@@ -227,6 +239,12 @@ static uint8_t *emit_options(uint8_t *p, const struct tcp_repr *repr)
             p += 8;
         }
     }
+    if (AMS_UNLIKELY(repr->raw_len)) {
+        memcpy(p, repr->raw, repr->raw_len);
+        p += repr->raw_len;
+        for (uint32_t odd = repr->raw_len; odd % 4; odd++)
+            *p++ = OPT_NOP;
+    }
     return p;
 }
 
@@ -238,8 +256,8 @@ uint32_t tcp_emit(const struct tcp_repr *repr, uint8_t *out)
     store_be16(out + 2, repr->dst_port);
     store_be32(out + 4, repr->seq);
     store_be32(out + 8, repr->ack);
-    out[12] = (uint8_t)(header_len / 4 << 4);
-    out[13] = repr->flags;
+    out[12] = (uint8_t)(header_len / 4 << 4 | repr->flags >> 8);
+    out[13] = (uint8_t)repr->flags;
     store_be16(out + 14, repr->window);
     store_be16(out + 16, 0);
     store_be16(out + 18, repr->urgent);

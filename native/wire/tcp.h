@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * tcp.h - the TCP header and its options (RFC 9293 section 3.1, RFC 7323,
- * RFC 2018, RFC 2883).
+ * RFC 2018, RFC 2883, RFC 9768).
  */
 #ifndef AMS_WIRE_TCP_H
 #define AMS_WIRE_TCP_H
@@ -19,12 +19,16 @@
 #define TCP_URG 0x20u
 #define TCP_ECE 0x40u
 #define TCP_CWR 0x80u
+#define TCP_AE 0x100u                /* RFC 9768 section 7 */
+#define TCP_ACE_SHIFT 6              /* AE, CWR and ECE as a number (RFC 9768 section 3.2.2) */
+#define TCP_ACE (7u << TCP_ACE_SHIFT)
 
 #define TCP_CSUM_OFFSET 16u
 #define TCP_SACK_BLOCKS 4
 #define TCP_FASTOPEN_COOKIE_MAX 16u
 #define TCP_OPT_FASTOPEN 34u         /* RFC 7413 section 4.1.1 */
 #define TCP_OPT_EXPERIMENTAL 254u    /* RFC 6994; with Fast Open's magic */
+#define TCP_OTHERS_MAX 4u            /* options of other kinds that are passed on */
 
 struct tcp_sack_block {
     uint32_t start;
@@ -38,9 +42,14 @@ struct tcp_repr {
     uint32_t seq;
     uint32_t ack;
     uint16_t window;          /* as on the wire, unscaled */
-    uint8_t flags;
-    uint8_t header_len;       /* parse: whole header with options */
+    uint16_t flags;
     uint16_t urgent;
+    uint8_t header_len;       /* parse: whole header with options */
+    /* Options of other kinds (tcp_option.c).  parse: where they lie in the
+     * header at `raw`; emit: `raw` has so many bytes of them, complete */
+    uint8_t n_others;
+    uint8_t others[TCP_OTHERS_MAX];
+    uint8_t raw_len;
     uint16_t mss;             /* 0: no MSS option */
     bool has_wscale;
     bool sack_permitted;
@@ -55,6 +64,7 @@ struct tcp_repr {
     uint8_t fastopen_kind;
     uint8_t fastopen_len;
     uint8_t fastopen[TCP_FASTOPEN_COOKIE_MAX];
+    const uint8_t *raw;
 };
 
 /* Parses a header.
@@ -68,8 +78,8 @@ bool tcp_parse(const uint8_t *data, uint32_t length, struct tcp_repr *out);
 uint32_t tcp_header_size(const struct tcp_repr *repr);
 
 /* Writes a header, checksum zero.  Options in Linux's order: MSS,
- * SACK-permitted, timestamps, window scale, Fast Open, SACK blocks, padded
- * with NOPs.
+ * SACK-permitted, timestamps, window scale, Fast Open, SACK blocks, others,
+ * padded with NOPs.
  * @out: at least tcp_header_size() bytes
  * Return: the header's length. */
 uint32_t tcp_emit(const struct tcp_repr *repr, uint8_t *out);

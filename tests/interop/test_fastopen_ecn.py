@@ -19,7 +19,10 @@ ECN, SYN_DATA = 8, 32
 @FAMILIES
 @pytest.mark.parametrize(("kernel", "ours", "agreed"), [(1, "accept", (True, False)), (2, "ask", (False, True)),
                                                         (1, "ask", (True, True)), (0, "ask", (False, False)),
-                                                        (1, "off", (False, False))])  # fmt: skip
+                                                        (1, "off", (False, False)),
+                                                        (1, "accurate", (True, True)),
+                                                        (2, "accurate", (False, True)),
+                                                        (0, "accurate", (False, False))])  # fmt: skip
 def test_ecn(family: int, kernel: int, ours: str, agreed: tuple[bool, bool]) -> None:
     """Agreed on when who opens asks and who answers accepts; data crosses intact."""
     with sysctls({"ecn": kernel}), stack_loop(ecn=ours) as bench:

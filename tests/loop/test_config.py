@@ -134,7 +134,8 @@ def test_every_field_has_a_variable() -> None:
         "port": "mem:x", "addresses": "10.9.0.2/24", "gateway": "10.9.0.1", "host_addresses": "", "host_stack": "also",
         "mac": "02:00:00:00:00:01", "mtu": "1400", "congestion": "newreno", "ecn": "ask", "seed": "1", "sndbuf": "1000",
         "rcvbuf": "1000", "sndbuf_max": "1000", "rcvbuf_max": "1000", "backlog": "7", "max_connections": "9",
-        "time_wait": "2", "ephemeral_ports": "1000-2000", "offload": "no", "dad": "yes", "base": "asyncio",
+        "time_wait": "2", "ephemeral_ports": "1000-2000", "offload": "no", "user_timeout_option": "yes",
+        "dad": "yes", "base": "asyncio",
         "control": "0",
     }  # fmt: skip
     assert samples.keys() == FIELDS.keys()
