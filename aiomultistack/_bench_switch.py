@@ -9,11 +9,16 @@ The rings have 128 slots each.  Every slot has a buffer of its own, so that long
 than the caches hold; `--slots` shows what that costs.
 
 Latency is the time from before a frame is written until after it was read, between two ports: with few frames
-(an idle switch, which polls a while before it sleeps), and with half of what the switch can move.
+(an idle switch, which polls a while before it sleeps), and with a half and nine tenths of what the switch moved
+just before.  The load is paced; probes in it carry numbers, so that those which are lost are counted and all others
+still tell their time.
 
 `--peer dpdk` runs DPDK's testpmd beside it, in the same rounds: it forwards between two memif ports, which is the
 same kind of ring in shared memory, and looks nothing up.  A second testpmd, on the load's core, sends back what it
 gets.
+
+As root it ends with the packet rate of `xdp:` on a veth pair, which has AF_XDP in copy mode only: what to expect of
+an uplink (`aiomultistack bench port` has more of it).
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from aiomultistack import _bench_port, _netns
 from aiomultistack._bench import cores, machine
 from aiomultistack._node import ffi, lib
 from aiomultistack._ui import Steps, fail
@@ -39,6 +45,7 @@ SIZES = (64, 128, 256, 512, 1024, 1514)
 PORTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FAMILIES = (4, 6)
 IDLE_RATE = 10_000  # frames a second through an "idle" switch
+LOADS = (("half", 0.5), ("90 %", 0.9))  # of what the switch can move
 LINE = 24  # bytes that a frame takes on a wire besides its own: check sequence, preamble, gap
 
 
@@ -54,6 +61,7 @@ class Plan:
     seconds: float = 0.3
     rounds: int = 3
     peer: str = ""
+    xdp: bool = False  # measure `xdp:` on a veth pair too
 
     @property
     def cells(self) -> list[tuple[int, int, int]]:
@@ -105,10 +113,12 @@ class Latency:
     """One way through the switch, in ns."""
 
     load: str
-    rate: float  # frames a second that were offered
+    rate: float  # frames a second that were sent
     p50: int
     p99: int
-    samples: int
+    samples: int  # 0: not one probe arrived
+    probes: int = 0
+    lost: int = 0  # of the probes
 
 
 @dataclass
@@ -120,6 +130,7 @@ class Result:
     cells: list[Cell]
     latencies: list[Latency] = field(default_factory=list)
     peer: list[float] = field(default_factory=list)  # Mpps of testpmd, round by round
+    xdp: _bench_port.Result | None = None
 
     @property
     def reference(self) -> Cell | None:
@@ -144,6 +155,7 @@ class Result:
             "cells": cells,
             "latency": [asdict(latency) for latency in self.latencies],
             "peer": {"name": self.plan.peer, "mpps": self.peer, "ratio": self.ratio} if self.plan.peer else None,
+            "xdp": self.xdp.as_dict()["runs"] if self.xdp is not None else None,
         }
 
 
@@ -176,19 +188,36 @@ def measure(plan: Plan, progress: Steps) -> Result:
             if peer is not None:
                 progress.say(f"round {number} of {plan.rounds}: testpmd")
                 result.peer.append(peer.measure(plan.seconds))
-    half = max((result.reference or result.cells[0]).mpps * 1e6 / 2, 1.0)
-    for load, rate in (("idle", float(IDLE_RATE)), ("half", half)):
-        progress.say(f"latency, {load}")
-        got = _run(where, ports=2, size=plan.sizes[0], v6=int(plan.families[0] == 6), latency=1, rate=int(rate),
-                   slots=plan.slots, duration_ms=max(duration, 200))  # fmt: skip
-        result.latencies.append(Latency(load, rate, got.p50_ns, got.p99_ns, got.samples))
+    result.latencies = _latencies(result, progress)
+    if plan.xdp:  # last: it leaves us in another network namespace
+        result.xdp = _bench_port.measure("xdp", plan.sizes[:1], max(plan.seconds, 0.1), plan.rounds, progress)
     return result
+
+
+def _latencies(result: Result, progress: Steps) -> list[Latency]:
+    """Sends probes through an idle and a loaded switch."""
+    plan, found = result.plan, []
+    common = {"ports": 2, "size": plan.sizes[0], "v6": int(plan.families[0] == 6), "slots": plan.slots,
+              "duration_ms": max(1, round(plan.seconds * 1000))}  # fmt: skip
+    progress.say("latency: what the switch moves at most")
+    full = statistics.median(
+        got.frames / got.nanoseconds * 1e9 for got in (_run(result.cores, **common) for _ in range(plan.rounds))
+    )
+    common["duration_ms"] = max(common["duration_ms"], 200)
+    for load, rate in (("idle", float(IDLE_RATE)), *((name, max(full * part, 1.0)) for name, part in LOADS)):
+        progress.say(f"latency: {load}")
+        got = _run(result.cores, latency=1, rate=int(rate), **common)
+        sent = got.sent / got.nanoseconds * 1e9
+        found.append(Latency(load, sent, got.p50_ns, got.p99_ns, got.samples, got.probes, got.probes_lost))
+    return found
 
 
 def check(plan: Plan) -> None:
     """Fails with a sentence if this machine cannot run the plan."""
     if min(plan.sizes) < 64:
         fail("bench switch takes frames from 64 bytes on: what UDP over IPv6 needs")
+    if plan.xdp and _netns.why_not():
+        fail(f"--xdp makes network namespaces, which cannot be done here: {_netns.why_not()}")
     if plan.peer == "dpdk" and shutil.which("dpdk-testpmd") is None:
         fail("--peer dpdk needs DPDK's testpmd and its memif driver; try: apt-get install dpdk-dev librte-net-memif23")
 
@@ -225,7 +254,7 @@ class _Testpmd:
 
     def expect(self, pattern: str, number: int) -> list[str]:
         """Waits until it has printed a pattern a number of times; what the pattern's group matched."""
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 60
         while len(found := re.findall(pattern, self.output())) < number:
             if self._process.poll() is not None or time.monotonic() > limit:
                 fail(f"testpmd doesn't run; the last it said: {self.output().strip()[-500:]}")

@@ -506,49 +506,34 @@ def _port_counts(context: click.Context, parameter: click.Parameter, value: str)
 @click.option("--spread", is_flag=True, help="Each frame to another port, instead of to the neighbour.")
 @click.option("--peer", type=click.Choice(("none", "dpdk")), default="none", show_default=True,
               help="Run DPDK's testpmd between two memif ports beside it.")  # fmt: skip
+@click.option("--xdp/--no-xdp", default=None, help="Measure xdp: on a veth pair too.  [default: as root]")
 @click.option("--seconds", type=click.FloatRange(0.01), default=0.3, show_default=True, help="Length of a run.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each; the median counts.")
 @click.option("--json", "as_json", is_flag=True, help="Print every run as JSON.")
-def bench_switch(families: str, peer: str, as_json: bool, **options: Any) -> None:
+def bench_switch(families: str, peer: str, xdp: bool | None, as_json: bool, **options: Any) -> None:
     """Frames a second through the switch, from port to port in shared memory, and how long they take.
 
     One core for the switch, another for the clients.  Every frame's source is validated and its destination looked
-    up.  Needs no root.
+    up.  Needs no root, but for the rate of xdp: on a veth pair, which comes last.
     """
-    from rich import box
-    from rich.table import Table
-
-    from aiomultistack import _bench_switch
-    from aiomultistack._ui import emit_json, microseconds, out, steps
+    from aiomultistack import _bench_port, _bench_switch, _bench_switch_report, _netns
+    from aiomultistack._ui import emit_json, out, steps
 
     plan = _bench_switch.Plan(
-        families=(4, 6) if families == "both" else (int(families),), peer="" if peer == "none" else peer, **options
+        families=(4, 6) if families == "both" else (int(families),),
+        peer="" if peer == "none" else peer,
+        xdp=not _netns.why_not() if xdp is None else xdp,
+        **options,
     )
-    with steps("measuring", plan.rounds * len(plan.cells)) as progress:
+    runs = plan.rounds * (len(plan.cells) + (len(_bench_port.KINDS) if plan.xdp else 0))
+    with steps("measuring", runs) as progress:
         result = _bench_switch.measure(plan, progress)
     if as_json:
         emit_json(result.as_dict())
         return
-    title = f"Through the switch, one core, rings of {plan.slots} slots"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "ports", "bytes", "Mpps", "Gb/s"):
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    for cell in result.cells:
-        table.add_row(f"IPv{cell.family}", str(cell.ports), str(cell.size), f"{cell.mpps:.2f}", f"{cell.gbps:.1f}")
-    out.print(table)
-    for latency in result.latencies:
-        what = "idle" if latency.load == "idle" else f"at {latency.rate / 1e6:.1f} Mpps"
-        if latency.samples:
-            p50, p99 = microseconds(latency.p50 / 1e3), microseconds(latency.p99 / 1e3)
-            out.print(f"Latency, {what}: p50 {p50}, p99 {p99}")
-        else:
-            out.print(f"Latency, {what}: not known, since frames were lost")
-    if result.ratio is not None and result.reference is not None:
-        theirs = result.reference.mpps / result.ratio
-        out.print(f"testpmd between two memif ports, without a look-up: {theirs:.2f} Mpps; ours is"
-                  f" {result.ratio:.2f} times that")  # fmt: skip
-    if result.cores[0] == result.cores[1]:
-        out.print("Switch and clients shared one core: the figures say little.")
+    out.print(_bench_switch_report.table(result))
+    for line in _bench_switch_report.lines(result):
+        out.print(line)
 
 
 @bench.command()

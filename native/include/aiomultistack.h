@@ -753,7 +753,7 @@ struct ams_bench_switch_plan {
     uint32_t slots;         /* of each ring; 0: the fabric's default */
     uint32_t duration_ms;
     uint64_t rate;          /* frames a second that are offered; 0: as many as go */
-    uint32_t latency;       /* 1: take stamps */
+    uint32_t latency;       /* 1: send probes */
     uint32_t threaded;      /* 1: switch and load have a thread each; 0: they alternate */
     int32_t switch_cpu;     /* cores; -1: any */
     int32_t load_cpu;
@@ -767,7 +767,10 @@ struct ams_bench_switch_result {
     uint64_t dropped;
     uint64_t wakeups;       /* system calls that woke a client */
     uint64_t kicks;         /* and the switch */
-    uint64_t samples;       /* of latency; 0 if a frame was lost */
+    uint64_t sent;          /* frames */
+    uint64_t probes;        /* of them, to measure latency by */
+    uint64_t probes_lost;
+    uint64_t samples;       /* of latency */
     uint64_t p50_ns;
     uint64_t p99_ns;
 };

@@ -13,9 +13,13 @@
  * neighbour (1 to 2, 2 to 1, 3 to 4, ...), or, spread, each frame to another
  * port in turn.
  *
- * Latency is taken from every BENCH_STAMP-th frame between neighbours: frames
- * arrive in order, so that the n-th one received is the n-th one sent.  When a
- * frame is lost that is no longer so; the figures are then left at 0.
+ * Latency is taken from *probes*: every BENCH_STRIDE-th frame, or every one
+ * where few are sent, carries a number in its payload (0: it is no probe), and
+ * its port notes when that number was sent.  So a lost probe makes no other's
+ * time wrong; it is counted.  A limited rate is a bucket that holds BENCH_BURST
+ * frames: a load that was not on its core for a while doesn't send later in
+ * one go what it missed, which would be an overload, and not the rate asked
+ * for.  At the end the load waits until nothing is under way any more.
  */
 #define _GNU_SOURCE
 
@@ -33,21 +37,31 @@
 #include "wire/proto.h"
 
 #define BENCH_BURST 32u
-#define BENCH_STAMP 16u          /* frames to a stamp */
-#define BENCH_STAMPS 1024u       /* under way at most, per port */
+#define BENCH_STRIDE 16u         /* frames to a probe */
+#define BENCH_FEW 1000000u       /* frames a second up to which each one is a probe */
+#define BENCH_STAMPS 4096u       /* probes whose time a port remembers; a power of two */
 #define BENCH_SAMPLES (1u << 17)
 #define BENCH_HEAD 64u           /* bytes that are written anew for each frame */
+#define BENCH_PROBE 62u          /* where a probe's number is: payload in both families */
 #define BENCH_PORT 10000u
 #define BENCH_PATIENCE_NS (10 * AMS_NS_PER_S) /* for the first frame, where others take the cores */
 #define BENCH_WARM_NS (50 * AMS_NS_PER_MS)
+#define BENCH_DRAIN_NS (2 * AMS_NS_PER_MS)    /* nothing arrived for so long: nothing is under way */
+
+/* A probe under way.  Probe n has number n % UINT16_MAX + 1 in its frame. */
+struct bench_stamp {
+    uint64_t time;               /* when it was sent; 0: it has arrived, or never was */
+    uint64_t number;
+};
 
 struct bench_port {
     struct ring_region region;
     int kick_fd;
     int notify_fd;
     uint32_t peer;               /* the neighbour; or, spread, the next one */
-    uint64_t sent, received;
-    uint64_t stamps[BENCH_STAMPS];
+    uint64_t sent;
+    uint32_t probes;             /* sent */
+    struct bench_stamp *stamps;  /* BENCH_STAMPS of them, by a probe's number */
 };
 
 struct bench {
@@ -55,8 +69,13 @@ struct bench {
     struct ams_fabric *fabric;
     struct bench_port *ports;
     uint8_t (*heads)[BENCH_HEAD]; /* the first bytes of a frame from each port */
+    struct bench_stamp *stamps;  /* all ports' */
     uint32_t *samples;
     uint32_t n_samples;
+    uint32_t stride;             /* frames to a probe; 0: none */
+    uint64_t sent;               /* frames, and below probes, while it counted */
+    uint64_t probes, arrived;
+    uint64_t began;              /* when it began to count; 0: not yet */
     uint64_t moved;              /* frames received while it counted */
     uint64_t elapsed;
     uint64_t polled;             /* ns in the switch, without a thread */
@@ -121,17 +140,33 @@ static uint32_t bench_dport(const struct bench *bench)
 
 /* ---- one port's turn ------------------------------------------------------------------ */
 
+/* Reads a frame that may be a probe, and takes its time. */
+static void bench_probe(struct bench *bench, const uint8_t *data, uint64_t now)
+{
+    uint32_t number = load_be16(data + BENCH_PROBE), from = load_be16(data + bench_dport(bench) - 2) - BENCH_PORT;
+
+    if (!number || from >= bench->plan->ports)
+        return;
+    struct bench_stamp *stamp = &bench->ports[from].stamps[number % BENCH_STAMPS];
+    if (stamp->number != number || !stamp->time)
+        return;
+    if (bench->began && stamp->time >= bench->began) {
+        bench->arrived++;
+        if (bench->n_samples < BENCH_SAMPLES)
+            bench->samples[bench->n_samples++] = (uint32_t)ams_min_u64(now - stamp->time, UINT32_MAX);
+    }
+    stamp->time = 0;
+}
+
 /* Takes what has arrived. */
 static uint32_t bench_receive(struct bench *bench, uint32_t number)
 {
-    struct bench_port *port = &bench->ports[number];
-    const struct bench_port *from = &bench->ports[number ^ (bench->plan->ports > 1)];
-    struct ring *rx = &port->region.rx;
+    struct ring *rx = &bench->ports[number].region.rx;
     uint32_t n = ring_user_refresh(rx);
 
     if (!n)
         return 0;
-    uint64_t now = bench->plan->latency ? ams_clock_now() : 0;
+    uint64_t now = bench->stride ? ams_clock_now() : 0;
     for (uint32_t i = 0; i < n; i++) {
         struct ring_item item;
         const uint8_t *data = ring_extract(rx, &item);
@@ -140,13 +175,22 @@ static uint32_t bench_receive(struct bench *bench, uint32_t number)
             continue;
         memcpy(&word, data, sizeof(word));
         bench->touched += word;
-        if (now && port->received % BENCH_STAMP == 0 && bench->n_samples < BENCH_SAMPLES)
-            bench->samples[bench->n_samples++] =
-                (uint32_t)ams_min_u64(now - from->stamps[port->received / BENCH_STAMP % BENCH_STAMPS], UINT32_MAX);
-        port->received++;
+        if (now)
+            bench_probe(bench, data, now);
     }
     ring_user_pull(rx);
     return n;
+}
+
+/* Makes the frame that is sent next a probe if it is its turn. */
+static void bench_mark(struct bench *bench, struct bench_port *port, uint8_t *data, uint64_t now)
+{
+    if (port->sent % bench->stride)
+        return;
+    uint32_t number = port->probes++ % UINT16_MAX + 1;
+    store_be16(data + BENCH_PROBE, number);
+    port->stamps[number % BENCH_STAMPS] = (struct bench_stamp){now, number};
+    bench->probes++;
 }
 
 /* Sends up to n frames. */
@@ -162,18 +206,17 @@ static uint32_t bench_send(struct bench *bench, uint32_t number, uint32_t n)
     n = ams_min_u32(n, room);
     if (!n)
         return 0;
-    uint64_t now = bench->plan->latency ? ams_clock_now() : 0;
+    uint64_t now = bench->stride ? ams_clock_now() : 0;
     for (uint32_t i = 0; i < n; i++) {
         struct ring_item item;
         uint8_t *data = ring_peek(tx, &item);
-        if (!data)
-            return i;
+        AMS_ASSERT(data);
         memcpy(data, bench->heads[number], BENCH_HEAD);
         store_be16(data + dport, BENCH_PORT + port->peer);
         if (bench->plan->spread)
             port->peer = port->peer + 1 < bench->plan->ports ? port->peer + 1 : 0;
-        if (now && port->sent % BENCH_STAMP == 0)
-            port->stamps[port->sent / BENCH_STAMP % BENCH_STAMPS] = now;
+        if (now)
+            bench_mark(bench, port, data, now);
         port->sent++;
         ring_insert(tx, item, bench->plan->size, 0);
     }
@@ -184,12 +227,25 @@ static uint32_t bench_send(struct bench *bench, uint32_t number, uint32_t n)
     return n;
 }
 
-/* How many frames may be sent by now, if the rate is limited. */
-static uint64_t bench_allowance(const struct bench *bench, uint64_t elapsed)
+/* Frames that may be sent at a rate. */
+struct bench_bucket {
+    double tokens;
+    uint64_t filled;             /* when */
+};
+
+/* How many frames may be sent now. */
+static uint32_t bench_allowance(const struct bench *bench, struct bench_bucket *bucket, uint64_t now)
 {
-    if (!bench->plan->rate)
-        return UINT64_MAX;
-    return (uint64_t)((double)bench->plan->rate * (double)elapsed / 1e9);
+    const struct ams_bench_switch_plan *plan = bench->plan;
+    double most = (double)BENCH_BURST * plan->ports;
+
+    if (!plan->rate)
+        return UINT32_MAX;
+    bucket->tokens += (double)plan->rate * (double)(now - bucket->filled) / 1e9;
+    bucket->filled = now;
+    if (bucket->tokens > most)
+        bucket->tokens = most;
+    return (uint32_t)bucket->tokens;
 }
 
 /* Lets the switch work where it has no thread of its own. */
@@ -202,31 +258,57 @@ static void bench_poll(struct bench *bench)
     bench->polled += ams_clock_now() - start;
 }
 
+/* Lets each port receive, and send its share of what is allowed.
+ * Return: how many frames were sent. */
+static uint32_t bench_round(struct bench *bench, uint32_t allowed)
+{
+    uint32_t sent = 0;
+
+    for (uint32_t i = 0; i < bench->plan->ports; i++) {
+        bench->moved += bench_receive(bench, i);
+        sent += bench_send(bench, i, ams_min_u32(allowed - sent, BENCH_BURST));
+    }
+    if (!bench->plan->threaded)
+        bench_poll(bench);
+    bench->sent += sent;
+    return sent;
+}
+
+/* Receives until nothing is under way any more. */
+static void bench_drain(struct bench *bench)
+{
+    uint64_t last = ams_clock_now();
+
+    for (uint64_t now = last; now - last < BENCH_DRAIN_NS; now = ams_clock_now()) {
+        uint64_t before = bench->moved;
+        bench_round(bench, 0);
+        if (bench->moved != before)
+            last = now;
+    }
+}
+
 /* Loads the switch for the plan's time.  The first moments don't count. */
 static void *bench_main(void *arg)
 {
     struct bench *bench = arg;
     const struct ams_bench_switch_plan *plan = bench->plan;
-    uint64_t start = ams_clock_now(), began = 0, now = start, sent = 0;
+    uint64_t start = ams_clock_now(), now = start;
+    struct bench_bucket bucket = {.filled = start};
 
-    while (!began || now - began < plan->duration_ms * AMS_NS_PER_MS ||
-           (!bench->moved && now - began < BENCH_PATIENCE_NS)) {
-        uint64_t allowed = bench_allowance(bench, now - start);
-        for (uint32_t i = 0; i < plan->ports; i++) {
-            bench->moved += bench_receive(bench, i);
-            uint64_t left = allowed > sent ? allowed - sent : 0;
-            sent += bench_send(bench, i, left < BENCH_BURST ? (uint32_t)left : BENCH_BURST);
-        }
-        if (!plan->threaded)
-            bench_poll(bench);
+    while (!bench->began || now - bench->began < plan->duration_ms * AMS_NS_PER_MS ||
+           (!bench->moved && now - bench->began < BENCH_PATIENCE_NS)) {
+        bucket.tokens -= bench_round(bench, bench_allowance(bench, &bucket, now));
         now = ams_clock_now();
-        if (!began && now - start >= BENCH_WARM_NS) {
-            began = now;
-            bench->moved = bench->polled = 0;
-            bench->n_samples = 0;
+        if (!bench->began && now - start >= BENCH_WARM_NS) {
+            bench->began = now;
+            bench->moved = bench->polled = bench->sent = bench->probes = 0;
         }
     }
-    bench->elapsed = ams_max_u64(now - began, 1);
+    bench->elapsed = ams_max_u64(now - bench->began, 1);
+    uint64_t moved = bench->moved;
+    if (bench->stride)
+        bench_drain(bench);
+    bench->moved = moved;
     return NULL;
 }
 
@@ -253,6 +335,7 @@ static int bench_attach(struct bench *bench, uint32_t number)
         return status;
     ring_bell_disarm(port->region.user_bell); /* it never sleeps */
     port->peer = bench->plan->spread ? (number + 1) % bench->plan->ports : number ^ (bench->plan->ports > 1);
+    port->stamps = bench->stamps + (bench->stride ? (size_t)number * BENCH_STAMPS : 0);
     bench_head(bench, number);
     for (uint32_t i = 0; i < port->region.tx.num_slots; i++) { /* payload is written once */
         uint8_t *data = ring_buffer(&port->region.tx, ring_load(&port->region.tx.slots[i]).buf_idx);
@@ -292,6 +375,7 @@ static void bench_close(struct bench *bench)
     ams_fabric_free(bench->fabric);
     mem_free(bench->ports);
     mem_free(bench->heads);
+    mem_free(bench->stamps);
     mem_free(bench->samples);
 }
 
@@ -316,7 +400,10 @@ static void bench_report(struct bench *bench, struct ams_bench_switch_result *re
     result->kicks = values[FABRIC_KICKS];
     for (int i = 0; i < FABRIC_COUNTERS; i++)
         result->dropped += ams_fabric_counter_drop(i) ? values[i] : 0;
-    if (!bench->n_samples || result->dropped)
+    result->sent = bench->sent;
+    result->probes = bench->probes;
+    result->probes_lost = bench->probes - bench->arrived;
+    if (!bench->n_samples)
         return;
     qsort(bench->samples, bench->n_samples, sizeof(*bench->samples), compare_samples);
     result->samples = bench->n_samples;
@@ -354,12 +441,16 @@ int ams_bench_switch(const struct ams_bench_switch_plan *plan, struct ams_bench_
 
     memset(result, 0, sizeof(*result));
     if (!plan->ports || plan->ports > FABRIC_CLIENTS_MAX || (plan->ports > 1 && plan->ports % 2) ||
-        plan->size < ams_max_u32(least, BENCH_HEAD) || plan->size > 1518 || (plan->latency && plan->spread))
+        plan->size < ams_max_u32(least, BENCH_HEAD) || plan->size > 1518)
         return port_fail(&reason, -AMS_EINVAL, "ports are 1 or an even number, frames from 64 to 1518 bytes");
+    if (plan->latency)
+        bench.stride = plan->rate && plan->rate < BENCH_FEW ? 1 : BENCH_STRIDE;
     bench.ports = mem_zalloc(plan->ports, sizeof(*bench.ports));
     bench.heads = mem_zalloc(plan->ports, sizeof(*bench.heads));
+    bench.stamps = mem_zalloc(bench.stride ? plan->ports * (size_t)BENCH_STAMPS : 1, sizeof(*bench.stamps));
     bench.samples = mem_zalloc(BENCH_SAMPLES, sizeof(*bench.samples));
-    int status = bench.ports && bench.heads && bench.samples ? bench_open(&bench, error, error_size) : -AMS_ENOMEM;
+    bool made = bench.ports && bench.heads && bench.stamps && bench.samples;
+    int status = made ? bench_open(&bench, error, error_size) : -AMS_ENOMEM;
     if (!status)
         status = bench_run(&bench);
     if (!status)
