@@ -94,6 +94,16 @@ static void fabric_answer(struct ams_fabric *fabric)
     AMS_ASSERT(pthread_mutex_unlock(&fabric->lock) == 0);
 }
 
+/* True if enough was delivered to tell the receivers.  Where there are many of
+ * them, they wait for some frames each: telling costs the same for one as for
+ * eight, a cache line that the receiver has, and has to have back. */
+static inline bool fabric_publish_due(const struct ams_fabric *fabric)
+{
+    uint32_t enough = ams_min_u32(FABRIC_PUBLISH_EACH * fabric->n_dirty, FABRIC_PUBLISH_MAX);
+
+    return fabric->unpublished >= ams_max_u32(enough, FABRIC_PUBLISH);
+}
+
 /* One batch from everybody who is awake.  Return: how many frames. */
 static uint32_t fabric_round(struct ams_fabric *fabric)
 {
@@ -110,7 +120,7 @@ static uint32_t fabric_round(struct ams_fabric *fabric)
         else if (fabric->now - port->last_frame >= fabric->spin_ns)
             fabric_rest(fabric, port);
         i += port->active; /* else another took its place */
-        if (fabric->unpublished >= FABRIC_PUBLISH)
+        if (fabric_publish_due(fabric))
             fabric_publish(fabric);
     }
     if (fabric->uplink.hot)

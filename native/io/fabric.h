@@ -44,7 +44,9 @@
 #include "switch/switch.h"
 
 #define FABRIC_BATCH 32u         /* frames of one client in a round */
-#define FABRIC_PUBLISH 128u      /* frames delivered before receivers are told */
+#define FABRIC_PUBLISH 128u      /* frames delivered before receivers are told, at least */
+#define FABRIC_PUBLISH_EACH 8u   /* frames for each of them that pay for telling it */
+#define FABRIC_PUBLISH_MAX 1024u /* and at most */
 #define FABRIC_HEAD 128u         /* bytes of a frame that are copied before they are looked at */
 #define FABRIC_CLIENTS_MAX 4096u
 #define FABRIC_FRAME_MAX 9216u   /* the longest frame that a client may send or get */

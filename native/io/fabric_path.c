@@ -266,6 +266,20 @@ static __attribute__((noinline)) void path_capture(struct ams_fabric *fabric, co
                    batch->data[i] + head, length);
 }
 
+/* Asks for the next slots of receivers that change from frame to frame; where
+ * they don't, path_reserve() has asked for them. */
+static inline void path_approach(const struct ams_fabric *fabric, uint32_t n)
+{
+    const int32_t *targets = fabric->batch.targets;
+
+    for (uint32_t i = 1; i < n; i++) {
+        if (targets[i] == targets[i - 1] || targets[i] < 0)
+            continue;
+        const struct ring *rx = &fabric->ports[targets[i]]->rx;
+        AMS_PREFETCH(&rx->slots[rx->next]);
+    }
+}
+
 /* Pass 4: reserves places. */
 static void path_place(struct ams_fabric *fabric, struct fabric_port *port, uint32_t n)
 {
@@ -313,6 +327,7 @@ uint32_t fabric_pull(struct ams_fabric *fabric, struct fabric_port *port)
         bytes += batch->views[i].length;
     }
     switch_forward(&fabric->sw, port->index, &port->line, batch->views, (int)n, batch->targets);
+    path_approach(fabric, n);
     path_place(fabric, port, n);
     for (uint32_t i = 0; i < n; i++) {
         if (AMS_LIKELY(batch->out[i] != NULL))

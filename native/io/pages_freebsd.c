@@ -1,6 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "io/pages.h"
 
+#include <sys/mman.h>
+
+void *pages_map(int fd, size_t size)
+{
+    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ALIGNED_SUPER | MAP_PREFAULT_READ, fd, 0);
+
+    return base == MAP_FAILED ? NULL : base;
+}
+
 /* There is no such call for shared memory before FreeBSD 14 (fspacectl(2)). */
 void pages_discard(void *base, size_t size)
 {

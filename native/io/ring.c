@@ -31,11 +31,6 @@
 #define REGION_PAGE 4096u
 #define REGION_NAME "aiomultistack"
 #define REGION_BUF_FIRST 1u
-#ifdef MAP_POPULATE
-#define REGION_POPULATE MAP_POPULATE /* no page faults while frames wait */
-#else
-#define REGION_POPULATE 0
-#endif
 #define REGION_SIZE_MAX ((uint64_t)1 << 34)
 
 _Static_assert(sizeof(struct ring_slot) == 16, "netmap_slot");
@@ -174,9 +169,9 @@ static int region_views(struct ring_region *region, uint64_t tx, uint64_t rx, ui
 /* Maps a region's file. */
 static int region_map(struct ring_region *region)
 {
-    void *base = mmap(NULL, region->size, PROT_READ | PROT_WRITE, MAP_SHARED | REGION_POPULATE, region->fd, 0);
+    void *base = pages_map(region->fd, region->size);
 
-    if (base == MAP_FAILED)
+    if (!base)
         return port_status(errno);
     region->base = base;
     region->mapped = true;
