@@ -50,7 +50,9 @@ struct daemon_port {
     enum daemon_state state;
     int epoll_fd;
     int broken;               /* status of rx() when BROKEN */
+    uint32_t flags;           /* AMS_PORT_* */
     uint32_t mtu;             /* as opened: no later daemon may have less */
+    uint32_t caps;            /* likewise */
     uint64_t retry_at;        /* DOWN: the next attempt; GREETING: its end */
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 };
@@ -118,9 +120,10 @@ static int daemon_map(struct daemon_port *dp, const struct daemon_message *messa
 {
     struct shm_fds fds = {message->fds[0], message->fds[1], message->fds[2]};
     struct ams_port old = dp->shm.port;
-    int status = shm_open_fds(&dp->shm, old.ops, &fds, old.pool, error);
+    int status = shm_open_fds(&dp->shm, old.ops, &fds, old.pool, dp->flags, error);
 
     if (!status) {
+        dp->caps = dp->shm.port.info.caps;
         status = daemon_watch(dp, dp->shm.notify_fd);
         if (status)
             shm_close_fds(&dp->shm);
@@ -149,7 +152,8 @@ static bool daemon_same(const struct daemon_port *dp, const struct ams_msg_welco
 {
     const struct ams_port_identity *old = &dp->identity, *new = &welcome->identity;
 
-    if (memcmp(old->mac, new->mac, 6) != 0 || old->n_addresses != new->n_addresses || welcome->mtu < dp->mtu)
+    if (memcmp(old->mac, new->mac, 6) != 0 || old->n_addresses != new->n_addresses || welcome->mtu < dp->mtu ||
+        dp->shm.port.info.caps & ~dp->caps)
         return false;
     for (uint32_t i = 0; i < old->n_addresses; i++) {
         if (!ip_equal(old->addresses[i].address.ip, new->addresses[i].address.ip))
@@ -342,6 +346,7 @@ static int daemon_open(struct ams_port **port, const char *name, const struct am
     dp->daemon.fd = -1;
     dp->shm.port.ops = &switch_ops;
     dp->shm.port.pool = pool;
+    dp->flags = config->flags;
     snprintf(dp->path, sizeof(dp->path), "%s", name);
     dp->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     int status = 0;
@@ -361,6 +366,7 @@ static int daemon_open(struct ams_port **port, const char *name, const struct am
     memcpy(info->mac, dp->identity.mac, 6);
     dp->mtu = info->mtu = config->mtu ? config->mtu : dp->mtu;
     info->fd = dp->epoll_fd;
+    info->caps = dp->caps;
     *port = &dp->shm.port;
     return 0;
 }

@@ -31,14 +31,15 @@
  *
  * Files: fabric.c is the thread, its calls and life cycle; fabric_port.c
  * attaches clients and holds claims and counters; fabric_path.c moves frames
- * between clients; fabric_wire.c is uplink, host and control; fabric_queue.c
- * holds frames for the control plane.
+ * between clients; fabric_super.c those of several slots; fabric_wire.c is
+ * uplink, host and control; fabric_queue.c holds frames for the control plane.
  */
 #ifndef AMS_IO_FABRIC_H
 #define AMS_IO_FABRIC_H
 
 #include <pthread.h>
 
+#include "io/fabric_super.h"
 #include "io/port.h"
 #include "io/ring.h"
 #include "switch/switch.h"
@@ -62,13 +63,15 @@ _Static_assert(FABRIC_BATCH <= SWITCH_BATCH, "one batch");
     X(IN_BYTES, "in_bytes", "bytes taken from the port", 0)                                                 \
     X(OUT_FRAMES, "out_frames", "frames given to the port", 0)                                              \
     X(OUT_BYTES, "out_bytes", "bytes given to the port", 0)                                                 \
+    X(OUT_SUPER, "out_super", "super-frames given to the port", 0)                                          \
+    X(OUT_CUT, "out_cut", "super-frames cut into segments for the port", 0)                                 \
     X(PUNTED, "punted", "frames handed to the control plane", 0)                                            \
     X(WAKEUPS, "wakeups", "times that the port was woken by a system call", 0)                              \
     X(KICKS, "kicks", "times that the port woke the switch by a system call", 0)                            \
     X(IN_INDEX, "in_index", "times that a ring's index was out of range", 0)                                \
     X(IN_SLOT, "in_slot", "sent: the slot names no buffer of the port", 1)                                  \
     X(IN_LENGTH, "in_length", "sent: longer than a buffer", 1)                                              \
-    X(IN_CHAIN, "in_chain", "sent: spread over several slots, or by an address of the sender's", 1)         \
+    X(IN_CHAIN, "in_chain", "sent: a chain of slots that is cut off or too long, or by the sender's address", 1) \
     X(OUT_FULL, "out_full", "not delivered: the port's ring was full", 1)                                   \
     X(OUT_SLOT, "out_slot", "not delivered: the slot names no buffer of the port", 1)                       \
     X(OUT_LENGTH, "out_length", "not delivered: longer than the port's buffers, or its MTU", 1)             \
@@ -165,6 +168,9 @@ struct fabric_batch {
     uint8_t *out[FABRIC_BATCH];         /* in the receiver's; NULL: not to be copied */
     int32_t targets[FABRIC_BATCH];
     uint16_t reasons[FABRIC_BATCH];     /* of slots that are not usable */
+    struct super_chain chains[FABRIC_BATCH]; /* where data is NULL; n is 0 if the slot isn't usable */
+    struct super_piece pieces[SUPER_PIECES];
+    uint32_t n_pieces;
 };
 
 struct ams_fabric {
@@ -183,6 +189,7 @@ struct ams_fabric {
     struct frame_pool pool;
     struct fabric_batch batch;
     uint8_t scratch[FABRIC_BUFFER_MAX];
+    uint8_t segment[FABRIC_BUFFER_MAX]; /* of a super-frame that is cut */
 
     uint32_t n_ports;            /* indices, AMS_FABRIC_CLIENTS included */
     uint32_t flags;
@@ -219,6 +226,14 @@ static inline void fabric_count(struct fabric_port *port, enum fabric_counter co
     port->counters[counter] += n;
 }
 
+/* Notes that a port's rings were worked on. */
+static inline void fabric_touch(struct ams_fabric *fabric, struct fabric_port *port, uint32_t what)
+{
+    if (!port->dirty)
+        fabric->dirty[fabric->n_dirty++] = port;
+    port->dirty |= what;
+}
+
 /* Copies a frame for whoever captures. */
 void fabric_tap(struct ams_fabric *fabric, uint16_t index, bool outgoing, int reason, const uint8_t *head,
                 uint32_t head_length, const uint8_t *rest, uint32_t length);
@@ -250,6 +265,8 @@ void fabric_wire_flush(struct ams_fabric *fabric, struct fabric_wire *wire);
  * Return: false if it was dropped, and counted. */
 bool fabric_wire_put(struct ams_fabric *fabric, struct fabric_wire *wire, struct fabric_port *from,
                      const uint8_t *head, uint32_t head_length, const uint8_t *rest, uint32_t length);
+/* The same for a frame that is given away. */
+void fabric_wire_add(struct ams_fabric *fabric, struct fabric_wire *wire, struct ams_frame *frame);
 /* The wire behind which a station is; NULL: none. */
 struct fabric_wire *fabric_wire_to(struct ams_fabric *fabric, const uint8_t *mac, uint16_t from);
 /* Gives a client's frame for a group address to all whom it concerns. */

@@ -12,7 +12,8 @@
  *   5. copy
  *
  * Then the sender gets its slots back.  Receivers see nothing until
- * fabric_publish().
+ * fabric_publish().  What isn't one frame in one slot is read in pass 1, and
+ * left until pass 4 (fabric_super.h).
  */
 #define _GNU_SOURCE
 
@@ -26,14 +27,6 @@
 #define PATH_SLOTS_AHEAD 8u      /* slots of a receiver that are prefetched: two lines */
 
 /* ---- towards a client -------------------------------------------------------------- */
-
-/* Notes that a port's rings were worked on. */
-static inline void path_touch(struct ams_fabric *fabric, struct fabric_port *port, uint32_t what)
-{
-    if (!port->dirty)
-        fabric->dirty[fabric->n_dirty++] = port;
-    port->dirty |= what;
-}
 
 /* Says why a frame could not be put into a client's ring. */
 static __attribute__((noinline)) void path_refuse(struct ams_fabric *fabric, struct fabric_port *port,
@@ -73,7 +66,7 @@ static inline uint8_t *path_reserve(struct ams_fabric *fabric, struct fabric_por
     __builtin_prefetch(&rx->slots[ahead < rx->num_slots ? ahead : ahead - rx->num_slots], 1);
     fabric_count(port, FABRIC_OUT_FRAMES, 1);
     fabric_count(port, FABRIC_OUT_BYTES, length);
-    path_touch(fabric, port, RING_WAKE_RX);
+    fabric_touch(fabric, port, RING_WAKE_RX);
     fabric->unpublished++;
     return buffer;
 }
@@ -117,24 +110,35 @@ void fabric_publish(struct ams_fabric *fabric)
 
 /* ---- from a client ------------------------------------------------------------------- */
 
-/* Pass 1 over one slot.  A slot that can't be used gets a reason. */
-static inline void path_slot(struct fabric_batch *batch, uint32_t i, struct ring *tx)
+/* Pass 1 over what is no frame in one slot: a chain, or a slot that can't be
+ * used.  The passes up to the fourth leave it alone.
+ * Return: slots used up; 0: the batch has no place for it. */
+static __attribute__((noinline)) uint32_t path_chain(struct fabric_batch *batch, uint32_t i, struct ring *tx,
+                                                     uint32_t left)
+{
+    if (batch->n_pieces > SUPER_PIECES - SUPER_SLOTS)
+        return 0;
+    batch->data[i] = NULL;
+    batch->views[i].length = 0;
+    return super_read(tx, left, batch->pieces, &batch->n_pieces, &batch->chains[i], &batch->reasons[i]);
+}
+
+/* Pass 1 over one frame.  What can't be used gets a reason.
+ * Return: slots used up; 0: the batch ends before it. */
+static inline uint32_t path_slot(struct fabric_batch *batch, uint32_t i, struct ring *tx, uint32_t left)
 {
     struct ring_item item = ring_load(&tx->slots[tx->next]);
     const uint8_t *data = ring_buffer(tx, item.buf_idx);
 
+    if (AMS_UNLIKELY(!data || item.len > tx->buf_size || item.flags & (RING_MOREFRAG | RING_INDIRECT | RING_SUPER)))
+        return path_chain(batch, i, tx, left);
     tx->next = ring_after(tx, tx->next);
     batch->views[i].length = item.len;
     batch->data[i] = data;
-    if (AMS_UNLIKELY(!data || item.len > tx->buf_size || item.flags & (RING_MOREFRAG | RING_INDIRECT))) {
-        batch->reasons[i] = !data ? FABRIC_IN_SLOT : item.len > tx->buf_size ? FABRIC_IN_LENGTH : FABRIC_IN_CHAIN;
-        batch->data[i] = NULL;
-        batch->views[i].length = 0;
-        return;
-    }
     AMS_PREFETCH(data);
     if (item.len > AMS_CACHE_LINE)
         AMS_PREFETCH(data + AMS_CACHE_LINE);
+    return 1;
 }
 
 /* Pass 2 over one frame: its head becomes ours.  Buffers are longer than a head. */
@@ -210,21 +214,11 @@ static void path_dispatch(struct ams_fabric *fabric, struct fabric_port *port, c
     }
 }
 
-/* A frame that takes a closer look: all of it is copied first. */
-static __attribute__((noinline)) void path_slow(struct ams_fabric *fabric, struct fabric_port *port, uint32_t i)
+/* Judges a frame that was copied to fabric->scratch as a whole, and sends it on. */
+static void path_judge(struct ams_fabric *fabric, struct fabric_port *port, uint32_t length)
 {
-    struct fabric_batch *batch = &fabric->batch;
-    uint32_t length = batch->views[i].length;
     uint8_t *frame = fabric->scratch;
     int32_t target;
-
-    if (!batch->data[i]) {
-        path_drop(fabric, port, batch->reasons[i], frame, 0);
-        return;
-    }
-    uint32_t head = ams_min_u32(length, FABRIC_HEAD);
-    memcpy(frame, batch->heads[i], head);
-    memcpy(frame + head, batch->data[i] + head, length - head);
     enum switch_counter verdict = switch_forward_any(&fabric->sw, port->index, frame, length, &target, fabric->now);
     if (verdict == SWITCH_PASSED) {
         port->counters[FABRIC_OWN_COUNTERS + SWITCH_PASSED]++;
@@ -234,6 +228,40 @@ static __attribute__((noinline)) void path_slow(struct ams_fabric *fabric, struc
     } else {
         path_drop(fabric, port, FABRIC_OWN_COUNTERS + verdict, frame, length);
     }
+}
+
+/* Pass 4 over a chain, or over a slot that can't be used. */
+static __attribute__((noinline)) void path_pieces(struct ams_fabric *fabric, struct fabric_port *port, uint32_t i)
+{
+    struct fabric_batch *batch = &fabric->batch;
+    const struct super_chain *chain = &batch->chains[i];
+
+    fabric_count(port, FABRIC_IN_BYTES, chain->total);
+    if (!chain->n) {
+        path_drop(fabric, port, batch->reasons[i], fabric->scratch, 0);
+    } else if (chain->size) {
+        super_forward(fabric, port, chain);
+    } else if (chain->total > fabric->mtu + ETH_HEADER) {
+        path_drop(fabric, port, FABRIC_OWN_COUNTERS + SWITCH_TX_TOO_LONG, fabric->scratch, 0);
+    } else {
+        super_gather(&batch->pieces[chain->first], fabric->scratch, chain->total);
+        path_judge(fabric, port, chain->total);
+    }
+}
+
+/* A frame that takes a closer look: all of it is copied first. */
+static __attribute__((noinline)) void path_slow(struct ams_fabric *fabric, struct fabric_port *port, uint32_t i)
+{
+    struct fabric_batch *batch = &fabric->batch;
+    uint32_t length = batch->views[i].length, head = ams_min_u32(length, FABRIC_HEAD);
+
+    if (!batch->data[i]) {
+        path_pieces(fabric, port, i);
+        return;
+    }
+    memcpy(fabric->scratch, batch->heads[i], head);
+    memcpy(fabric->scratch + head, batch->data[i] + head, length - head);
+    path_judge(fabric, port, length);
 }
 
 /* Pass 4 over one frame that isn't for another client's ring alone. */
@@ -317,11 +345,15 @@ uint32_t fabric_pull(struct ams_fabric *fabric, struct fabric_port *port)
         tx->limit = tx->next; /* what was left is gone, or the port would never rest */
         return 0;
     }
-    uint32_t n = ams_min_u32(ring_avail(tx), FABRIC_BATCH);
-    if (!n)
+    uint32_t n = 0, left = ring_avail(tx);
+    if (!left)
         return 0;
-    for (uint32_t i = 0; i < n; i++)
-        path_slot(batch, i, tx);
+    batch->n_pieces = 0;
+    for (uint32_t used; n < FABRIC_BATCH && left; n++, left -= used) {
+        used = path_slot(batch, n, tx, left);
+        if (AMS_UNLIKELY(!used))
+            break;
+    }
     for (uint32_t i = 0; i < n; i++) {
         path_head(batch, i);
         bytes += batch->views[i].length;
@@ -334,7 +366,7 @@ uint32_t fabric_pull(struct ams_fabric *fabric, struct fabric_port *port)
             path_copy(batch->out[i], batch->heads[i], batch->data[i], batch->views[i].length);
     }
     ring_device_pull(tx);
-    path_touch(fabric, port, RING_WAKE_TX);
+    fabric_touch(fabric, port, RING_WAKE_TX);
     fabric_count(port, FABRIC_IN_FRAMES, n);
     fabric_count(port, FABRIC_IN_BYTES, bytes);
     return n;

@@ -118,7 +118,7 @@ static struct fabric_port *client_new(const struct ams_fabric *fabric, const str
                                       struct ams_fabric_link *link, int *status)
 {
     struct ring_layout layout = fabric->layout;
-    struct ring_link about = {.mtu = fabric->mtu};
+    struct ring_link about = {.mtu = fabric->mtu, .features = RING_LINK_SUPER};
     struct fabric_port *port = mem_aligned(AMS_CACHE_LINE, sizeof(*port));
 
     *status = -AMS_ENOMEM;

@@ -112,8 +112,7 @@ void fabric_wire_flush(struct ams_fabric *fabric, struct fabric_wire *wire)
         wire->port->ops->flush(wire->port, fabric->now);
 }
 
-/* Puts a frame into the batch.  Owns: takes frame. */
-static void wire_add(struct ams_fabric *fabric, struct fabric_wire *wire, struct ams_frame *frame)
+void fabric_wire_add(struct ams_fabric *fabric, struct fabric_wire *wire, struct ams_frame *frame)
 {
     if (wire->n == PORT_BURST)
         wire_send(fabric, wire);
@@ -142,7 +141,7 @@ bool fabric_wire_put(struct ams_fabric *fabric, struct fabric_wire *wire, struct
     if (length > head_length)
         memcpy(frame->data + head_length, rest, length - head_length);
     frame->len = length;
-    wire_add(fabric, wire, frame);
+    fabric_wire_add(fabric, wire, frame);
     return true;
 }
 
@@ -275,7 +274,7 @@ static bool wire_elsewhere(struct ams_fabric *fabric, struct fabric_wire *wire, 
     }
     struct fabric_wire *out = group ? NULL : wire_out(fabric, wire, frame, target);
     if (out)
-        wire_add(fabric, out, frame);
+        fabric_wire_add(fabric, out, frame);
     return out != NULL;
 }
 

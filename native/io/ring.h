@@ -80,6 +80,8 @@ struct ring_slot {
 #define RING_NO_LEARN 0x0008u
 #define RING_INDIRECT 0x0010u
 #define RING_MOREFRAG 0x0020u    /* the frame goes on in the next slot */
+#define RING_SUPER 0x2000u       /* ours: TCP segments as one, its checksum unfinished; the first slot's ptr
+                                  * holds the payload of each segment (ring_super_size()) */
 #define RING_CSUM_OK 0x4000u     /* ours, switch to client: the checksum is vouched for */
 
 /* struct netmap_ring; slots[] begin RING_HEADER bytes in */
@@ -92,7 +94,7 @@ struct ring_shared {
     uint32_t head;               /* the user's */
     uint32_t cur;                /* the user's */
     uint32_t tail;               /* the device's */
-    uint32_t flags;
+    uint32_t flags;              /* the user's: RING_TAKES_SUPER in an RX ring */
     uint32_t pad;
     int64_t ts[2];
     uint64_t offset_mask;
@@ -100,6 +102,7 @@ struct ring_shared {
 };
 
 #define RING_HEADER 256u
+#define RING_TAKES_SUPER 0x10000u /* ours: the user wants super-frames, not their segments */
 #define RING_DIR_RX 0
 #define RING_DIR_TX 1
 
@@ -207,6 +210,30 @@ static inline void ring_store(struct ring_slot *slot, struct ring_item item)
 
     memcpy(&word, &item, sizeof(word));
     __atomic_store_n((uint64_t *)(void *)slot, word, __ATOMIC_RELAXED);
+}
+
+/* Notes beside a slot how much payload the segments of a super-frame have. */
+static inline void ring_note_super(struct ring_slot *slot, uint16_t size)
+{
+    __atomic_store_n(&slot->ptr, size, __ATOMIC_RELAXED);
+}
+
+/* What was noted there. */
+static inline uint16_t ring_super_size(const struct ring_slot *slot)
+{
+    return (uint16_t)__atomic_load_n(&slot->ptr, __ATOMIC_RELAXED);
+}
+
+/* Slots that a frame of this length takes. */
+static inline uint32_t ring_slots_for(const struct ring *ring, uint32_t length)
+{
+    return length <= ring->buf_size ? 1 : (length + ring->buf_size - 1) / ring->buf_size;
+}
+
+/* True if the longest super-frames fit a ring more than once. */
+static inline bool ring_fits_super(const struct ring *ring, uint32_t longest)
+{
+    return ring->num_slots > 2 * ring_slots_for(ring, longest);
 }
 
 /* A buffer's address; NULL if the index isn't one of this ring's. */
@@ -369,9 +396,11 @@ struct ring_layout {
 /* The link behind a region, for the client's information. */
 struct ring_link {
     uint8_t mac[6];
-    uint16_t reserved;
+    uint16_t features;           /* RING_LINK_* */
     uint32_t mtu;
 };
+
+#define RING_LINK_SUPER 1u       /* the switch takes super-frames */
 
 struct ring_region {
     uint8_t *base;

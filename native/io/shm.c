@@ -20,6 +20,12 @@
  * the pipe is readable though nothing came; that costs one call.
  *
  * Towards the switch it is an eventfd that is only ever written.
+ *
+ * Super-frames pass in chains of slots (fabric_super.h) if the switch takes
+ * them and both rings hold more than two of the longest.  room() is then the
+ * number of frames that fit even if they are all of that length.  Chains from
+ * the switch are gathered into one frame; the switch is believed as little as
+ * it believes us.
  */
 #define _GNU_SOURCE
 
@@ -43,6 +49,59 @@ static struct shm_port *shm_from(struct ams_port *port)
 
 /* ---- receiving ------------------------------------------------------------------- */
 
+/* Gathers the rest of a chain behind what is in a frame.
+ * @item: the chain's last slot that was read
+ * Return: false if it doesn't end, or is longer than a frame can be. */
+static bool shm_gather(struct ring *rx, struct ams_frame *frame, struct ring_item item)
+{
+    while (item.flags & RING_MOREFRAG) {
+        if (!ring_avail(rx))
+            return false;
+        const uint8_t *data = ring_extract(rx, &item);
+        if (!data || item.len > frame_tailroom(frame))
+            frame = NULL; /* the slots are used up all the same */
+        if (!frame)
+            break;
+        memcpy(frame->data + frame->len, data, item.len);
+        frame->len += item.len;
+    }
+    while (item.flags & RING_MOREFRAG && ring_avail(rx))
+        ring_extract(rx, &item);
+    return frame != NULL;
+}
+
+/* Takes the next frame out of the ring, which is not empty.
+ * Return: NULL if it was dropped. */
+static struct ams_frame *shm_take_one(struct shm_port *shm)
+{
+    struct ring *rx = &shm->region.rx;
+    uint16_t size = ring_super_size(&rx->slots[rx->next]);
+    struct ring_item item;
+    const uint8_t *data = ring_extract(rx, &item);
+    bool chain = item.flags & RING_MOREFRAG;
+    enum frame_class class = chain ? FRAME_CLASS_LARGE : port_frame_class(item.len);
+    struct ams_frame *frame = data ? frame_new(shm->port.pool, class) : NULL;
+
+    if (AMS_LIKELY(frame != NULL)) {
+        memcpy(frame->data, data, item.len);
+        frame->len = item.len;
+        if (item.flags & RING_CSUM_OK)
+            frame->flags |= FRAME_CSUM_OK;
+        if (item.flags & RING_SUPER) {
+            frame->flags |= FRAME_GSO | FRAME_CSUM_PARTIAL;
+            frame->gso_size = size;
+        }
+    }
+    if (AMS_UNLIKELY(chain)) {
+        struct ams_frame nowhere = {.len = 0};
+        if (!shm_gather(rx, frame ? frame : &nowhere, item)) {
+            frame_free(frame);
+            frame = NULL;
+        }
+    }
+    return frame;
+}
+
 /* Takes up to n frames out of the ring. */
 static int shm_take(struct shm_port *shm, struct ams_frame **frames, int n)
 {
@@ -54,19 +113,13 @@ static int shm_take(struct shm_port *shm, struct ams_frame **frames, int n)
     if (ring_avail(rx) < (uint32_t)n)
         ring_user_refresh(rx);
     while (taken < n && ring_avail(rx)) {
-        struct ring_item item;
-        const uint8_t *data = ring_extract(rx, &item);
-        struct ams_frame *frame = data ? frame_new(shm->port.pool, port_frame_class(item.len)) : NULL;
+        struct ams_frame *frame = shm_take_one(shm);
         moved = true;
         if (!frame) {
             info->rx_dropped++;
             continue;
         }
-        memcpy(frame->data, data, item.len);
-        frame->len = item.len;
-        if (item.flags & RING_CSUM_OK)
-            frame->flags |= FRAME_CSUM_OK;
-        info->rx_bytes += item.len;
+        info->rx_bytes += frame->len;
         frames[taken++] = frame;
     }
     if (moved)
@@ -118,14 +171,49 @@ int shm_room(struct ams_port *port)
     struct ring *tx = &shm->region.tx;
     uint32_t room = ring_avail(tx);
 
-    if (room < PORT_BURST)
+    if (room < PORT_BURST * shm->longest)
         room = ring_user_refresh(tx);
-    shm->starved = !room;
-    if (!room) {
+    shm->starved = room < shm->longest;
+    if (shm->starved) {
         shm_arm(shm);
         room = ring_user_refresh(tx);
     }
-    return (int)room;
+    return (int)(room / shm->longest);
+}
+
+/* Copies a super-frame into as many slots as it takes.
+ * Return: false if it cannot be sent; the ring is as before. */
+static bool shm_put_super(struct shm_port *shm, const struct ams_tx *tx)
+{
+    struct ring *ring = &shm->region.tx;
+    uint32_t slots = ring_slots_for(ring, tx->total), start = ring->next, left = tx->total, piece = 0, offset = 0;
+    struct ring_item item;
+
+    if (slots > shm->longest || ring_avail(ring) < slots)
+        return false;
+    ring_note_super(&ring->slots[start], tx->gso_size);
+    for (uint16_t flags = RING_SUPER; slots; slots--, flags = 0) {
+        uint8_t *buffer = ring_peek(ring, &item);
+        uint32_t length = ams_min_u32(left, ring->buf_size);
+        if (!buffer) {
+            ring->next = start;
+            return false;
+        }
+        for (uint32_t filled = 0, part; filled < length; filled += part) { /* piece 0 is the head */
+            const uint8_t *from = piece ? tx->frags[piece - 1].data : tx->head;
+            uint32_t whole = piece ? tx->frags[piece - 1].len : tx->head_len;
+            part = ams_min_u32(length - filled, whole - offset);
+            memcpy(buffer + filled, from + offset, part);
+            offset += part;
+            if (offset == whole) {
+                piece++;
+                offset = 0;
+            }
+        }
+        left -= length;
+        ring_insert(ring, item, length, flags | (slots > 1 ? RING_MOREFRAG : 0));
+    }
+    return true;
 }
 
 /* Puts a frame into the next slot.  Return: false if it cannot be sent. */
@@ -134,7 +222,9 @@ static bool shm_put(struct shm_port *shm, const struct ams_tx *tx)
     struct ring *ring = &shm->region.tx;
     struct ring_item item;
 
-    if (!ring_avail(ring) || tx->total < ETH_HEADER || tx->total > shm->port.info.mtu + ETH_HEADER || tx->gso_size)
+    if (tx->gso_size)
+        return shm_put_super(shm, tx);
+    if (!ring_avail(ring) || tx->total < ETH_HEADER || tx->total > shm->port.info.mtu + ETH_HEADER)
         return false;
     uint8_t *buffer = ring_peek(ring, &item);
     if (!buffer)
@@ -208,8 +298,20 @@ static int shm_dup(int fd, int *out)
     return flags >= 0 && fcntl(*out, F_SETFL, flags | O_NONBLOCK) == 0 ? 0 : port_status(errno);
 }
 
+/* Offers super-frames to the stack, and asks the switch for them. */
+static void shm_offload(struct shm_port *shm)
+{
+    struct ring *rx = &shm->region.rx, *tx = &shm->region.tx;
+
+    if (!ring_fits_super(tx, PORT_FRAME_MAX) || !ring_fits_super(rx, PORT_FRAME_MAX))
+        return;
+    shm->longest = ring_slots_for(tx, PORT_FRAME_MAX);
+    shm->port.info.caps = AMS_CAP_CSUM_TX | AMS_CAP_CSUM_RX | AMS_CAP_TSO4 | AMS_CAP_TSO6 | AMS_CAP_LRO;
+    __atomic_store_n(&rx->shared->flags, RING_TAKES_SUPER, __ATOMIC_RELAXED);
+}
+
 int shm_open_fds(struct shm_port *shm, const struct port_ops *ops, const struct shm_fds *fds, struct frame_pool *pool,
-                 struct port_error *error)
+                 uint32_t flags, struct port_error *error)
 {
     memset(shm, 0, sizeof(*shm));
     shm->kick_fd = shm->notify_fd = -1;
@@ -231,6 +333,10 @@ int shm_open_fds(struct shm_port *shm, const struct port_ops *ops, const struct 
     memcpy(shm->port.info.mac, link.mac, 6);
     shm->port.info.mtu = ams_min_u32(link.mtu, shm->region.tx.buf_size - ETH_HEADER);
     shm->port.info.fd = shm->notify_fd;
+    shm->port.info.caps = AMS_CAP_CSUM_RX;
+    shm->longest = 1;
+    if (link.features & RING_LINK_SUPER && !(flags & AMS_PORT_NO_OFFLOAD))
+        shm_offload(shm);
     return 0;
 }
 
@@ -264,7 +370,7 @@ static int shm_open(struct ams_port **port, const char *name, const struct ams_p
     struct shm_port *shm = mem_alloc(sizeof(*shm));
     if (!shm)
         return port_fail(error, -AMS_ENOMEM, "out of memory");
-    int status = shm_open_fds(shm, &shm_ops, &fds, pool, error);
+    int status = shm_open_fds(shm, &shm_ops, &fds, pool, config->flags, error);
     if (!status && config->mtu > shm->port.info.mtu) {
         status = port_fail(error, -AMS_EINVAL, "MTU %u is above the switch's, %u", config->mtu, shm->port.info.mtu);
         shm_close_fds(shm);

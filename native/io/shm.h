@@ -20,6 +20,7 @@ struct shm_port {
     bool dirty;                  /* slots were filled and not yet pushed */
     bool rung;                   /* a byte is in the pipe, or about to be */
     bool starved;                /* room() found none: wake us when there is */
+    uint32_t longest;            /* slots of the longest frame that may be sent */
 };
 
 struct shm_fds {
@@ -32,9 +33,10 @@ struct shm_fds {
  * @shm: memory of the caller's, often the first member of its own struct
  * @ops: the vtable that the port shows: shm_ops, or one that wraps it
  * @fds: duplicated, they stay the caller's
+ * @flags: AMS_PORT_NO_OFFLOAD, or 0
  * Return: 0, or a status with *error saying why. */
 int shm_open_fds(struct shm_port *shm, const struct port_ops *ops, const struct shm_fds *fds, struct frame_pool *pool,
-                 struct port_error *error);
+                 uint32_t flags, struct port_error *error);
 /* Closes what shm_open_fds() opened; the memory is the caller's. */
 void shm_close_fds(struct shm_port *shm);
 

@@ -61,6 +61,7 @@
 #define TCP_MSS_DEFAULT6 1220u
 #define TCP_MSS_MIN 88u                  /* smaller offers are raised to this (SACK panic class) */
 #define TCP_GSO_MAX 65000u               /* payload of a super-frame */
+#define TCP_GSO_SEGMENTS 128u            /* and segments: whoever cuts it up has a limit, too */
 #define TCP_RTO_INITIAL AMS_NS_PER_S     /* RFC 6298 section 2.1 */
 #define TCP_RTO_MAX (120 * AMS_NS_PER_S)
 #define TCP_SYN_RETRIES 6                /* as Linux: 127 s in all */

@@ -284,7 +284,8 @@ static uint32_t segment_limit(const struct ams_stack *stack, const struct tcp_co
     uint32_t cap = conn->flow.family == AMS_IPV4 ? AMS_CAP_TSO4 : AMS_CAP_TSO6;
     if (!(stack->caps & cap) || tcp_ecn_unsplittable(conn))
         return mss;
-    return (conn->pacing_rate ? ams_min_u32(tcp_paced_burst(conn), TCP_GSO_MAX) : burst_size(stack, conn, mss)) / mss * mss;
+    uint32_t bytes = conn->pacing_rate ? ams_min_u32(tcp_paced_burst(conn), TCP_GSO_MAX) : burst_size(stack, conn, mss);
+    return ams_min_u32(bytes / mss, TCP_GSO_SEGMENTS) * mss;
 }
 
 /* True if a paced connection must wait; asks to be woken then. */

@@ -205,17 +205,14 @@ void switch_forward(struct ams_switch *sw, uint16_t port, struct switch_line *li
     sw->counters[SWITCH_RX_OWNER] += delivered;
 }
 
-enum switch_counter switch_forward_any(struct ams_switch *sw, uint16_t port, const uint8_t *data, uint32_t length,
-                                       int32_t *target, uint64_t now)
+enum switch_counter switch_forward_tx(struct ams_switch *sw, uint16_t port, const struct ams_tx *tx, int32_t *target,
+                                      uint64_t now)
 {
-    struct ams_tx tx;
+    const uint8_t *data = tx->head;
     uint8_t verdict;
 
-    memset(&tx, 0, offsetof(struct ams_tx, frags));
-    tx.head = (uint8_t *)(uintptr_t)data; /* read only */
-    tx.head_len = tx.total = length;
     *target = SWITCH_TO_NOBODY;
-    switch_tx(sw, port, &tx, 1, &verdict, now);
+    switch_tx(sw, port, tx, 1, &verdict, now);
     if (verdict != SWITCH_PASSED)
         return (enum switch_counter)verdict;
     if (data[0] & 1) {
@@ -223,9 +220,20 @@ enum switch_counter switch_forward_any(struct ams_switch *sw, uint16_t port, con
     } else if (memcmp(data, sw->mac, 6) != 0) {
         *target = SWITCH_TO_WIRE;
     } else {
-        *target = switch_rx_local(sw, data, length, now);
+        *target = switch_rx_local(sw, data, tx->head_len, tx->total, now);
         if (*target == SWITCH_TO_NOBODY)
             return (enum switch_counter)sw->rx_reason;
     }
     return SWITCH_PASSED;
+}
+
+enum switch_counter switch_forward_any(struct ams_switch *sw, uint16_t port, const uint8_t *data, uint32_t length,
+                                       int32_t *target, uint64_t now)
+{
+    struct ams_tx tx;
+
+    memset(&tx, 0, offsetof(struct ams_tx, frags));
+    tx.head = (uint8_t *)(uintptr_t)data; /* read only */
+    tx.head_len = tx.total = length;
+    return switch_forward_tx(sw, port, &tx, target, now);
 }

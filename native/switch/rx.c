@@ -137,13 +137,14 @@ static inline bool rx_mac_ours(const struct ams_switch *sw, const uint8_t *data)
     return data[0] & 1 || memcmp(data, sw->mac, 6) == 0;
 }
 
-/* The slow path: all shapes. */
-static int32_t rx_frame(struct ams_switch *sw, struct ams_frame *frame, uint64_t now)
+/* The slow path: all shapes.
+ * @more: bytes of the frame that follow those in `frame` */
+static int32_t rx_frame(struct ams_switch *sw, struct ams_frame *frame, uint32_t more, uint64_t now)
 {
     struct packet packet;
 
     rx_untag(sw, frame);
-    enum packet_status status = packet_parse(frame->data, frame->len, frame->len, &packet);
+    enum packet_status status = packet_parse(frame->data, frame->len, frame->len + more, &packet);
     if (status == PACKET_RUNT)
         return rx_drop(sw, SWITCH_RX_RUNT);
     if (!rx_mac_ours(sw, frame->data))
@@ -201,7 +202,7 @@ static void rx_batch(struct ams_switch *sw, struct ams_frame *const *frames, int
         const struct tuple_slot *slot = fast[i] ? tuple_find(&sw->tuples, &tuples[i], hashes[i]) : NULL;
         if (fast[i] && !slot && sw->wildcards)
             slot = switch_find(sw, &tuples[i]);
-        targets[i] = AMS_LIKELY(slot && !slot->group) ? slot->owner : rx_frame(sw, frames[i], now);
+        targets[i] = AMS_LIKELY(slot && !slot->group) ? slot->owner : rx_frame(sw, frames[i], 0, now);
         rx_count(sw, targets[i]);
         if (reasons)
             reasons[i] = sw->rx_reason;
@@ -222,10 +223,10 @@ void switch_rx(struct ams_switch *sw, struct ams_frame *const *frames, int n, in
     switch_rx_reasons(sw, frames, n, targets, NULL, now);
 }
 
-int32_t switch_rx_local(struct ams_switch *sw, const uint8_t *data, uint32_t length, uint64_t now)
+int32_t switch_rx_local(struct ams_switch *sw, const uint8_t *data, uint32_t avail, uint32_t length, uint64_t now)
 {
-    struct ams_frame view = {.data = (uint8_t *)(uintptr_t)data, .len = length}; /* untagged: not written to */
-    int32_t target = rx_frame(sw, &view, now);
+    struct ams_frame view = {.data = (uint8_t *)(uintptr_t)data, .len = avail}; /* untagged: not written to */
+    int32_t target = rx_frame(sw, &view, length - avail, now);
 
     rx_count(sw, target);
     return target;

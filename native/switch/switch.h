@@ -120,6 +120,7 @@ int switch_tx(struct ams_switch *sw, uint16_t port, const struct ams_tx *tx, int
 
 /* ---- both at once: from port to port --------------------------------------------- */
 
+#define SWITCH_HEAD 512u /* bytes of a frame in which all headers that we allow lie */
 #define SWITCH_REACH 80u /* Ethernet, IPv6 and TCP headers: 74 */
 
 /* What a port sent last, and to whom: nearly always it is the same again. */
@@ -153,6 +154,12 @@ void switch_forward(struct ams_switch *sw, uint16_t port, struct switch_line *li
 enum switch_counter switch_forward_any(struct ams_switch *sw, uint16_t port, const uint8_t *data, uint32_t length,
                                        int32_t *target, uint64_t now);
 
+/* The same for a descriptor, of which only the head is read: a super-frame's
+ * headers, without its payload.
+ * @tx: of its pieces only the lengths count, if the head has SWITCH_HEAD bytes */
+enum switch_counter switch_forward_tx(struct ams_switch *sw, uint16_t port, const struct ams_tx *tx, int32_t *target,
+                                      uint64_t now);
+
 /* True if a frame that has no tuple (ARP, ICMP, NDP, MLD, IGMP) is one that the
  * control owner could send: well-formed, and nothing but the truth. */
 bool switch_truthful(struct ams_switch *sw, const uint8_t *data, uint32_t length);
@@ -179,8 +186,9 @@ static inline void switch_tuple_set(struct switch_tuple *tuple, const uint8_t ip
     tuple->family = family;
 }
 
-/* Classifies one frame without a tag, as switch_rx(); it is not written to. */
-int32_t switch_rx_local(struct ams_switch *sw, const uint8_t *data, uint32_t length, uint64_t now);
+/* Classifies one frame without a tag, as switch_rx(); it is not written to.
+ * @avail: bytes of it that can be read */
+int32_t switch_rx_local(struct ams_switch *sw, const uint8_t *data, uint32_t avail, uint32_t length, uint64_t now);
 
 /* Validates ARP, ICMP, ICMPv6 and IGMP (tx_control.c).
  * @data, @avail: the frame as far as it can be reached

@@ -26,7 +26,7 @@
 #include "switch/switch.h"
 #include "wire/bytes.h"
 
-#define TX_REACH 512u /* Ethernet, IP with options, ICMP, quoted IP with options, ports: 158; IPv6 with extensions */
+#define TX_REACH SWITCH_HEAD /* Ethernet, IP with options, ICMP, quoted IP with options, ports: 158; IPv6 with extensions */
 
 static const uint8_t tx_reasons[PACKET_STATUSES] = {
     [PACKET_RUNT] = SWITCH_TX_RUNT,
