@@ -10,6 +10,8 @@ import select
 import socket
 import struct
 import subprocess
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,6 +103,9 @@ class Segment(Protocol):
     def peer_recv(self) -> bytes:
         """The next test frame from the port."""
 
+    def again(self) -> Port:
+        """Another port of the kind, once the first is closed."""
+
 
 class MemSegment:
     """Two mem ports on one hub."""
@@ -115,6 +120,9 @@ class MemSegment:
 
     def peer_recv(self) -> bytes:
         return self.peer.recv()
+
+    def again(self) -> Port:
+        return Port("mem:x", hub=self.hub)
 
     def close(self) -> None:
         self.port.close()
@@ -142,12 +150,15 @@ class ShmSegment:
         self._memory = mmap.mmap(self.link.memory_fd, os.fstat(self.link.memory_fd).st_size)
         self._tx, _, self._rx, _ = struct.unpack_from("=4q", self._memory, 56)
         self._next = 0  # of the TX ring's slots
-        self.port = Port(self.spec)
+        self.port = self.again()
 
     @property
-    def spec(self) -> str:
-        """What opens one more port on the same rings."""
-        return f"shm:{self.link.memory_fd},{self.link.kick_fd},{self.notify}"
+    def fds(self) -> tuple[int, int, int]:
+        """What a client gets: memory, kick, notify."""
+        return self.link.memory_fd, self.link.kick_fd, self.notify
+
+    def again(self) -> Port:
+        return Port("shm:{},{},{}".format(*self.fds))
 
     def _buffer(self, ring: int, slot: int) -> tuple[int, int]:
         """Where a slot's buffer is, and how much of it is used."""
@@ -183,6 +194,68 @@ class ShmSegment:
             os.close(fd)
 
 
+class SwitchSegment(ShmSegment):
+    """The same rings, from a daemon that grants them to whoever says hello."""
+
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory()
+        self.path = f"{self._directory.name}/socket"
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(self.path)
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._serve)
+        self._idle = threading.Semaphore(0)
+        super().__init__()
+
+    def again(self) -> Port:
+        if not self._thread.is_alive():
+            self._thread.start()
+        return SwitchPort(f"switch:{self.path}", self._idle)
+
+    def _serve(self) -> None:
+        """Welcomes one client after the other, until there is an empty message."""
+        while True:
+            client, _ = self._listener.accept()
+            with client:
+                hello = client.recv(lib.AMS_MSG_SIZE)
+                if not hello:
+                    return
+                socket.send_fds(client, [self._welcome(hello)], self.fds)
+                assert client.recv(1) == b"", "a raw port asks for nothing"
+            self._idle.release()
+
+    def _welcome(self, hello: bytes) -> bytes:
+        welcome = ffi.new("struct ams_msg_welcome *")
+        head = ffi.buffer(ffi.addressof(welcome, "head"))
+        head[:] = hello[: len(head)]
+        welcome.head.type |= lib.AMS_MSG_ANSWER
+        welcome.mtu = 1500
+        welcome.identity.mac = bytes([2, 0, 0, 0, 0, 1])
+        return bytes(ffi.buffer(welcome))
+
+    def close(self) -> None:
+        self.port.close()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as end:
+            end.connect(self.path)
+        self._thread.join()
+        self._listener.close()
+        self._directory.cleanup()
+        super().close()
+
+
+class SwitchPort(Port):
+    """A port whose daemon is in this process: it is closed when that has closed its end too."""
+
+    def __init__(self, spec: str, idle: threading.Semaphore) -> None:
+        super().__init__(spec)
+        self._idle = idle
+
+    def close(self) -> None:
+        if self.handle:
+            super().close()
+            self._idle.acquire()
+
+
 class TapSegment:
     """A TAP device and a packet socket on the kernel's side of it."""
 
@@ -190,6 +263,9 @@ class TapSegment:
         self.port = Port(f"tap:{name}", flags=flags)
         ip("link", "set", name, "up")
         self.peer = packet_socket(name)
+
+    def again(self) -> Port:
+        return Port("tap:ams1")
 
     def peer_send(self, frame: bytes) -> None:
         self.peer.send(frame)
@@ -211,8 +287,12 @@ class XdpSegment:
     def __init__(self, name: str, mtu: int = 1500) -> None:
         self.peer_name = f"{name}p"
         veth(name, self.peer_name, mtu)
+        self.name = name
         self.port = Port(f"xdp:{name}", flags=lib.AMS_PORT_ALL)
         self.peer = packet_socket(self.peer_name)
+
+    def again(self) -> Port:
+        return Port(f"xdp:{self.name}")
 
     def peer_send(self, frame: bytes) -> None:
         self.peer.send(frame)

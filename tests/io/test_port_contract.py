@@ -18,6 +18,7 @@ from port_segment import (
     PortError,
     Segment,
     ShmSegment,
+    SwitchSegment,
     TapSegment,
     XdpSegment,
     ip,
@@ -43,7 +44,7 @@ def frame(number: int, size: int = 60) -> bytes:
 
 
 @pytest.fixture(
-    params=["mem", "mem-offload", "shm",
+    params=["mem", "mem-offload", "shm", "switch",
             pytest.param("netmap-fake", marks=pytest.mark.timeout(300)),  # compiles the driver first
             *(pytest.param(kind, marks=needs_root) for kind in ("tap", "tap-plain", "xdp"))]
 )
@@ -53,8 +54,8 @@ def segment(request: pytest.FixtureRequest) -> Iterator[Segment]:
         made: MemSegment | ShmSegment | FakePipe | TapSegment | XdpSegment
         if kind.startswith("mem"):
             made = MemSegment(0 if kind == "mem-offload" else lib.AMS_HUB_NO_OFFLOAD)
-        elif kind == "shm":
-            made = ShmSegment()
+        elif kind in ("shm", "switch"):
+            made = ShmSegment() if kind == "shm" else SwitchSegment()
         elif kind == "netmap-fake":
             made = FakePipe()
         else:
@@ -145,14 +146,7 @@ def test_no_fd_and_no_memory_stays(segment: Segment) -> None:
     segment.port.close()
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(10 if isinstance(segment, XdpSegment) else 50):  # the kernel takes its time with AF_XDP's memory
-        if isinstance(segment, MemSegment):
-            port = Port("mem:x", hub=segment.hub)
-        elif isinstance(segment, ShmSegment):
-            port = Port(segment.spec)
-        elif isinstance(segment, FakePipe):
-            port = segment.again()
-        else:
-            port = Port("xdp:ams0" if isinstance(segment, XdpSegment) else "tap:ams1")
+        port = segment.again()
         port.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
