@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import errno
 import json
+import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from interop.lab import command, namespace, tap_name
+from scapy.layers.inet import IP, TCP
+from scapy.packet import Raw
 
 from aiomultistack import _netns
 
@@ -107,6 +111,62 @@ def test_a_kernel_with_the_switch_s_addresses(tmp_path: Path) -> None:
         assert {macs[host] for host in US} == {site.switch.describe()["switch"]["mac"]}
 
 
+def frames_of(site: Machine, server: Process) -> int:
+    """How many frames a client of the switch has received."""
+    (port,) = [port for port in site.switch.clients() if port["pid"] == server.pid]
+    return int(port["rx_frames"])
+
+
+def packet_socket(device: str) -> socket.socket:
+    """Sees what the kernel gets from a device; the tag of a VLAN is not among the bytes."""
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # ETH_P_ALL
+    made.bind((device, 0))
+    made.settimeout(20)
+    return made
+
+
+def quiet(site: Machine, server: Process) -> int:
+    """As frames_of(), once its connections have ended."""
+    last = [-1]
+
+    def same() -> bool:
+        last.append(frames_of(site, server))
+        return len(last) > 10 and len(set(last[-10:])) == 1
+
+    until(same, "the end of all connections")
+    return last[-1]
+
+
+#: Sends frames, in hexadecimal, out of a device.
+WIRE = """
+import socket, sys
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+    wire.bind((sys.argv[1], 0))
+    for frame in sys.argv[2:]:
+        wire.send(bytes.fromhex(frame))
+print("sent", flush=True)
+"""
+
+
+@pytest.mark.parametrize("uplink", ["tap", "xdp"])
+def test_vlans_of_the_uplink_are_the_system_s(tmp_path: Path, uplink: str) -> None:
+    with machine(tmp_path, uplink, "shares" if uplink == "tap" else "alone", shared=True) as site:
+        ours, theirs = (site.tap, "up0") if uplink == "tap" else ("nic0", "nic0")
+        stack = serving(site.switch, STACK)
+        reaches(site, site.gateway, [(US, STACK, stack)])  # nobody asks for neighbours later
+        before = quiet(site, stack)
+        mac = bytes.fromhex(site.switch.describe()["switch"]["mac"].replace(":", ""))
+        packet = bytes(IP(src=GATEWAY4, dst=US4) / TCP(sport=9, dport=STACK, flags="R") / Raw(b"for the system"))
+        plain = mac + bytes([2, 0, 0, 0, 0, 9]) + b"\x08\0" + packet
+        tagged = plain[:12] + b"\x81\0\0\x05" + plain[12:]
+        with packet_socket(ours) as seen:
+            site.start(site.gateway, WIRE, theirs, tagged.hex(), plain.hex()).expect("sent")
+            while packet not in seen.recv(2000):
+                pass
+        until(lambda: frames_of(site, stack) > before, "the frame without a tag")
+        assert frames_of(site, stack) == before + 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -131,13 +191,7 @@ def test_places_that_the_kernel_cannot_have(tmp_path: Path, arguments: list[str]
             daemon.close()
 
 
-ALSO = {"environment": {"AIOMULTISTACK_HOST_STACK": "also"}}
-
-
-def frames_of(site: Machine, server: Process) -> int:
-    """How many frames a client of the switch has received."""
-    (port,) = [port for port in site.switch.clients() if port["pid"] == server.pid]
-    return int(port["rx_frames"])
+ALSO: dict[str, Any] = {"environment": {"AIOMULTISTACK_HOST_STACK": "also"}}
 
 
 @pytest.mark.parametrize("uplink", ["tap", "xdp"])
