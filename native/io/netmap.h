@@ -6,7 +6,8 @@
  *   netmap_open.c   registering, mapping, closing, and why it failed
  *   netmap.c        frames in and out
  *   netmap_share.c  one NIC for the operating system and for us
- *   netmap_linux.c, netmap_freebsd.c   the system's calls (netmap_sys.h)
+ *   netmap_posix.c, netmap_linux.c, netmap_freebsd.c
+ *                   the system's calls (netmap_sys.h)
  */
 #ifndef AMS_IO_NETMAP_H
 #define AMS_IO_NETMAP_H

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * netmap_freebsd.c - the netmap driver's system calls on FreeBSD.
+ * netmap_freebsd.c - what FreeBSD knows of a netmap port's interface.
  */
 #include <sys/types.h>
 
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include <errno.h>
@@ -13,72 +12,14 @@
 #include <ifaddrs.h>
 #include <net/bpf.h>
 #include <net/if.h>
-#include <net/if_dl.h>
-#include <net/netmap.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "io/link_freebsd.h"
 #include "io/netmap.h"
+#include "io/netmap_posix.h"
 #include "wire/bytes.h"
-
-static int freebsd_open(void *ctx)
-{
-    int fd = open(NETMAP_DEVICE, O_RDWR | O_CLOEXEC);
-
-    (void)ctx;
-    return fd < 0 ? -errno : fd;
-}
-
-static int freebsd_control(void *ctx, int fd, struct nm_header *header)
-{
-    (void)ctx;
-    return ioctl(fd, NIOCCTRL, header) < 0 ? -errno : 0;
-}
-
-static int freebsd_sync(void *ctx, int fd, bool tx)
-{
-    (void)ctx;
-    return ioctl(fd, tx ? NIOCTXSYNC : NIOCRXSYNC, NULL) < 0 ? -errno : 0;
-}
-
-static void *freebsd_map(void *ctx, int fd, size_t size)
-{
-    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-
-    (void)ctx;
-    return base == MAP_FAILED ? NULL : base;
-}
-
-static void freebsd_unmap(void *ctx, void *base, size_t size)
-{
-    (void)ctx;
-    munmap(base, size);
-}
-
-static void freebsd_close(void *ctx, int fd)
-{
-    (void)ctx;
-    close(fd);
-}
-
-/* Finds an interface's Ethernet address; zero stays if it has none. */
-static void freebsd_read_mac(const char *name, uint8_t mac[6])
-{
-    struct ifaddrs *all;
-
-    if (getifaddrs(&all) != 0)
-        return;
-    for (const struct ifaddrs *one = all; one; one = one->ifa_next) {
-        struct sockaddr_dl link;
-        if (!one->ifa_addr || one->ifa_addr->sa_family != AF_LINK || strcmp(one->ifa_name, name) != 0)
-            continue;
-        memcpy(&link, one->ifa_addr, ams_min_u32(one->ifa_addr->sa_len, sizeof(link)));
-        if (link.sdl_alen == 6)
-            memcpy(mac, LLADDR(&link), 6);
-    }
-    freeifaddrs(all);
-}
 
 static int freebsd_link(void *ctx, const char *name, struct netmap_link *link)
 {
@@ -103,7 +44,7 @@ static int freebsd_link(void *ctx, const char *name, struct netmap_link *link)
     else if (!status)
         status = -errno;
     close(fd);
-    freebsd_read_mac(name, link->mac);
+    link_read_mac(name, link->mac);
     /* Pairs of interfaces inside this machine, which leave checksums to each other. */
     link->partial = strncmp(name, "epair", 5) == 0 || strncmp(name, "vtnet", 5) == 0;
     return status;
@@ -115,20 +56,6 @@ static int freebsd_watch(void *ctx)
 
     (void)ctx;
     return fd < 0 ? -errno : fd;
-}
-
-/* A message that was lost (ENOBUFS) is news too. */
-static bool freebsd_drain(void *ctx, int fd)
-{
-    char buffer[2048];
-    bool any = false;
-
-    (void)ctx;
-    for (;;) {
-        if (recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT) < 0 && errno != ENOBUFS)
-            return any;
-        any = true;
-    }
 }
 
 static int freebsd_promiscuous(void *ctx, const char *name)
@@ -186,25 +113,19 @@ static bool freebsd_has_address(void *ctx, const char *name, const uint8_t ip[16
     return found;
 }
 
-static void freebsd_random(void *ctx, void *out, size_t size)
-{
-    (void)ctx;
-    AMS_ASSERT(getentropy(out, size) == 0);
-}
-
 static const struct netmap_sys freebsd_system = {
-    .open = freebsd_open,
-    .control = freebsd_control,
-    .sync = freebsd_sync,
-    .map = freebsd_map,
-    .unmap = freebsd_unmap,
-    .close = freebsd_close,
+    .open = netmap_posix_open,
+    .control = netmap_posix_control,
+    .sync = netmap_posix_sync,
+    .map = netmap_posix_map,
+    .unmap = netmap_posix_unmap,
+    .close = netmap_posix_close,
     .link = freebsd_link,
     .watch = freebsd_watch,
-    .drain = freebsd_drain,
+    .drain = netmap_posix_drain,
     .promiscuous = freebsd_promiscuous,
     .has_address = freebsd_has_address,
-    .random = freebsd_random,
+    .random = netmap_posix_random,
 };
 
 const struct netmap_sys *netmap_system(void)

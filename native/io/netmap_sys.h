@@ -3,8 +3,8 @@
  * netmap_sys.h - what the netmap driver asks of the system.
  *
  * Everything that the driver cannot do in memory goes through this table, so
- * that a test can answer in the kernel's place: netmap_linux.c and
- * netmap_freebsd.c hold the real one.
+ * that a test can answer in the kernel's place: netmap_posix.c with
+ * netmap_linux.c or netmap_freebsd.c holds the real one.
  */
 #ifndef AMS_IO_NETMAP_SYS_H
 #define AMS_IO_NETMAP_SYS_H

@@ -39,6 +39,7 @@
 #include "io/tap.h"
 
 #include <errno.h>
+#include <net/if.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -309,6 +310,11 @@ static void tap_close(struct ams_port *port)
 static int tap_open(struct ams_port **port, const char *name, const struct ams_port_config *config,
                     struct frame_pool *pool, struct port_error *error)
 {
+    if (!name[0])
+        return port_fail(error, -AMS_EINVAL, "a TAP port needs a device name, as in tap:tap0");
+    if (strlen(name) >= IFNAMSIZ)
+        return port_fail(error, -AMS_EINVAL, "device name '%.40s' is too long: at most %d characters", name,
+                         IFNAMSIZ - 1);
     int status = tap_system_check(name, error);
     if (status)
         return status;

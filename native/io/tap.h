@@ -23,7 +23,8 @@ struct tap_port {
 
 /* ---- of the system's own file -------------------------------------------------- */
 
-/* Checks what the kernel would refuse, or worse, expand.
+/* Checks a name of a possible length for what the kernel would refuse, or
+ * worse, expand.
  * Return: 0, or a status with *error set. */
 int tap_system_check(const char *name, const struct port_error *error);
 /* Opens the device: sets fd, header, and info's mac, mtu and caps.  What it

@@ -16,9 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ifaddrs.h>
 #include <net/if.h>
-#include <net/if_dl.h>
 #include <net/if_tap.h>
 #include <net/if_types.h>
 #include <stdio.h>
@@ -26,18 +24,12 @@
 #include <unistd.h>
 
 #include "core/status.h"
+#include "io/link_freebsd.h"
 
 #define TAP_DIRECTORY "/dev/"
 
 int tap_system_check(const char *name, const struct port_error *error)
 {
-    size_t length = strlen(name);
-
-    if (!length)
-        return port_fail(error, -AMS_EINVAL, "a TAP port needs a device name, as in tap:tap0");
-    if (length >= IFNAMSIZ)
-        return port_fail(error, -AMS_EINVAL, "device name '%.40s' is too long: at most %d characters", name,
-                         IFNAMSIZ - 1);
     if (strncmp(name, "tap", 3) != 0 || !name[3] || name[3 + strspn(name + 3, "0123456789")])
         return port_fail(error, -AMS_EINVAL, "'%s' is not a TAP device: they are called tap0, tap1, ...", name);
     return 0;
@@ -62,26 +54,6 @@ int tap_system_refused(const char *name, int number, const struct port_error *er
     }
 }
 
-/* Finds the MAC of an interface; zero stays if it has none.
- * Return: 0, or an errno. */
-static int tap_read_mac(const char *name, uint8_t mac[6])
-{
-    struct ifaddrs *all;
-
-    if (getifaddrs(&all) != 0)
-        return errno;
-    for (const struct ifaddrs *one = all; one; one = one->ifa_next) {
-        struct sockaddr_dl link;
-        if (!one->ifa_addr || one->ifa_addr->sa_family != AF_LINK || strcmp(one->ifa_name, name) != 0)
-            continue;
-        memcpy(&link, one->ifa_addr, ams_min_u32(one->ifa_addr->sa_len, sizeof(link)));
-        if (link.sdl_alen == 6)
-            memcpy(mac, LLADDR(&link), 6);
-    }
-    freeifaddrs(all);
-    return 0;
-}
-
 /* Reads the device's MTU and MAC, by the name that the interface has now.
  * Return: 0, or an errno. */
 static int tap_read_link(struct tap_port *tap)
@@ -100,7 +72,7 @@ static int tap_read_link(struct tap_port *tap)
     else
         number = errno;
     close(fd);
-    return number ? number : tap_read_mac(request.ifr_name, tap->port.info.mac);
+    return number ? number : link_read_mac(request.ifr_name, tap->port.info.mac);
 }
 
 int tap_system_open(struct tap_port *tap, const char *name, bool offload)

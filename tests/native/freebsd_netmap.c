@@ -13,6 +13,7 @@
 #include <stddef.h>
 
 #include "io/netmap_abi.h"
+#include "io/netmap_posix.h"
 #include "io/ring.h"
 
 #define SAME(ours, our_field, theirs, their_field)                                                   \
@@ -45,6 +46,9 @@ SAME(nm_register, flags, nmreq_register, nr_flags);
 EQUAL(sizeof(struct nm_register), sizeof(struct nmreq_register));
 SAME(nm_port_hdr, length, nmreq_port_hdr, nr_hdr_len);
 
+EQUAL(NM_IOCTL_CONTROL, NIOCCTRL);
+EQUAL(NM_IOCTL_TXSYNC, NIOCTXSYNC);
+EQUAL(NM_IOCTL_RXSYNC, NIOCRXSYNC);
 EQUAL(NM_API, NETMAP_API);
 EQUAL(RING_NETMAP_API, NETMAP_API);
 EQUAL(NM_REGISTER, NETMAP_REQ_REGISTER);

@@ -8,6 +8,7 @@
 
 #include "check.h"
 #include "io/netmap.h"
+#include "io/netmap_posix.h"
 #include "netmap_fake.h"
 
 #include <fcntl.h>
@@ -175,6 +176,13 @@ static void test_names_mean_what_netmap_says(void)
 }
 
 /* ---- what is refused ------------------------------------------------------------------ */
+
+static void test_requests_have_the_numbers_of_the_real_module(void)
+{
+    CHECK_EQ(NM_IOCTL_CONTROL, 0xc0586997);
+    CHECK_EQ(NM_IOCTL_TXSYNC, 0x6994);
+    CHECK_EQ(NM_IOCTL_RXSYNC, 0x6995);
+}
 
 static void test_what_the_device_refuses_is_explained(void)
 {
@@ -673,6 +681,7 @@ static void test_forwarding_exchanges_buffers(void)
 int main(void)
 {
     RUN(test_names_mean_what_netmap_says);
+    RUN(test_requests_have_the_numbers_of_the_real_module);
     RUN(test_what_the_device_refuses_is_explained);
     RUN(test_every_allocation_may_fail);
     RUN(test_frames_pass_a_pipe_in_order);
