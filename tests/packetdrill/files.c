@@ -38,22 +38,27 @@ static short stream_ready(struct pd_world *world, struct pd_file *file)
         return POLLOUT | POLLHUP;
     if (file->id >= 0)
         ams_tcp_get_info(world->stack, file->id, &info, world->now);
-    if (info.recv_queue || file->eof || file->read_shut)
+    /* the engine reports the end only behind the data before it */
+    bool ended = file->eof || info.state == AMS_TCP_CLOSE_WAIT || info.state == AMS_TCP_CLOSING ||
+                 info.state == AMS_TCP_LAST_ACK || info.state == AMS_TCP_TIME_WAIT;
+    if (info.recv_queue || ended || file->read_shut)
         events |= POLLIN | POLLRDNORM;
-    if (file->eof || file->read_shut)
+    if (ended || file->read_shut)
         events |= POLLRDHUP;
+    if (file->errors.n)
+        events |= POLLERR;
     if (file->state == PD_CLOSED) {
         events |= POLLIN | POLLOUT | POLLHUP | POLLRDHUP | POLLRDNORM | POLLWRNORM;
         if (file->error && !file->told)
             events |= POLLERR;
     }
-    if ((file->read_shut || file->eof) && file->write_shut)
+    if ((file->read_shut || ended) && file->write_shut)
         events |= POLLHUP;
     if (file->state == PD_CONNECTED) {
-        int sndbuf = 0;
-        ams_tcp_getopt(world->stack, file->id, AMS_OPT_SNDBUF, &sndbuf);
-        if (file->write_shut || (info.send_queue < (uint32_t)sndbuf * 2 / 3 && 2 * (uint64_t)info.not_sent < file_lowat(file)))
+        if (file->write_shut || sendbuf_writable(world, file))
             events |= POLLOUT | POLLWRNORM;
+        else
+            file->sendbuf.refused = true;
     }
     if (file->deferred)
         events |= POLLOUT | POLLWRNORM;

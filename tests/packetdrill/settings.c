@@ -143,6 +143,12 @@ static uint32_t read_flags(void)
            (sysctl_number("tcp_slow_start_after_idle", 0, 1) ? 0 : AMS_STACK_NO_IDLE_RESTART);
 }
 
+uint32_t settings_wmem(int index)
+{
+    static const long missing[] = {4096, 16384, 4194304};
+    return (uint32_t)sysctl_number("tcp_wmem", index, missing[index]);
+}
+
 uint32_t settings_notsent_lowat(void)
 {
     long value = sysctl_number("tcp_notsent_lowat", 0, UINT32_MAX);

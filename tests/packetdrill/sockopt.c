@@ -18,6 +18,9 @@
 #ifndef SO_MEMINFO
 #define SO_MEMINFO 55
 #endif
+#ifndef TCP_INQ
+#define TCP_INQ 36
+#endif
 #define MEMINFO_VARS 9
 #define TCP_CC_INFO_NAME 26
 
@@ -39,7 +42,6 @@ static const struct {
     {SOL_TCP, TCP_FASTOPEN, AMS_OPT_FASTOPEN},
     {SOL_TCP, TCP_FASTOPEN_CONNECT, AMS_OPT_FASTOPEN_CONNECT},
     {SOL_SOCKET, SO_KEEPALIVE, AMS_OPT_KEEPALIVE},
-    {SOL_SOCKET, SO_SNDBUF, AMS_OPT_SNDBUF},
     {SOL_SOCKET, SO_RCVBUF, AMS_OPT_RCVBUF},
 };
 
@@ -123,15 +125,37 @@ static int set_linger(struct pd_world *world, struct pd_file *file, const void *
 static bool harmless(int level, int name)
 {
     if (level == SOL_SOCKET)
-        return name == SO_REUSEADDR || name == SO_REUSEPORT || name == SO_ZEROCOPY || name == SO_TIMESTAMPING ||
-               name == SO_MARK || name == SO_PRIORITY || name == SO_TIMESTAMP || name == SO_TIMESTAMPNS;
+        return name == SO_REUSEADDR || name == SO_REUSEPORT || name == SO_MARK || name == SO_PRIORITY || name == SO_TIMESTAMP || name == SO_TIMESTAMPNS;
     return level == SOL_IP || level == SOL_IPV6;
+}
+
+/* Options that are the adapter's, not the engine's.  Return: false if it is none. */
+static bool set_own(struct pd_world *world, struct pd_file *file, int level, int name, int value, int *status)
+{
+    *status = 0;
+    if (level == SOL_TCP && name == TCP_NOTSENT_LOWAT) {
+        file->notsent_lowat = (uint32_t)value;
+        file->changes++;
+    } else if (level == SOL_TCP && name == TCP_INQ) {
+        file->inq = value;
+    } else if (level == SOL_SOCKET && name == SO_SNDBUF) {
+        sendbuf_set(file, value);
+    } else if (level == SOL_SOCKET && name == SO_ZEROCOPY) {
+        file->errors.zerocopy = value;
+    } else if (level == SOL_SOCKET && name == SO_TIMESTAMPING) {
+        *status = errqueue_timestamping(world, file, value);
+    } else if (level == SOL_TCP && name == TCP_FASTOPEN_CONNECT) {
+        *status = set_fastopen_connect(world, file, value);
+    } else {
+        return false;
+    }
+    return true;
 }
 
 int sockopt_set(struct pd_world *world, int fd, int level, int name, const void *value, socklen_t len)
 {
     struct pd_file *file = world_file(world, fd, PD_TCP);
-    int number = 0;
+    int number = 0, status;
     if (!file)
         return -1;
     if (level == SOL_TCP && name == TCP_CONGESTION)
@@ -140,25 +164,19 @@ int sockopt_set(struct pd_world *world, int fd, int level, int name, const void 
         return set_linger(world, file, value, len);
     if (harmless(level, name))
         return 0;
-    int engine = engine_name(level, name);
-    bool lowat = level == SOL_TCP && name == TCP_NOTSENT_LOWAT;
-    if (!engine && !lowat) {
-        errno = ENOPROTOOPT;
-        return -1;
-    }
     if (len < sizeof(number)) {
         errno = EINVAL;
         return -1;
     }
     memcpy(&number, value, sizeof(number));
-    if (lowat) {
-        file->notsent_lowat = (uint32_t)number;
-        file->changes++;
-        return 0;
+    if (set_own(world, file, level, name, number, &status))
+        return status;
+    int engine = engine_name(level, name);
+    if (!engine) {
+        errno = ENOPROTOOPT;
+        return -1;
     }
-    if (level == SOL_TCP && name == TCP_FASTOPEN_CONNECT)
-        return set_fastopen_connect(world, file, number);
-    if (level == SOL_SOCKET && (name == SO_SNDBUF || name == SO_RCVBUF)) /* socket(7): doubled */
+    if (level == SOL_SOCKET && name == SO_RCVBUF) /* socket(7): doubled */
         number = number > (1 << 29) ? 1 << 30 : number * 2;
     return set_engine(world, file, engine, number);
 }
@@ -178,6 +196,8 @@ static int get_info(struct pd_world *world, struct pd_file *file, void *value, s
     struct linux_tcp_info out;
     if (file->id >= 0)
         ams_tcp_get_info(world->stack, file->id, &info, world->now);
+    if (info.last_data_received > world->now - file->connected_at)
+        info.last_data_received = world->now - file->connected_at; /* none yet: Linux counts from the handshake */
     linux_info_fill(&out, &info);
     return put(value, len, &out, sizeof(out));
 }
@@ -186,16 +206,15 @@ static int get_meminfo(struct pd_world *world, struct pd_file *file, void *value
 {
     struct ams_tcp_info info = {0};
     uint32_t out[MEMINFO_VARS] = {0};
-    int sndbuf = 0, rcvbuf = 0;
+    int rcvbuf = 0;
     if (file->id >= 0) {
         ams_tcp_get_info(world->stack, file->id, &info, world->now);
-        ams_tcp_getopt(world->stack, file->id, AMS_OPT_SNDBUF, &sndbuf);
         ams_tcp_getopt(world->stack, file->id, AMS_OPT_RCVBUF, &rcvbuf);
     }
     out[0] = info.recv_queue;
     out[1] = (uint32_t)rcvbuf;
-    out[3] = (uint32_t)sndbuf;
-    out[5] = info.send_queue;
+    out[3] = sendbuf_limit(file);
+    out[5] = sendbuf_used(file);
     return put(value, len, out, sizeof(out));
 }
 
@@ -260,6 +279,12 @@ int sockopt_get(struct pd_world *world, int fd, int level, int name, void *value
         number = take_error(world, file);
     } else if (level == SOL_TCP && name == TCP_NOTSENT_LOWAT) {
         number = (int)file->notsent_lowat;
+    } else if (level == SOL_TCP && name == TCP_INQ) {
+        number = file->inq;
+    } else if (level == SOL_SOCKET && name == SO_SNDBUF) {
+        number = (int)sendbuf_limit(file);
+    } else if (level == SOL_SOCKET && name == SO_ZEROCOPY) {
+        number = file->errors.zerocopy;
     } else if (!engine) {
         errno = ENOPROTOOPT;
         return -1;

@@ -73,7 +73,25 @@ int world_start(struct pd_world *world, const struct ams_endpoint *local)
         return -1;
     }
     world->stack = ams_node_stack(world->node);
+    world->offload = true;
     return 0;
+}
+
+/* What the engine may still refer to stays until it is gone. */
+static void file_free(struct pd_world *world, struct pd_file *file)
+{
+    int count = file->errors.n_refs;
+    if (count) {
+        struct pd_ref *grown = realloc(world->pinned, (size_t)(world->n_pinned + count) * sizeof(*grown));
+        if (!grown)
+            abort();
+        memcpy(grown + world->n_pinned, file->errors.refs, (size_t)count * sizeof(*grown));
+        world->pinned = grown;
+        world->n_pinned += count;
+    }
+    free(file->sendbuf.queue);
+    free(file->pipe_data);
+    free(file);
 }
 
 void world_stop(struct pd_world *world)
@@ -84,10 +102,11 @@ void world_stop(struct pd_world *world)
     if (world->hub)
         ams_hub_free(world->hub);
     for (int fd = 0; fd < PD_FDS; fd++)
-        if (world->by_fd[fd]) {
-            free(world->by_fd[fd]->pipe_data);
-            free(world->by_fd[fd]);
-        }
+        if (world->by_fd[fd])
+            file_free(world, world->by_fd[fd]);
+    for (int i = 0; i < world->n_pinned; i++)
+        free(world->pinned[i].data);
+    free(world->pinned);
     while (world->out_head) {
         struct pd_packet *packet = world->out_head;
         world->out_head = packet->next;
@@ -174,8 +193,7 @@ int world_close(struct pd_world *world, int fd)
         file->pipe_peer->pipe_peer = NULL;
     world->by_fd[fd] = NULL;
     close(fd);
-    free(file->pipe_data);
-    free(file);
+    file_free(world, file);
     if (world->node)
         world_settle(world);
     return 0;
@@ -313,6 +331,11 @@ static void event_accepted(struct pd_world *world, int id, int listener_id)
     ams_tcp_local(world->stack, id, &child->local);
     ams_tcp_remote(world->stack, id, &child->remote);
     world_bind_id(world, child, id);
+    child->connected_at = world->now;
+    child->errors.zerocopy = listener->errors.zerocopy;
+    child->sendbuf.limit = listener->sendbuf.limit;
+    child->sendbuf.fixed = listener->sendbuf.fixed;
+    sendbuf_start(world, child);
     listener->accepted[listener->n_accepted++] = child;
     listener->changes++;
 }
@@ -325,15 +348,18 @@ static void event_dispatch(struct pd_world *world, const int32_t *words)
     struct pd_file *file = id < world->n_by_id ? world->by_id[id] : NULL;
     if (!file)
         return;
-    file->changes++;
+    if (bits & AMS_EV_REFS)
+        errqueue_released(file, words[2]);
+    if (bits & ~AMS_EV_REFS)
+        file->changes++;
     if (bits & AMS_EV_CONNECTED) {
         file->state = PD_CONNECTED;
         file->deferred = false;
+        file->connected_at = world->now;
+        sendbuf_start(world, file);
     }
     if (bits & AMS_EV_EOF)
         file->eof = true;
-    if (bits & AMS_EV_DRAINED)
-        file->drain_wanted = false;
     if (bits & AMS_EV_CLOSED) {
         file->state = PD_CLOSED;
         file->error = words[2] ? ams_status_errno(words[2]) : 0;
@@ -356,6 +382,9 @@ void world_settle(struct pd_world *world)
             busy = true;
         busy = busy || deadline <= world->now;
     }
+    for (int id = 0; id < world->n_by_id; id++)
+        if (world->by_id[id])
+            errqueue_progress(world, world->by_id[id]);
 }
 
 /* Lets one thread go whose condition holds, and waits until it is back.

@@ -10,10 +10,13 @@
  * and neighbour solicitations are answered for everybody.
  *
  *   world.c     virtual time, the wire, events, waiting
- *   adapter.c   the calls on sockets
+ *   open.c      a socket's life, receive.c and send.c its data
+ *   sendbuf.c   how much a socket takes, by Linux's books
+ *   errqueue.c  its error queue: zero copy, timestamps
  *   files.c     poll, epoll and pipes
  *   sockopt.c   getsockopt and setsockopt, struct tcp_info
  *   settings.c  the namespace's sysctls, as the engine's configuration
+ *   adapter.c   packets, the clock, the table of calls
  *   preload.c   a library of its own, for LD_PRELOAD: getsockopt() and
  *               close() that packetdrill calls in the C library
  *
@@ -65,6 +68,57 @@ struct pd_watch {
     bool spent;               /* EPOLLONESHOT has fired */
 };
 
+/* What Linux would call an sk_buff of the send queue: stream offsets. */
+struct pd_buffer {
+    uint64_t start, end;
+    bool record;              /* MSG_EOR: nothing is added to it */
+};
+
+struct pd_sendbuf {
+    struct pd_buffer *queue;  /* not yet acknowledged, oldest first */
+    int n, room;
+    uint32_t limit;           /* SO_SNDBUF; 0: not asked for yet */
+    bool fixed;               /* the application has set it */
+    bool refused;             /* a writer or poll() found it full: SOCK_NOSPACE */
+    uint32_t window;          /* the largest that the peer has offered */
+};
+
+/* Memory of an application that the engine refers to. */
+struct pd_ref {
+    char *data;
+    uint32_t number;          /* of the call that it belongs to */
+    bool last;                /* its last piece */
+};
+
+struct pd_mark {
+    uint64_t end;             /* stream offset behind the byte to be timed */
+    bool sent;
+};
+
+/* One report of the error queue. */
+struct pd_note {
+    uint8_t origin, code;
+    int error;
+    uint32_t info, data;
+    uint64_t at;
+};
+
+#define PD_NOTES 64
+#define PD_REFS 128
+
+struct pd_errqueue {
+    struct pd_note notes[PD_NOTES];
+    int n;
+    bool zerocopy;            /* SO_ZEROCOPY */
+    uint32_t next_number;
+    struct pd_ref refs[PD_REFS];
+    int n_refs;
+    uint32_t timestamping;    /* SOF_TIMESTAMPING_* */
+    uint64_t first_key;       /* stream offset of key 0 */
+    struct pd_mark marks[PD_NOTES];
+    int n_marks;
+};
+
 struct pd_file {
     enum pd_kind kind;
     enum pd_state state;
@@ -79,8 +133,12 @@ struct pd_file {
     bool eof;                 /* the peer's FIN was reported */
     bool told;                /* a final error was returned once */
     bool read_shut, write_shut;
-    bool drain_wanted;
     uint32_t notsent_lowat;   /* TCP_NOTSENT_LOWAT, 0: the sysctl's */
+    uint64_t written;         /* bytes that the engine was given */
+    struct pd_sendbuf sendbuf;
+    struct pd_errqueue errors;
+    bool inq;                 /* TCP_INQ */
+    uint64_t connected_at;
     bool fastopen_connect;    /* TCP_FASTOPEN_CONNECT: connect() waits for data */
     bool deferred;            /* such a connect() has returned */
     int error;                /* errno that ended it */
@@ -131,6 +189,9 @@ struct pd_world {
     uint64_t now;
     bool handed_over;         /* a thread has returned and may want packetdrill's own lock */
     struct pd_packet *out_head, *out_tail;
+    struct pd_ref *pinned;    /* memory of closed sockets that the engine may still refer to */
+    int n_pinned;
+    bool offload;             /* segmentation is left to the device */
     struct pd_file *by_fd[PD_FDS];
     struct pd_file **by_id;
     int n_by_id;
@@ -165,6 +226,37 @@ void world_bind_id(struct pd_world *world, struct pd_file *file, int id);
 /* errno for a negative status.  Return: -1. */
 int world_fail(int status);
 
+/* ---- sendbuf.c */
+/* Bytes that the buffer being filled, or the next one, takes; 0: full. */
+size_t sendbuf_room(struct pd_world *world, struct pd_file *file);
+/* The engine has taken n bytes; record: they end one. */
+void sendbuf_wrote(struct pd_world *world, struct pd_file *file, size_t n, bool record);
+/* Would poll() say POLLOUT? */
+bool sendbuf_writable(struct pd_world *world, struct pd_file *file);
+/* A segment has come: a writer that was refused may be let in. */
+void sendbuf_input(struct pd_world *world, struct pd_file *file);
+/* The connection is there: the limit that its segment size asks for. */
+void sendbuf_start(struct pd_world *world, struct pd_file *file);
+/* SO_SNDBUF: as getsockopt() reports it, and as setsockopt() gets it. */
+uint32_t sendbuf_limit(struct pd_file *file);
+void sendbuf_set(struct pd_file *file, int bytes);
+/* Memory in use: payload not acknowledged, and what each buffer costs. */
+uint32_t sendbuf_used(const struct pd_file *file);
+
+/* ---- errqueue.c */
+/* Keeps bytes of a MSG_ZEROCOPY call in place.  Return: them, NULL: too many pieces. */
+const char *errqueue_pin(struct pd_file *file, const char *data, size_t size, bool last);
+/* The call ends with what it has pinned so far. */
+void errqueue_cut(struct pd_file *file);
+/* The engine has released so many pieces. */
+void errqueue_released(struct pd_file *file, int count);
+/* The last byte written is to be timed, if the socket wants that. */
+void errqueue_mark(struct pd_file *file);
+/* Reports what has been sent and acknowledged since. */
+void errqueue_progress(struct pd_world *world, struct pd_file *file);
+/* SO_TIMESTAMPING.  Return: 0 or -1 with errno. */
+int errqueue_timestamping(struct pd_world *world, struct pd_file *file, int flags);
+
 /* ---- files.c */
 struct packetdrill_interface;
 void files_install(struct packetdrill_interface *interface);
@@ -189,6 +281,8 @@ void settings_remember(struct pd_world *world);
 /* The sysctls that a running stack follows. */
 void settings_renew(struct pd_world *world);
 uint32_t settings_notsent_lowat(void);
+/* The index-th number of tcp_wmem. */
+uint32_t settings_wmem(int index);
 uint32_t settings_fastopen(const struct pd_world *world);
 /* An option that packetdrill was given, on its command line or in the script. */
 bool settings_option(const char *name, char *out, size_t size);
