@@ -427,6 +427,7 @@ int ams_stack_set(struct ams_stack *stack, int setting, uint32_t value);
 #define AMS_SET_FASTOPEN 2     /* AMS_FASTOPEN_* */
 #define AMS_SET_ECN 3          /* AMS_ECN_* */
 #define AMS_SET_SYN_COOKIES 4  /* AMS_SYN_COOKIES_* */
+#define AMS_SET_FORGET 5       /* any value: forgets what servers said about Fast Open */
 
 /* ---- stack: endpoints --------------------------------------------------- */
 
@@ -452,7 +453,7 @@ int ams_tcp_send(struct ams_stack *stack, int id, const char *data, size_t lengt
  * AMS_SEND_MORE has held back. */
 int ams_tcp_send_flags(struct ams_stack *stack, int id, const char *data, size_t length, uint32_t flags);
 #define AMS_SEND_EOR 1         /* a record ends here: no segment joins later bytes to these (MSG_EOR) */
-#define AMS_SEND_MORE 2        /* more follows: a short segment may wait for it (MSG_MORE) */
+#define AMS_SEND_MORE 2        /* more follows: a short segment may wait for it, and carries no PSH (MSG_MORE) */
 /* The same without a copy: data must stay as it is until AMS_EV_REFS. */
 int ams_tcp_send_ref(struct ams_stack *stack, int id, const char *data, size_t length);
 /* The write excess now. */
@@ -511,6 +512,9 @@ int ams_tcp_remote(struct ams_stack *stack, int id, struct ams_endpoint *out);
 int ams_tcp_setopt(struct ams_stack *stack, int id, int option, int value);
 int ams_tcp_getopt(struct ams_stack *stack, int id, int option, int *value);
 /* Chooses the congestion control by name (TCP_CONGESTION). */
+/* A listener's own key for Fast Open cookies, as TCP_FASTOPEN_KEY; without, it
+ * has the stack's.  -AMS_EINVAL unless length is 16. */
+int ams_tcp_fastopen_key(struct ams_stack *stack, int id, const uint8_t *key, size_t length);
 int ams_tcp_set_congestion(struct ams_stack *stack, int id, const char *name);
 /* Names of the congestion controls built in; NULL past the end. */
 const char *ams_congestion_name(int index);

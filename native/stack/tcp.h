@@ -410,6 +410,8 @@ struct tcp_listener {
     uint32_t waiting;         /* established, not yet reported */
     uint32_t fastopen_limit;  /* AMS_OPT_FASTOPEN */
     uint32_t fastopen_pending; /* children in use whose handshake is not done */
+    bool fastopen_own_key;
+    struct siphash_key fastopen_key; /* if so */
     /* options that connections inherit */
     uint32_t conn_flags;
     uint16_t keepidle, keepintvl;
@@ -526,7 +528,11 @@ void tcp_fastopen_child(struct ams_stack *stack, struct tcp_listener *listener, 
 void tcp_fastopen_reply(struct ams_stack *stack, const struct tcp_conn *conn, struct tcp_repr *repr);
 /* The child's handshake is done, or the child is gone. */
 void tcp_fastopen_settled(struct ams_stack *stack, struct tcp_conn *conn);
+/* Empties the table of servers. */
+void tcp_fastopen_forget(struct ams_stack *stack);
 void tcp_fastopen_fini(struct ams_stack *stack);
+/* A key from 16 bytes. */
+void tcp_fastopen_key(const uint8_t given[16], struct siphash_key *key);
 
 /* ---- tcp_cookie.c ----------------------------------------------------------------------------- */
 /* Answers a SYN for which there is no room, keeping nothing. */
@@ -797,7 +803,7 @@ void tcp_send_fini(struct ams_stack *stack, struct tcp_conn *conn);
 /* Describes [seq, seq + length) as frags.  Return: the bytes described, less
  * than length where TX_FRAGS ran out or a record ends. */
 uint32_t tcp_send_gather(struct tcp_conn *conn, uint32_t seq, uint32_t length, struct ams_tx *tx);
-/* True if what was gathered last, up to end, ends a record. */
-bool tcp_send_record_ends(const struct tcp_conn *conn, uint32_t end);
+/* True if what was gathered last, up to end, ends a record that is to be pushed. */
+bool tcp_send_pushed(const struct tcp_conn *conn, uint32_t end);
 
 #endif

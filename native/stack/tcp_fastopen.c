@@ -80,6 +80,12 @@ static struct tcp_fastopen_entry *entry_take(struct ams_stack *stack, const uint
     return entry;
 }
 
+void tcp_fastopen_forget(struct ams_stack *stack)
+{
+    if (stack->tcp->fastopen_cache)
+        memset(stack->tcp->fastopen_cache, 0, ENTRIES * sizeof(*stack->tcp->fastopen_cache));
+}
+
 void tcp_fastopen_fini(struct ams_stack *stack)
 {
     mem_free(stack->tcp->fastopen_cache);
@@ -211,18 +217,40 @@ void tcp_fastopen_synack(struct ams_stack *stack, struct tcp_conn *conn, const s
 
 /* ---- server -------------------------------------------------------------------------- */
 
-/* The cookie of a client (section 4.1.2). */
-static void cookie_make(const struct ams_stack *stack, const struct tcp_flow *flow, uint8_t out[COOKIE_LENGTH])
+void tcp_fastopen_key(const uint8_t given[16], struct siphash_key *key)
 {
+    *key = (struct siphash_key){{0, 0}};
+    for (int i = 0; i < 16; i++)
+        key->k[i / 8] |= (uint64_t)given[i] << 8 * (i % 8);
+}
+
+int ams_tcp_fastopen_key(struct ams_stack *stack, int id, const uint8_t *key, size_t length)
+{
+    struct tcp_listener *listener = (struct tcp_listener *)sock_find(stack, id, SOCK_LISTENER);
+    if (!listener)
+        return -AMS_EBADF;
+    if (length != 16)
+        return -AMS_EINVAL;
+    tcp_fastopen_key(key, &listener->fastopen_key);
+    listener->fastopen_own_key = true;
+    return 0;
+}
+
+/* The cookie of a client (section 4.1.2). */
+static void cookie_make(const struct ams_stack *stack, const struct tcp_conn *conn, uint8_t out[COOKIE_LENGTH])
+{
+    const struct tcp_flow *flow = &conn->flow;
+    bool own = conn->listener && conn->listener->fastopen_own_key;
+    const struct siphash_key *key = own ? &conn->listener->fastopen_key : &stack->tcp->fastopen_key;
     uint64_t words[4], hash;
     if (flow->family == AMS_IPV4) {
         memcpy(words, flow->remote_ip + 12, 4);
         memcpy((uint8_t *)words + 4, flow->local_ip + 12, 4);
-        hash = siphash24(&stack->tcp->fastopen_key, words, 1);
+        hash = siphash24(key, words, 1);
     } else {
         memcpy(words, flow->remote_ip, 16);
         memcpy(words + 2, flow->local_ip, 16);
-        hash = siphash24(&stack->tcp->fastopen_key, words, 4);
+        hash = siphash24(key, words, 4);
     }
     for (uint32_t i = 0; i < COOKIE_LENGTH; i++)
         out[i] = (uint8_t)(hash >> 8 * i);
@@ -232,7 +260,7 @@ void tcp_fastopen_reply(struct ams_stack *stack, const struct tcp_conn *conn, st
 {
     repr->fastopen_kind = conn->fastopen & FO_EXPERIMENTAL ? TCP_OPT_EXPERIMENTAL : TCP_OPT_FASTOPEN;
     repr->fastopen_len = COOKIE_LENGTH;
-    cookie_make(stack, &conn->flow, repr->fastopen);
+    cookie_make(stack, conn, repr->fastopen);
 }
 
 /* Children that may be open before their handshake is done. */
@@ -253,7 +281,7 @@ static bool cookie_good(struct ams_stack *stack, struct tcp_conn *conn, const st
         return true;
     if (!seg->fastopen_kind)
         return false;
-    cookie_make(stack, &conn->flow, cookie);
+    cookie_make(stack, conn, cookie);
     if (seg->fastopen_len == COOKIE_LENGTH && memcmp(cookie, seg->fastopen, COOKIE_LENGTH) == 0)
         return true;
     conn->fastopen |= FO_REPLY | (seg->fastopen_kind == TCP_OPT_EXPERIMENTAL ? FO_EXPERIMENTAL : 0);

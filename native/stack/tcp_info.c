@@ -437,6 +437,9 @@ int ams_stack_set(struct ams_stack *stack, int setting, uint32_t value)
     case AMS_SET_FASTOPEN:
         stack->config.fastopen = value;
         return 0;
+    case AMS_SET_FORGET:
+        tcp_fastopen_forget(stack);
+        return 0;
     default:
         return -AMS_EINVAL;
     }

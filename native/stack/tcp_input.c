@@ -175,12 +175,20 @@ static void active_open_done(struct ams_stack *stack, struct tcp_conn *conn, con
     tcp_want_output(stack, conn);
 }
 
+/* An echo of what we cannot have sent: an old duplicate, or made up. */
+static bool echo_impossible(const struct tcp_conn *conn, const struct tcp_repr *tcp, uint64_t now)
+{
+    uint32_t age = tcp_timestamp(conn, now) - tcp_timestamp(conn, conn->created);
+    return conn->flags & CONN_TS_OK && tcp->has_timestamps && tcp->tsecr &&
+           tcp_timestamp(conn, now) - tcp->tsecr > age;
+}
+
 /* Return: true if the segment's payload and FIN are to be processed. */
 static bool syn_sent_input(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, uint64_t now)
 {
     const struct tcp_repr *tcp = seg->tcp;
     bool ack = tcp->flags & TCP_ACK;
-    if (ack && (seq_leq(tcp->ack, conn->iss) || seq_gt(tcp->ack, conn->snd_nxt))) {
+    if (ack && (seq_leq(tcp->ack, conn->iss) || seq_gt(tcp->ack, conn->snd_nxt) || echo_impossible(conn, tcp, now))) {
         if (!(tcp->flags & TCP_RST))
             tcp_send_reset(stack, tcp, seg->ip, seg->payload, now);
         return false;
@@ -401,8 +409,11 @@ static bool checks(struct ams_stack *stack, struct tcp_conn *conn, const struct 
     }
     /* simultaneous open: the SYN-ACK repeats a SYN that we have (figure 7) */
     if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_RECEIVED && !conn->listener) &&
-        (tcp->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == (TCP_SYN | TCP_ACK) && tcp->seq == conn->irs)
+        (tcp->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == (TCP_SYN | TCP_ACK) && tcp->seq == conn->irs) {
+        conn->dsack = (struct tcp_sack_block){conn->irs, conn->irs + 1}; /* it may wait for our ACK of its SYN */
+        conn->flags |= CONN_DSACK | CONN_ACK_NOW;
         return true;
+    }
     if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_RECEIVED) && (tcp->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN &&
         tcp->seq == conn->irs) {
         if (!tcp_ecn_syn_again(stack, conn, tcp, seg->ip->tos)) {
@@ -525,8 +536,12 @@ void tcp_icmp_error(struct ams_stack *stack, const struct icmp_error *error, uin
     if (!flow || flow->is_tw)
         return;
     struct tcp_conn *conn = tcp_conn_of(flow);
-    if (conn->flags & CONN_DEAD || seq_lt(error->seq, conn->snd_una) || seq_geq(error->seq, conn->snd_nxt))
-        return; /* RFC 5927 section 4.1 */
+    if (conn->flags & CONN_DEAD)
+        return;
+    if (seq_lt(error->seq, conn->snd_una) || seq_geq(error->seq, conn->snd_nxt)) {
+        stack->counters.tcp_icmp_out_of_window++; /* RFC 5927 section 4.1 */
+        return;
+    }
     if (error->status == -AMS_EMSGSIZE) {
         ip_path_set_mtu(stack, conn->flow.remote_ip, error->mtu, now);
         if (ip_path_find(stack, conn->flow.remote_ip, &conn->path) == 0)

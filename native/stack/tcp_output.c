@@ -285,6 +285,9 @@ static uint32_t segment_limit(const struct ams_stack *stack, const struct tcp_co
     if (!(stack->caps & cap) || tcp_ecn_unsplittable(conn))
         return mss;
     uint32_t bytes = conn->pacing_rate ? ams_min_u32(tcp_paced_burst(conn), TCP_GSO_MAX) : burst_size(stack, conn, mss);
+    /* at most half of the window at once, as Linux, so that the other half keeps the peer busy */
+    if (conn->max_snd_wnd > TCP_MSS_DEFAULT4)
+        bytes = ams_max_u32(ams_min_u32(bytes, conn->max_snd_wnd / 2), mss);
     return ams_min_u32(bytes / mss, TCP_GSO_SEGMENTS) * mss;
 }
 
@@ -476,7 +479,7 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
         pushed = true;
     }
     if (AMS_UNLIKELY(!pushed && len))
-        pushed = tcp_send_record_ends(conn, conn->snd_nxt + len);
+        pushed = tcp_send_pushed(conn, conn->snd_nxt + len);
     rec->marks = (fin ? REC_FIN : 0) | (pushed ? REC_PUSH : 0);
     tcp_rate_sent(conn, rec, now);
     if (len % mss)

@@ -16,7 +16,9 @@
 
 #include "stack/tcp.h"
 
-#define SEND_EOR 1u /* frame->marks */
+/* frame->marks */
+#define SEND_EOR 1u
+#define SEND_PUSH 2u /* and its last byte carries PSH */
 
 uint32_t tcp_excess(const struct tcp_conn *conn)
 {
@@ -104,7 +106,7 @@ static void send_marked(struct tcp_conn *conn, uint32_t flags)
     if (AMS_UNLIKELY(flags & AMS_SEND_MORE))
         conn->flags |= CONN_MORE | CONN_UNPUSHED;
     if (AMS_UNLIKELY(flags & AMS_SEND_EOR) && conn->snd_tail)
-        conn->snd_tail->marks |= SEND_EOR;
+        conn->snd_tail->marks |= flags & AMS_SEND_MORE ? SEND_EOR : SEND_EOR | SEND_PUSH;
 }
 
 int ams_tcp_send(struct ams_stack *stack, int id, const char *data, size_t length)
@@ -257,8 +259,8 @@ uint32_t tcp_send_gather(struct tcp_conn *conn, uint32_t seq, uint32_t length, s
     return done;
 }
 
-bool tcp_send_record_ends(const struct tcp_conn *conn, uint32_t end)
+bool tcp_send_pushed(const struct tcp_conn *conn, uint32_t end)
 {
     const struct ams_frame *frame = conn->snd_cursor;
-    return frame && frame->marks & SEND_EOR && frame->seq + frame->len == end;
+    return frame && frame->marks & SEND_PUSH && frame->seq + frame->len == end;
 }

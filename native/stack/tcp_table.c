@@ -288,9 +288,7 @@ static void fastopen_key(struct ams_stack *stack)
     key->k[1] = rng_next(&stack->rng);
     if (memcmp(given, none, sizeof(none)) == 0)
         return;
-    key->k[0] = key->k[1] = 0;
-    for (unsigned i = 0; i < 16; i++)
-        key->k[i / 8] |= (uint64_t)given[i] << 8 * (i % 8);
+    tcp_fastopen_key(given, key);
 }
 
 int tcp_init(struct ams_stack *stack)

@@ -201,3 +201,40 @@ def test_the_furthest_reordering_is_told_in_segments() -> None:
         s.send("A", seq=1, ack=1, sack=[(6001, 7001)])
         s.send("A", seq=1, ack=1, sack=[(1001, 2001), (6001, 7001)])
         assert conn.info.reordering == 6
+
+
+def test_a_super_frame_is_at_most_half_of_the_peers_window() -> None:
+    with Script(offload=True) as s:
+        s.syn(mss=1000, win=8000)
+        s.expect("SA", ack=1)
+        s.send("A", seq=1, ack=1, win=8000)
+        conn = s.accepted()
+        conn.send(bytes(8000))
+        s.expect("PA", seq=1, length=4000)
+        s.expect("PA", seq=4001, length=4000)
+
+
+def test_syn_ack_that_echoes_what_was_never_sent_is_refused() -> None:
+    with Script(listen=None) as s:
+        conn = s.connect()
+        syn = s.expect("S")
+        sent = dict(syn.options)["Timestamp"][0]
+        options = [("MSS", 1000), ("Timestamp", (500, (sent + 9999) & 0xFFFFFFFF))]
+        s.send("SA", seq=0, ack=1, options=options)
+        s.expect("R", seq=1)
+        s.send("SA", seq=0, ack=1, options=[("MSS", 1000), ("Timestamp", (500, sent))])
+        s.expect("A", seq=1, ack=1)
+        assert conn.connected
+
+
+def test_simultaneous_open_acknowledges_the_repeated_syn() -> None:
+    """With a D-SACK, in case the peer's SYN-ACK waits for the ACK of its SYN."""
+    with Script(listen=None) as s:
+        conn = s.connect()
+        s.expect("S")
+        s.send("S", seq=0, options=[("MSS", 1000), ("SAckOK", b"")])
+        s.expect("SA", seq=0, ack=1)
+        s.send("SA", seq=0, ack=1, options=[("MSS", 1000), ("SAckOK", b"")])
+        s.expect("A", seq=1, ack=1, sack=[(0, 1)])
+        s.quiet()
+        assert conn.connected

@@ -275,3 +275,22 @@ def test_off() -> None:
         connection = s.connect()
         assert connection.option(lib.AMS_OPT_FASTOPEN_CONNECT, 1) < 0
         assert cookie_of(s.expect("S")) is None
+
+
+def test_what_was_learnt_can_be_forgotten() -> None:
+    with client() as s:
+        learn(s)
+        assert lib.ams_stack_set(s.host.stack, lib.AMS_SET_FORGET, 0) == 0
+        learn(s)  # asks again
+
+
+def test_a_listener_may_have_a_key_of_its_own() -> None:
+    with server() as s:
+        shared = ask(s)
+        assert lib.ams_tcp_fastopen_key(s.host.stack, 0, bytes(15), 15) < 0
+        assert ask(s) == shared
+        assert lib.ams_tcp_fastopen_key(s.host.stack, 0, bytes(16), 16) == 0
+        own = ask(s)
+        assert own != shared
+        assert lib.ams_tcp_fastopen_key(s.host.stack, 0, KEY, 16) == 0
+        assert ask(s) == shared

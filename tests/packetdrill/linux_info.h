@@ -93,7 +93,7 @@ static inline void linux_info_fill(struct linux_tcp_info *out, const struct ams_
     out->total_retrans = linux_packets((uint32_t)info->bytes_retrans, mss);
     out->pacing_rate = info->pacing_rate ? info->pacing_rate : UINT64_MAX;
     out->max_pacing_rate = UINT64_MAX;
-    out->delivered = linux_packets((uint32_t)info->delivered, mss) + (info->state != AMS_TCP_SYN_SENT);
+    out->delivered = linux_packets((uint32_t)info->delivered, mss) + (info->state != AMS_TCP_SYN_SENT && info->state != AMS_TCP_SYN_RECEIVED);
     out->min_rtt = linux_us(info->min_rtt);
     out->bytes_sent = info->bytes_sent;
     out->bytes_retrans = info->bytes_retrans;

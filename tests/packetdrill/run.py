@@ -52,6 +52,8 @@ VARIANTS = {
         "-D",
         "TFO_COOKIE_ZERO=82af1a8f9a205c34",
         "-D",
+        "CODE=address_unreachable",
+        "-D",
         "CMSG_LEVEL_IP=SOL_IPV6",
         "-D",
         "CMSG_TYPE_RECVERR=IPV6_RECVERR",
@@ -79,8 +81,10 @@ FLAGS = {
     "ipv6": "mtu=1520,local6=fd3d:a0b:17d6::1",
     "mapped": "mtu=1500,local4=192.168.0.1",
 }
-# Scripts' set-up addresses a device of that name; the stack itself uses none.
+# Scripts' set-up addresses a device of that name; the stack itself uses none.  Their commands are bash's,
+# though packetdrill gives them to sh.
 NAMESPACE = (
+    'mount --bind "$(readlink -f "$(command -v bash)")" /bin/sh 2>/dev/null;'
     "ip link set lo up; ip link add tun0 type dummy 2>/dev/null || ip tuntap add tun0 mode tun;"
     'ip link set tun0 up; exec "$@"'
 )
@@ -102,20 +106,37 @@ def build(packetdrill: Path, out: Path) -> None:
     subprocess.run(command, check=True)
 
 
+def own_options(path: Path) -> dict[str, str]:
+    """Options that a script sets itself, such as ``--local_ip``: a command line's would overrule them."""
+    lines = path.read_text(errors="replace").splitlines()
+    words = [line.split()[0] for line in lines if line.startswith("--")]
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
 def run_script(
     packetdrill: Path, out: Path, path: Path, variant: str, *, extra: list[str] | None = None, timeout: float = 60
 ) -> Result:
     """Runs one script; ``timeout`` is in seconds of real time."""
-    command = ["unshare", "-n", "sh", "-c", NAMESPACE, "sh"]
+    command = ["unshare", "-n", "-m", "sh", "-c", NAMESPACE, "sh"]
     command += [str(packetdrill / "packetdrill"), f"--so_filename={out}/adapter.so", f"--so_flags={FLAGS[variant]}"]
-    command += [*VARIANTS[variant], "--send_omit_free", *(extra or []), path.name]
-    environment = {**os.environ, "LD_PRELOAD": f"{out}/preload.so"}
-    try:
-        done = subprocess.run(
-            command, cwd=path.parent, env=environment, capture_output=True, text=True, timeout=timeout, errors="replace"
-        )
-    except subprocess.TimeoutExpired:
-        return Result(path, variant, False, f"not done after {timeout:.0f} s")
+    own = own_options(path)
+    command += [word for word in VARIANTS[variant] if word.split("=")[0] not in own]
+    command += ["--send_omit_free", *(extra or []), path.name]
+    with tempfile.TemporaryDirectory() as state:
+        environment = {**os.environ, "LD_PRELOAD": f"{out}/preload.so", "AMS_PD_STATE": state}
+        environment["PATH"] = f"{HERE / 'host'}:{environment['PATH']}"
+        try:
+            done = subprocess.run(
+                command,
+                cwd=path.parent,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                errors="replace",
+            )
+        except subprocess.TimeoutExpired:
+            return Result(path, variant, False, f"not done after {timeout:.0f} s")
     return Result(path, variant, done.returncode == 0, (done.stdout + done.stderr).strip())
 
 
@@ -128,12 +149,15 @@ def scripts_of(paths: list[Path]) -> list[Path]:
 
 
 def suits(path: Path, variant: str) -> bool:
-    """Names that end in v4 or v6 are for that family only."""
+    """False for a script of the other family: it has v4 or v6 in its name's end, its addresses, or its ICMP codes."""
     if path.stem.endswith("v6"):
         return variant == "ipv6"
     if path.stem.endswith("v4"):
         return variant == "ipv4"
-    return True
+    address = own_options(path).get("--local_ip", "")
+    if variant == "ipv6" and ("." in address or "icmp unreachable frag_needed" in path.read_text(errors="replace")):
+        return False
+    return variant == "ipv6" or ":" not in address
 
 
 def table(results: list[Result]) -> str:

@@ -23,11 +23,15 @@ static int write_error(struct pd_file *file)
 }
 
 /* Hands bytes to the engine, in the way that the call's flags ask for.
+ * @full: they fill a buffer of Linux's, which no super-frame reaches across
  * @last: they are the last of the call
  * Return: 0 or -1 with errno. */
-static int hand_over(struct pd_world *world, struct pd_file *file, const char *data, size_t n, int flags, bool last)
+static int hand_over(struct pd_world *world, struct pd_file *file, const char *data, size_t n, int flags, bool full,
+                     bool last)
 {
-    uint32_t how = !last || flags & MSG_MORE ? AMS_SEND_MORE : 0;
+    bool record = last && flags & MSG_EOR;
+    bool pushed = file->written + n - file->pushed > file->sendbuf.window / 2; /* where Linux pushes in a long write */
+    uint32_t how = !pushed && (!last || flags & MSG_MORE) ? AMS_SEND_MORE : 0;
     int status;
     if (flags & MSG_ZEROCOPY && file->errors.zerocopy) {
         const char *pinned = errqueue_pin(file, data, n, last);
@@ -37,12 +41,14 @@ static int hand_over(struct pd_world *world, struct pd_file *file, const char *d
         }
         status = ams_tcp_send_ref(world->stack, file->id, pinned, n);
     } else {
-        how |= last && flags & MSG_EOR ? AMS_SEND_EOR : 0;
+        how |= record || full ? AMS_SEND_EOR : 0;
         status = ams_tcp_send_flags(world->stack, file->id, data, n, how);
     }
     if (status < 0)
         return world_fail(status);
-    sendbuf_wrote(world, file, n, how & AMS_SEND_EOR);
+    sendbuf_wrote(world, file, n, record);
+    if (!(how & AMS_SEND_MORE))
+        file->pushed = file->written;
     return 0;
 }
 
@@ -82,7 +88,7 @@ static ssize_t write_some(struct pd_world *world, struct pd_file *file, const ch
             continue;
         }
         size_t n = size - done < room ? size - done : room;
-        if (hand_over(world, file, data + done, n, flags, done + n == size) < 0)
+        if (hand_over(world, file, data + done, n, flags, n == room, done + n == size) < 0)
             return done ? (ssize_t)done : send_failed(file);
         done += n;
         world_settle(world);
@@ -114,7 +120,7 @@ static ssize_t syn_write(struct pd_world *world, struct pd_file *file, const voi
     if (!size || room < 0)
         ams_tcp_setopt(world->stack, file->id, AMS_OPT_FASTOPEN_CONNECT, 2);
     size_t n = room < 0 ? 0 : size < (size_t)room ? size : (size_t)room;
-    if (n && hand_over(world, file, data, n, flags & MSG_ZEROCOPY, n == size) < 0)
+    if (n && hand_over(world, file, data, n, flags & MSG_ZEROCOPY, false, n == size) < 0)
         return -1;
     errqueue_cut(file);
     world_settle(world);
@@ -134,7 +140,7 @@ static ssize_t syn_finish(struct pd_world *world, struct pd_file *file, const ch
     /* the rest is ready to leave when the connection is there */
     size_t room = sendbuf_room(world, file), rest = size - (size_t)done;
     rest = rest < room ? rest : room;
-    if (rest && file->state == PD_CONNECTING && hand_over(world, file, data + done, rest, 0, true) >= 0)
+    if (rest && file->state == PD_CONNECTING && hand_over(world, file, data + done, rest, 0, false, true) >= 0)
         done += (ssize_t)rest;
     world_wait(world, file, connect_ready, NULL, UINT64_MAX);
     if (connect_result(file) < 0)

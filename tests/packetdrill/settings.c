@@ -5,13 +5,17 @@
  * Scripts set sysctls before they open their first socket; the engine is
  * made at the first bind, listen or connect, and reads them then.  Those that
  * may change later are read again before each connect, listen and packet in.
- * Words in
- * --so_flags, separated by commas, say what no sysctl does: mtu=, local4=,
- * local6=.
+ * Words in --so_flags, separated by commas, say what no sysctl does: mtu=,
+ * local4=, local6=.
+ *
+ * Scripts also call ip and ethtool, which know nothing of this stack.  Those
+ * in host/ that run.py puts in front of them leave word in the directory that
+ * AMS_PD_STATE names.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "world.h"
 
@@ -170,6 +174,22 @@ static uint32_t read_syn_cookies(void)
     return value == 0 ? AMS_SYN_COOKIES_NEVER : value == 2 ? AMS_SYN_COOKIES_ALWAYS : AMS_SYN_COOKIES_AUTO;
 }
 
+/* Has a tool in host/ left that word?  It is taken down. */
+static bool word_taken(const char *name)
+{
+    const char *directory = getenv("AMS_PD_STATE");
+    char path[4096];
+    if (!directory)
+        return false;
+    snprintf(path, sizeof(path), "%s/%s", directory, name);
+    return unlink(path) == 0;
+}
+
+bool settings_offload(void)
+{
+    return !word_taken("no-offload");
+}
+
 void settings_remember(struct pd_world *world)
 {
     sysctl_text("tcp_congestion_control", world->congestion, sizeof(world->congestion));
@@ -177,6 +197,8 @@ void settings_remember(struct pd_world *world)
 
 void settings_renew(struct pd_world *world)
 {
+    if (word_taken("flush"))
+        ams_stack_set(world->stack, AMS_SET_FORGET, 0);
     ams_stack_set(world->stack, AMS_SET_FLAGS, read_flags());
     ams_stack_set(world->stack, AMS_SET_FASTOPEN, settings_fastopen(world));
     ams_stack_set(world->stack, AMS_SET_ECN, read_ecn());

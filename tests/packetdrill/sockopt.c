@@ -61,6 +61,22 @@ void sockopt_apply(struct pd_world *world, struct pd_file *file)
         ams_tcp_setopt(world->stack, file->id, file->options[i].name, file->options[i].value);
     if (file->congestion[0])
         ams_tcp_set_congestion(world->stack, file->id, file->congestion);
+    if (file->fastopen_keyed && file->state == PD_LISTENING)
+        ams_tcp_fastopen_key(world->stack, file->id, file->fastopen_key, sizeof(file->fastopen_key));
+}
+
+/* TCP_FASTOPEN_KEY: of this listener, or of one that the socket will be. */
+static int set_fastopen_key(struct pd_world *world, struct pd_file *file, const void *value, socklen_t len)
+{
+    if (len != sizeof(file->fastopen_key)) {
+        errno = EINVAL;
+        return -1;
+    }
+    memcpy(file->fastopen_key, value, sizeof(file->fastopen_key));
+    file->fastopen_keyed = true;
+    if (file->id >= 0)
+        sockopt_apply(world, file);
+    return 0;
 }
 
 /* TCP_FASTOPEN_CONNECT: before connect(), and only where the client may. */
@@ -162,6 +178,8 @@ int sockopt_set(struct pd_world *world, int fd, int level, int name, const void 
         return set_congestion(world, file, value, len);
     if (level == SOL_SOCKET && name == SO_LINGER)
         return set_linger(world, file, value, len);
+    if (level == SOL_TCP && name == TCP_FASTOPEN_KEY)
+        return set_fastopen_key(world, file, value, len);
     if (harmless(level, name))
         return 0;
     if (len < sizeof(number)) {

@@ -62,7 +62,8 @@ int world_start(struct pd_world *world, const struct ams_endpoint *local)
     config.seed[0] = 0x7061636b65746472;
     config.now = world->now;
     settings_read(world, &config, &port);
-    world->hub = ams_hub_new(1, 65535, 0); /* scripts send segments larger than the MTU, as GRO makes them */
+    world->offload = settings_offload();
+    world->hub = ams_hub_new(1, 65535, world->offload ? 0 : AMS_HUB_NO_OFFLOAD); /* scripts send segments larger than the MTU, as GRO makes them */
     port.hub = world->hub;
     char error[256] = "no memory";
     struct ams_port_config wire = {.spec = "mem:packetdrill", .hub = world->hub};
@@ -73,7 +74,6 @@ int world_start(struct pd_world *world, const struct ams_endpoint *local)
         return -1;
     }
     world->stack = ams_node_stack(world->node);
-    world->offload = true;
     return 0;
 }
 

@@ -135,10 +135,13 @@ struct pd_file {
     bool read_shut, write_shut;
     uint32_t notsent_lowat;   /* TCP_NOTSENT_LOWAT, 0: the sysctl's */
     uint64_t written;         /* bytes that the engine was given */
+    uint64_t pushed;          /* those before the last push */
     struct pd_sendbuf sendbuf;
     struct pd_errqueue errors;
     bool inq;                 /* TCP_INQ */
     uint64_t connected_at;
+    uint8_t fastopen_key[16]; /* TCP_FASTOPEN_KEY */
+    bool fastopen_keyed;
     bool fastopen_connect;    /* TCP_FASTOPEN_CONNECT: connect() waits for data */
     bool deferred;            /* such a connect() has returned */
     int error;                /* errno that ended it */
@@ -278,6 +281,8 @@ void sockopt_apply(struct pd_world *world, struct pd_file *file);
 void settings_read(const struct pd_world *world, struct ams_stack_config *config, struct ams_port_config *port);
 /* Notes what the sysctls say before the script's set-up runs. */
 void settings_remember(struct pd_world *world);
+/* False if the script has switched segmentation by the device off. */
+bool settings_offload(void);
 /* The sysctls that a running stack follows. */
 void settings_renew(struct pd_world *world);
 uint32_t settings_notsent_lowat(void);
