@@ -812,7 +812,7 @@ struct ams_fabric_config {
     uint16_t flags;         /* AMS_FABRIC_* */
     uint32_t mtu;           /* 0: the uplink's, or 1500 */
     uint64_t seed[2];       /* secret; keys the tables */
-    struct ams_port_config uplink; /* spec NULL: none; AMS_PORT_NO_OFFLOAD is implied */
+    struct ams_port_config uplink; /* spec NULL: none */
     struct ams_port_config host;   /* likewise */
     uint32_t max_clients;   /* 0: 256; at most 4096 */
     uint32_t tx_slots;      /* of a client's rings unless it asks for other ones; 0: 512 */

@@ -233,8 +233,7 @@ static void super_to_control(struct ams_fabric *fabric, struct fabric_port *from
 
 /* ---- delivering ----------------------------------------------------------------------------- */
 
-/* True if a client wants super-frames whole, and its ring can hold them. */
-static bool super_wanted(const struct fabric_port *to)
+bool super_wanted(const struct fabric_port *to)
 {
     return __atomic_load_n(&to->rx.shared->flags, __ATOMIC_RELAXED) & RING_TAKES_SUPER &&
            ring_fits_super(&to->rx, PORT_FRAME_MAX);

@@ -59,6 +59,10 @@ struct super_chain {
 uint32_t super_read(struct ring *tx, uint32_t left, struct super_piece *pieces, uint32_t *used,
                     struct super_chain *chain, uint16_t *reason);
 
+/* True if a client wants super-frames whole, and its ring can hold them.  It
+ * then knows what an unfinished checksum is, too. */
+bool super_wanted(const struct fabric_port *to);
+
 /* Judges a super-frame of a client's and sends it on.
  * @chain: with a size */
 void super_forward(struct ams_fabric *fabric, struct fabric_port *from, const struct super_chain *chain);

@@ -14,6 +14,10 @@
  * owner, or else the control plane.  Nobody else speaks ARP or NDP for them:
  * what the host says about an address of ours is dropped.
  *
+ * Drivers that segment and fill in checksums are used so.  What arrives from
+ * them may be a super-frame (fabric_super.h), or lack its checksum, which is
+ * filled in for all who would miss it.
+ *
  * The host has one of three places:
  *
  *   a station of its own   it has addresses and a MAC address of its own, and
@@ -43,10 +47,8 @@
 int fabric_wire_open(struct ams_fabric *fabric, struct fabric_wire *wire, uint16_t index,
                      const struct ams_port_config *config, struct port_error *error)
 {
-    struct ams_port_config wanted = *config;
+    int status = port_open(&wire->port, config, &fabric->pool, error);
 
-    wanted.flags |= AMS_PORT_NO_OFFLOAD; /* frames as they are on a wire: clients' buffers hold no more */
-    int status = port_open(&wire->port, &wanted, &fabric->pool, error);
     if (status) {
         wire->port = NULL;
         return status;
@@ -112,6 +114,20 @@ void fabric_wire_flush(struct ams_fabric *fabric, struct fabric_wire *wire)
         wire->port->ops->flush(wire->port, fabric->now);
 }
 
+/* Tells the driver what it has to finish of a super-frame. */
+static void wire_describe(struct ams_tx *tx, const struct ams_frame *frame)
+{
+    struct packet packet;
+
+    if (!(frame->flags & FRAME_GSO) || !packet_fast(frame->data, frame->len, frame->len, &packet))
+        return;
+    tx->flags = (uint16_t)(TX_CSUM | (packet.family == AMS_IPV4 ? TX_GSO4 : TX_GSO6));
+    tx->csum_start = (uint16_t)packet.l4;
+    tx->csum_offset = 16; /* TCP's */
+    tx->gso_size = frame->gso_size;
+    tx->gso_hdr_len = (uint16_t)(packet.l4 + packet.l4_hlen);
+}
+
 void fabric_wire_add(struct ams_fabric *fabric, struct fabric_wire *wire, struct ams_frame *frame)
 {
     if (wire->n == PORT_BURST)
@@ -121,6 +137,7 @@ void fabric_wire_add(struct ams_fabric *fabric, struct fabric_wire *wire, struct
     tx->head = frame->data;
     tx->head_len = tx->total = frame->len;
     tx->owned = frame;
+    wire_describe(tx, frame);
     if (fabric->capturing)
         fabric_tap(fabric, wire->index, true, FABRIC_NO_REASON, frame->data, frame->len, NULL, frame->len);
 }
@@ -243,7 +260,7 @@ static struct fabric_wire *wire_out(struct ams_fabric *fabric, struct fabric_wir
         fabric_count(from, FABRIC_NOWHERE, 1);
         return NULL;
     }
-    if (frame->len > out->port->info.mtu + ETH_HEADER) {
+    if (frame->len > out->port->info.mtu + ETH_HEADER && !(frame->flags & FRAME_GSO)) {
         fabric_count(fabric->ports[out->index], FABRIC_OUT_LENGTH, 1);
         return NULL;
     }
@@ -268,14 +285,33 @@ static bool wire_elsewhere(struct ams_fabric *fabric, struct fabric_wire *wire, 
     }
     if (target == SWITCH_TO_CONTROL) {
         /* What a host that shares our address gets of a group's frames, it has got. */
-        if (!group || neighbor || !wire_shares(fabric))
+        if (frame->flags & FRAME_GSO)
+            super_from_wire(fabric, from, frame, NULL, NULL);
+        else if (!group || neighbor || !wire_shares(fabric))
             fabric_control(fabric, from, frame->data, frame->len);
         return false;
     }
     struct fabric_wire *out = group ? NULL : wire_out(fabric, wire, frame, target);
+    if (out && frame->flags & FRAME_GSO) {
+        super_from_wire(fabric, from, frame, NULL, out);
+        return false;
+    }
     if (out)
         fabric_wire_add(fabric, out, frame);
     return out != NULL;
+}
+
+/* A frame from a wire that is a client's. */
+static void wire_deliver(struct ams_fabric *fabric, struct fabric_port *from, struct ams_frame *frame,
+                         struct fabric_port *to)
+{
+    if (frame->flags & FRAME_GSO) {
+        super_from_wire(fabric, from, frame, to, NULL);
+        return;
+    }
+    if (frame->flags & FRAME_CSUM_PARTIAL && !super_wanted(to)) /* its stack may go by the checksum alone */
+        link_finish(frame->data, frame->len);
+    fabric_deliver(fabric, to, frame->data, frame->len, frame->flags & FRAME_CSUM_OK ? RING_CSUM_OK : 0);
 }
 
 /* Sends one received frame on. */
@@ -296,15 +332,14 @@ static void wire_dispatch(struct ams_fabric *fabric, struct fabric_wire *wire, s
         memcmp(frame->data + 6, fabric->sw.mac, 6) != 0)
         memcpy(wire->mac, frame->data + 6, 6);
     bool group = frame->len >= ETH_HEADER && frame->data[0] & 1;
-    if (frame->flags & FRAME_CSUM_PARTIAL && (group || target < 0)) /* clients are told, others verify it */
+    if ((frame->flags & (FRAME_CSUM_PARTIAL | FRAME_GSO)) == FRAME_CSUM_PARTIAL && (group || target < 0))
         link_finish(frame->data, frame->len);
     /* Who asks for us gets no other answer than ours. */
     if (group && !(neighbor & SWITCH_NEIGHBOR_OURS) && refused < 0 &&
         !(wire->index == AMS_FABRIC_HOST && wire_shares(fabric) && neighbor & SWITCH_NEIGHBOR_ASKS))
         wire_copies(fabric, from, frame->data, frame->len);
     if (target >= 0) {
-        fabric_deliver(fabric, fabric->ports[target], frame->data, frame->len,
-                       frame->flags & FRAME_CSUM_OK ? RING_CSUM_OK : 0);
+        wire_deliver(fabric, from, frame, fabric->ports[target]);
     } else if (target != SWITCH_TO_NOBODY) {
         if (wire_elsewhere(fabric, wire, frame, target, neighbor))
             return;
