@@ -372,13 +372,18 @@ class Daemon:
         if self.lender.count(session) >= self.settings.max_ranges:
             raise RefusedError("EADDRNOTAVAIL", f"a client may borrow {self.settings.max_ranges} ranges of ports")
         taken = self.lender.lend(session, low, high)
-        families = {ipaddress.ip_interface(text).version for text in self.settings.addresses}
-        for port in range(taken.low, taken.high + 1):
+        for family in {ipaddress.ip_interface(text).version for text in self.settings.addresses}:
             for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
-                for family in families:
-                    address: SockAddr = ("0.0.0.0", port) if family == 4 else ("::", port, 0, 0)
-                    self.fabric.claim(index, protocol, address)
+                self._claim_range(index, family, protocol, taken)
         return taken
+
+    def _claim_range(self, index: int, family: int, protocol: int, taken: Range) -> None:
+        """Gives a client the tuples of a range, but for those that another one has already."""
+        ports = range(taken.low, taken.high + 1)
+        addresses: list[SockAddr] = [("0.0.0.0", port) if family == 4 else ("::", port, 0, 0) for port in ports]
+        if self.fabric.claim_ports(index, protocol, addresses[0], len(ports)) < 0:
+            for address in addresses:
+                self.fabric.claim(index, protocol, address)
 
     def lookup(self, key: Key) -> int:
         """Which client has a tuple; -1: none."""

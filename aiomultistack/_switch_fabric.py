@@ -119,6 +119,10 @@ class Fabric:
         """Gives a client a tuple; returns 0 or a negative status."""
         return int(lib.ams_fabric_claim(self._pointer, index, protocol, _endpoint(address), flags))
 
+    def claim_ports(self, index: int, protocol: int, address: SockAddr, count: int) -> int:
+        """Gives a client the tuples of `count` port numbers, from the address's on, or none; returns as claim()."""
+        return int(lib.ams_fabric_claim_ports(self._pointer, index, protocol, _endpoint(address), count, 0))
+
     def release(self, index: int, protocol: int, address: SockAddr) -> None:
         """Takes a tuple back."""
         lib.ams_fabric_release(self._pointer, index, protocol, _endpoint(address))

@@ -868,6 +868,9 @@ int ams_fabric_detach(struct ams_fabric *fabric, int index);
 /* Claims a tuple for a client, as ams_switch_claim(); with AMS_CLAIM_GROUP
  * for one member of a group: connections are spread over the members. */
 int ams_fabric_claim(struct ams_fabric *fabric, int index, int protocol, const struct ams_endpoint *local, uint32_t flags);
+/* The same for n port numbers from local's on: all of them, or none. */
+int ams_fabric_claim_ports(struct ams_fabric *fabric, int index, int protocol, const struct ams_endpoint *local, int n,
+                           uint32_t flags);
 int ams_fabric_release(struct ams_fabric *fabric, int index, int protocol, const struct ams_endpoint *local);
 int ams_fabric_add_address(struct ams_fabric *fabric, const struct ams_ifaddr *address);
 /* Serves an address no longer; the tuples on it are gone. */

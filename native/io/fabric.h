@@ -30,8 +30,8 @@
  * wait for.
  *
  * Files: fabric.c is the thread, its calls and life cycle; fabric_port.c
- * attaches clients and holds claims and counters; fabric_path.c moves frames
- * between clients; fabric_super.c those of several slots; fabric_wire.c is
+ * attaches clients and holds claims, fabric_list.c shows them, counters and
+ * frames; fabric_path.c moves frames between clients; fabric_super.c those of several slots; fabric_wire.c is
  * uplink, host and control; fabric_queue.c holds frames for the control plane.
  */
 #ifndef AMS_IO_FABRIC_H
@@ -211,6 +211,17 @@ struct ams_fabric {
     pthread_t thread;
     int32_t cpu;
 };
+
+/* A client by its index; NULL if there is none. */
+static inline struct fabric_port *fabric_client(const struct ams_fabric *fabric, int index)
+{
+    if (index < AMS_FABRIC_CLIENTS || (uint32_t)index >= fabric->n_ports)
+        return NULL;
+    return fabric->ports[index];
+}
+
+/* The endpoint that a slot was claimed by (fabric_port.c). */
+struct ams_endpoint fabric_slot_local(const struct tuple_slot *slot);
 
 /* ---- fabric.c --------------------------------------------------------------------- */
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * fabric_port.c - what the control plane asks of the fabric.
+ * fabric_port.c - what the control plane asks of the fabric: clients, claims,
+ * addresses.
  *
  * Each function packs its arguments and has them carried out on the data
  * thread.  What takes long (memory, descriptors) is done before or after, on
@@ -21,26 +22,6 @@
 #include "io/wait.h"
 #include "wire/bytes.h"
 #include "wire/proto.h"
-
-struct counter_row {
-    const char *name;
-    const char *text;
-    int drop;
-};
-
-static const struct counter_row counter_rows[FABRIC_OWN_COUNTERS] = {
-#define FABRIC_COUNTER_ROW(NAME, name, text, drop) {name, text, drop},
-    FABRIC_COUNTER_TABLE(FABRIC_COUNTER_ROW)
-#undef FABRIC_COUNTER_ROW
-};
-
-/* A client by its index; NULL if there is none. */
-static struct fabric_port *client_at(const struct ams_fabric *fabric, int index)
-{
-    if (index < AMS_FABRIC_CLIENTS || (uint32_t)index >= fabric->n_ports)
-        return NULL;
-    return fabric->ports[index];
-}
 
 /* ---- attaching -------------------------------------------------------------------------- */
 
@@ -178,29 +159,30 @@ int ams_fabric_attach(struct ams_fabric *fabric, const struct ams_fabric_limits 
 
 /* ---- claims ---------------------------------------------------------------------------------- */
 
+#define CLAIMS_AT_ONCE 64u       /* an uplink may make a system call for each, while frames wait */
+
 struct claim_args {
     int index;
     uint8_t protocol;
     uint32_t flags;
     const struct ams_endpoint *local;
+    uint32_t n;                  /* port numbers from local's on */
 };
 
-static int claim_run(struct ams_fabric *fabric, void *args)
+/* Claims one tuple for a port. */
+static int claim_do(struct ams_fabric *fabric, struct fabric_port *port, const struct claim_args *claim,
+                    const struct ams_endpoint *local)
 {
-    const struct claim_args *claim = args;
-    struct fabric_port *port = client_at(fabric, claim->index);
     struct ams_port *uplink = fabric->uplink.port;
 
-    if (!port)
-        return -AMS_EINVAL;
     if (port->claims >= fabric->max_claims)
         return -AMS_EMFILE;
     int status = (claim->flags & AMS_CLAIM_GROUP ? switch_join : switch_claim)(&fabric->sw, port->index,
-                                                                               claim->protocol, claim->local);
+                                                                               claim->protocol, local);
     if (!status && uplink && uplink->ops->claim) {
-        status = uplink->ops->claim(uplink, claim->protocol, claim->local, 0);
+        status = uplink->ops->claim(uplink, claim->protocol, local, 0);
         if (status)
-            switch_release(&fabric->sw, port->index, claim->protocol, claim->local);
+            switch_release(&fabric->sw, port->index, claim->protocol, local);
     }
     port->claims += !status;
     return status;
@@ -221,35 +203,79 @@ static int claim_undo(struct ams_fabric *fabric, struct fabric_port *port, uint8
     return 0;
 }
 
+/* Claims all of them, or none. */
+static int claim_run(struct ams_fabric *fabric, void *args)
+{
+    const struct claim_args *claim = args;
+    struct fabric_port *port = fabric_client(fabric, claim->index);
+    struct ams_endpoint local = *claim->local;
+    int status = port ? 0 : -AMS_EINVAL;
+    uint32_t done = 0;
+
+    for (; done < claim->n && !status; done += !status, local.port += !status)
+        status = claim_do(fabric, port, claim, &local);
+    for (; status && done; done--) {
+        local.port--;
+        claim_undo(fabric, port, claim->protocol, &local);
+    }
+    return status;
+}
+
+/* Undoes as many of them as there are. */
 static int release_run(struct ams_fabric *fabric, void *args)
 {
     const struct claim_args *claim = args;
-    struct fabric_port *port = client_at(fabric, claim->index);
+    struct fabric_port *port = fabric_client(fabric, claim->index);
+    struct ams_endpoint local = *claim->local;
+    int status = port ? 0 : -AMS_EINVAL;
 
-    return port ? claim_undo(fabric, port, claim->protocol, claim->local) : -AMS_EINVAL;
+    for (uint32_t i = 0; port && i < claim->n; i++, local.port++) {
+        int one = claim_undo(fabric, port, claim->protocol, &local);
+        status = status ? status : one;
+    }
+    return status;
 }
 
 int ams_fabric_claim(struct ams_fabric *fabric, int index, int protocol, const struct ams_endpoint *local,
                      uint32_t flags)
 {
-    struct claim_args args = {index, (uint8_t)protocol, flags, local};
+    return ams_fabric_claim_ports(fabric, index, protocol, local, 1, flags);
+}
 
-    if (protocol < 0 || protocol > UINT8_MAX || flags & ~(uint32_t)AMS_CLAIM_GROUP)
+int ams_fabric_claim_ports(struct ams_fabric *fabric, int index, int protocol, const struct ams_endpoint *local, int n,
+                           uint32_t flags)
+{
+    struct ams_endpoint first = *local;
+    struct claim_args args = {index, (uint8_t)protocol, flags, &first, 0};
+    int status = 0, done = 0;
+
+    if (protocol < 0 || protocol > UINT8_MAX || flags & ~(uint32_t)AMS_CLAIM_GROUP || n < 1 ||
+        n > UINT16_MAX + 1 - local->port)
         return -AMS_EINVAL;
-    return fabric_call(fabric, claim_run, &args);
+    for (; done < n; done += (int)args.n) {
+        first.port = (uint16_t)(local->port + done);
+        args.n = ams_min_u32((uint32_t)(n - done), CLAIMS_AT_ONCE);
+        status = fabric_call(fabric, claim_run, &args);
+        if (status)
+            break;
+    }
+    for (first.port = local->port; status && done; done -= (int)args.n, first.port += (uint16_t)args.n) {
+        args.n = ams_min_u32((uint32_t)done, CLAIMS_AT_ONCE);
+        fabric_call(fabric, release_run, &args);
+    }
+    return status;
 }
 
 int ams_fabric_release(struct ams_fabric *fabric, int index, int protocol, const struct ams_endpoint *local)
 {
-    struct claim_args args = {index, (uint8_t)protocol, 0, local};
+    struct claim_args args = {index, (uint8_t)protocol, 0, local, 1};
 
     if (protocol < 0 || protocol > UINT8_MAX)
         return -AMS_EINVAL;
     return fabric_call(fabric, release_run, &args);
 }
 
-/* The endpoint that a slot was claimed by. */
-static struct ams_endpoint slot_local(const struct tuple_slot *slot)
+struct ams_endpoint fabric_slot_local(const struct tuple_slot *slot)
 {
     struct ams_endpoint local = {.port = slot->tuple.port,
                                  .family = (uint16_t)(slot->tuple.family & ~TUPLE_WILDCARD)};
@@ -269,7 +295,7 @@ static void claim_undo_all(struct ams_fabric *fabric, struct fabric_port *port)
         for (uint32_t i = 0; i <= sw->tuples.mask; i++) {
             struct tuple_slot *slot = &sw->tuples.slots[i];
             while (slot->refs && switch_owns(sw, slot, port->index)) {
-                struct ams_endpoint local = slot_local(slot);
+                struct ams_endpoint local = fabric_slot_local(slot);
                 claim_undo(fabric, port, slot->tuple.protocol, &local);
                 again = true;
             }
@@ -281,7 +307,7 @@ static void claim_undo_all(struct ams_fabric *fabric, struct fabric_port *port)
 static int detach_run(struct ams_fabric *fabric, void *args)
 {
     struct claim_args *detach = args;
-    struct fabric_port *port = client_at(fabric, detach->index);
+    struct fabric_port *port = fabric_client(fabric, detach->index);
 
     if (!port)
         return -AMS_EINVAL;
@@ -342,7 +368,7 @@ static int remove_address_run(struct ams_fabric *fabric, void *args)
             struct tuple_slot *slot = &sw->tuples.slots[i];
             if (!slot->refs || slot->tuple.family != address->family || !ip_equal(slot->tuple.ip, address->ip))
                 continue;
-            struct ams_endpoint local = slot_local(slot);
+            struct ams_endpoint local = fabric_slot_local(slot);
             int owner = slot->group ? group_first(&sw->groups, slot->group) : slot->owner;
             claim_undo(fabric, fabric->ports[owner], slot->tuple.protocol, &local);
             again = true;
@@ -357,243 +383,4 @@ static int remove_address_run(struct ams_fabric *fabric, void *args)
 int ams_fabric_remove_address(struct ams_fabric *fabric, const struct ams_endpoint *address)
 {
     return fabric_call(fabric, remove_address_run, (void *)(uintptr_t)address);
-}
-
-/* ---- listings ------------------------------------------------------------------------------------ */
-
-struct list_args {
-    void *out;
-    int max;
-    int index;
-};
-
-static int tuples_run(struct ams_fabric *fabric, void *args)
-{
-    const struct list_args *list = args;
-    struct ams_fabric_tuple *out = list->out;
-    const struct ams_switch *sw = &fabric->sw;
-    int n = 0;
-
-    for (uint32_t i = 0; i <= sw->tuples.mask; i++) {
-        const struct tuple_slot *slot = &sw->tuples.slots[i];
-        if (!slot->refs)
-            continue;
-        struct ams_fabric_tuple tuple = {.local = slot_local(slot), .protocol = slot->tuple.protocol,
-                                         .group = slot->group != 0, .index = slot->owner, .claims = slot->refs};
-        const struct switch_group *group = slot->group ? group_get(&sw->groups, slot->group) : NULL;
-        for (uint32_t member = 0; member < (group ? group->n : 1); member++, n++) {
-            if (group) {
-                tuple.index = group->members[member].port;
-                tuple.claims = group->members[member].refs;
-            }
-            if (n < list->max)
-                out[n] = tuple;
-        }
-    }
-    return n;
-}
-
-int ams_fabric_tuples(struct ams_fabric *fabric, struct ams_fabric_tuple *out, int max)
-{
-    struct list_args args = {.out = out, .max = max};
-
-    return fabric_call(fabric, tuples_run, &args);
-}
-
-static int ports_run(struct ams_fabric *fabric, void *args)
-{
-    const struct list_args *list = args;
-    int *out = list->out, n = 0;
-
-    for (uint32_t i = 0; i < fabric->n_ports; i++) {
-        if (!fabric->ports[i] || (i == AMS_FABRIC_UPLINK && !fabric->uplink.port) ||
-            (i == AMS_FABRIC_HOST && !fabric->host.port))
-            continue;
-        if (n < list->max)
-            out[n] = (int)i;
-        n++;
-    }
-    return n;
-}
-
-int ams_fabric_ports(struct ams_fabric *fabric, int *out, int max)
-{
-    struct list_args args = {.out = out, .max = max};
-
-    return fabric_call(fabric, ports_run, &args);
-}
-
-static int info_run(struct ams_fabric *fabric, void *args)
-{
-    const struct list_args *list = args;
-    struct ams_port_info *info = list->out;
-    const struct fabric_wire *wire = list->index == AMS_FABRIC_UPLINK ? &fabric->uplink
-                                     : list->index == AMS_FABRIC_HOST ? &fabric->host : NULL;
-
-    memset(info, 0, sizeof(*info));
-    if (wire && wire->port) {
-        ams_port_info(wire->port, info);
-        return wire->broken;
-    }
-    const struct fabric_port *port = list->index == AMS_FABRIC_CONTROL ? fabric->ports[0]
-                                                                       : client_at(fabric, list->index);
-    if (!port)
-        return -AMS_EINVAL;
-    info->mtu = fabric->mtu;
-    info->fd = -1;
-    memcpy(info->mac, fabric->sw.mac, 6);
-    info->rx_frames = port->counters[FABRIC_OUT_FRAMES];
-    info->rx_bytes = port->counters[FABRIC_OUT_BYTES];
-    info->tx_frames = port->counters[FABRIC_IN_FRAMES];
-    info->tx_bytes = port->counters[FABRIC_IN_BYTES];
-    for (int i = 0; i < FABRIC_COUNTERS; i++) {
-        if (ams_fabric_counter_drop(i) && i >= FABRIC_OUT_FULL && i <= FABRIC_OUT_BROKEN)
-            info->rx_dropped += port->counters[i];
-        else if (ams_fabric_counter_drop(i))
-            info->tx_dropped += port->counters[i];
-    }
-    return 0;
-}
-
-int ams_fabric_port_info(struct ams_fabric *fabric, int index, struct ams_port_info *info)
-{
-    struct list_args args = {.out = info, .index = index};
-
-    return fabric_call(fabric, info_run, &args);
-}
-
-static int counters_run(struct ams_fabric *fabric, void *args)
-{
-    const struct list_args *list = args;
-    uint64_t *values = list->out;
-
-    if (list->index >= (int)fabric->n_ports || (list->index >= 0 && !fabric->ports[list->index]))
-        return -AMS_EINVAL;
-    for (int i = 0; i < FABRIC_COUNTERS && i < list->max; i++) {
-        uint64_t sum = list->index < 0 ? fabric->retired[i] : 0;
-        for (uint32_t index = 0; index < fabric->n_ports; index++) {
-            if (fabric->ports[index] && (list->index < 0 || (uint32_t)list->index == index))
-                sum += fabric->ports[index]->counters[i];
-        }
-        values[i] = sum;
-    }
-    return FABRIC_COUNTERS;
-}
-
-int ams_fabric_counters(struct ams_fabric *fabric, int index, uint64_t *values, int max)
-{
-    struct list_args args = {.out = values, .max = max, .index = index};
-
-    return fabric_call(fabric, counters_run, &args);
-}
-
-const char *ams_fabric_counter_name(int index)
-{
-    if (index >= 0 && index < FABRIC_OWN_COUNTERS)
-        return counter_rows[index].name;
-    return index < 0 ? NULL : ams_switch_counter_name(index - FABRIC_OWN_COUNTERS);
-}
-
-const char *ams_fabric_counter_text(int index)
-{
-    if (index >= 0 && index < FABRIC_OWN_COUNTERS)
-        return counter_rows[index].text;
-    return index < 0 ? NULL : ams_switch_counter_text(index - FABRIC_OWN_COUNTERS);
-}
-
-int ams_fabric_counter_drop(int index)
-{
-    if (index >= 0 && index < FABRIC_OWN_COUNTERS)
-        return counter_rows[index].drop;
-    index -= FABRIC_OWN_COUNTERS;
-    return index >= SWITCH_RX_RUNT && index < SWITCH_COUNTERS;
-}
-
-/* ---- frames by hand ------------------------------------------------------------------------------- */
-
-int ams_fabric_punted(struct ams_fabric *fabric, struct ams_fabric_frame *info, char *buffer, size_t size)
-{
-    return fabric_queue_take(&fabric->punts, info, buffer, size);
-}
-
-int ams_fabric_punt_fd(struct ams_fabric *fabric)
-{
-    return fabric->punts.fd;
-}
-
-struct inject_args {
-    int index;
-    const uint8_t *frame;
-    uint32_t length;
-};
-
-static int inject_run(struct ams_fabric *fabric, void *args)
-{
-    const struct inject_args *inject = args;
-    struct fabric_wire *wire = inject->index == AMS_FABRIC_UPLINK ? &fabric->uplink
-                               : inject->index == AMS_FABRIC_HOST ? &fabric->host : NULL;
-    struct fabric_port *port = client_at(fabric, inject->index);
-    bool sent;
-
-    if (wire && wire->port) {
-        sent = fabric_wire_put(fabric, wire, fabric->ports[AMS_FABRIC_CONTROL], inject->frame, inject->length, NULL,
-                               inject->length);
-        fabric_wire_flush(fabric, wire);
-    } else if (port) {
-        sent = fabric_deliver(fabric, port, inject->frame, inject->length, 0);
-    } else {
-        return -AMS_EINVAL;
-    }
-    return sent ? 0 : -AMS_EAGAIN;
-}
-
-int ams_fabric_inject(struct ams_fabric *fabric, int index, const char *frame, size_t length)
-{
-    struct inject_args args = {index, (const uint8_t *)frame, (uint32_t)length};
-
-    if (length < ETH_HEADER || length > FABRIC_FRAME_MAX)
-        return -AMS_EINVAL;
-    return fabric_call(fabric, inject_run, &args);
-}
-
-/* ---- capture ----------------------------------------------------------------------------------------- */
-
-struct capture_args {
-    int index;
-    bool on;
-};
-
-static int capture_run(struct ams_fabric *fabric, void *args)
-{
-    const struct capture_args *capture = args;
-
-    fabric->capture_index = capture->index;
-    fabric->capturing = capture->on;
-    return 0;
-}
-
-int ams_fabric_capture(struct ams_fabric *fabric, int index, uint32_t snap, uint32_t frames)
-{
-    struct capture_args off = {-1, false}, on = {index, true};
-
-    if (index < -1 || index >= (int)fabric->n_ports || snap > PORT_FRAME_MAX || frames > 1u << 20)
-        return -AMS_EINVAL;
-    fabric_call(fabric, capture_run, &off);
-    int status = fabric_queue_resize(&fabric->captures, frames, frames, snap);
-    return status || !frames ? status : fabric_call(fabric, capture_run, &on);
-}
-
-int ams_fabric_captured(struct ams_fabric *fabric, struct ams_fabric_frame *info, char *buffer, size_t size)
-{
-    return fabric_queue_take(&fabric->captures, info, buffer, size);
-}
-
-int ams_fabric_capture_fd(struct ams_fabric *fabric)
-{
-    return fabric->captures.fd;
-}
-
-uint64_t ams_fabric_capture_lost(struct ams_fabric *fabric)
-{
-    return fabric_queue_lost(&fabric->captures);
 }
