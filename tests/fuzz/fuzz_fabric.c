@@ -8,7 +8,7 @@
  *
  * What is checked beyond the sanitizers: each honest frame arrives, once and
  * as it was sent; what the villain gets out has our MAC address and a source
- * that is its own.
+ * that is its own, and in a chain is a super-frame for one who takes them.
  */
 #include <unistd.h>
 
@@ -19,7 +19,7 @@
 #define ONE 1001
 #define TWO 1002
 #define VILLAIN 1003
-#define SLOTS 16u
+#define SLOTS 72u /* room for more than two of the longest super-frames */
 
 struct client {
     struct fabric_port *port;
@@ -80,11 +80,19 @@ static int client_take(struct client *client, const uint8_t *expected, uint32_t 
     int honest = 0;
 
     while (!ring_user_empty(rx)) {
-        struct ring_item item;
-        const uint8_t *data = ring_extract(rx, &item);
+        struct ring_item first, item;
+        bool sized = ring_super_size(&rx->slots[rx->next]) != 0;
+        const uint8_t *data = ring_extract(rx, &first);
+        uint32_t whole = first.len;
         struct packet packet;
         FUZZ_ASSERT(data && memcmp(data + 6, packets_us_mac, 6) == 0);
-        FUZZ_ASSERT(packet_parse(data, item.len, item.len, &packet) == PACKET_OK);
+        for (item = first; item.flags & RING_MOREFRAG; whole += item.len) {
+            FUZZ_ASSERT(rx->shared->flags & RING_TAKES_SUPER && first.flags & RING_SUPER && sized);
+            FUZZ_ASSERT(ring_avail(rx) && ring_extract(rx, &item));
+        }
+        item = first;
+        FUZZ_ASSERT(packet_parse(data, item.len, whole, &packet) == PACKET_OK && whole <= PORT_FRAME_MAX);
+        FUZZ_ASSERT(whole <= 1514 || first.flags & RING_SUPER);
         if (packet.flags & PACKET_PORTS && packet.sport == ONE) {
             FUZZ_ASSERT(item.len == length && memcmp(data, expected, length) == 0);
             honest++;
@@ -94,6 +102,36 @@ static int client_take(struct client *client, const uint8_t *expected, uint32_t 
     }
     ring_user_pull(rx);
     return honest;
+}
+
+/* A super-frame of the villain's in up to eight slots, bent by what follows.
+ * @data: of the record, with `length` bytes behind its head */
+static void super_chain(struct client *villain, const uint8_t *data, size_t length)
+{
+    const struct ring_region *region = &villain->region;
+    struct packets_frame what = {.v6 = data[0] & 16, .outgoing = true, .sport = VILLAIN, .dport = TWO};
+    uint32_t slots = 1 + (data[2] & 7), slot = data[3] % SLOTS, payload = slots * 1000u + data[2];
+    uint8_t frame[PACKETS_MAX];
+
+    packets_ip(what.dst, what.v6, 1);
+    uint32_t header = packets_build(frame, &what);
+    memcpy(frame, packets_us_mac, 6);
+    store_be16(frame + (what.v6 ? 18 : 16), payload + header - (what.v6 ? 54 : ETH_HEADER));
+    for (size_t i = 0; i + 1 < length; i += 2)
+        frame[data[4 + i] % header] = data[5 + i];
+    ring_note_super(&region->tx.slots[slot], data[0] & 64 ? load_be16(data + 2) : 500);
+    for (uint32_t i = 0; i < slots; i++, slot = (slot + 1) % SLOTS) {
+        uint32_t part = i ? 1000 : 1000 + data[2] + header;
+        struct ring_item item = {.buf_idx = 1 + slot, .len = (uint16_t)part, .flags = i ? 0 : RING_SUPER};
+        uint8_t *buffer = ring_buffer(&region->tx, item.buf_idx);
+        if (i + 1 < slots)
+            item.flags |= RING_MOREFRAG;
+        memset(buffer, 0x55, part);
+        if (!i)
+            memcpy(buffer, frame, header);
+        ring_store(&region->tx.slots[slot], item);
+    }
+    region->tx.shared->head = slot;
 }
 
 /* One write.  Return: bytes of input used. */
@@ -119,6 +157,7 @@ static size_t scribble(struct client *villain, const uint8_t *data, size_t size)
         region->tx.shared->head = (slot + 1) % SLOTS;
         return 4 + length;
     }
+    case 4: super_chain(villain, data, length); return 4 + length;
     default: break;
     }
     at %= region->size - 64;
@@ -141,6 +180,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FUZZ_ASSERT(ams_fabric_add_address(fabric, &address) == 0);
     }
     struct client one = attach(fabric, ONE), two = attach(fabric, TWO), villain = attach(fabric, VILLAIN);
+    two.region.rx.shared->flags = size & 2 ? RING_TAKES_SUPER : 0;
     while (size >= 4) {
         size_t used = scribble(&villain, data, size);
         data += used;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 
 import psutil
 import pytest
@@ -160,18 +161,21 @@ def test_port_numbers_are_claimed_together_or_not_at_all() -> None:
     def held(fabric: Fabric) -> int:
         return int(lib.ams_fabric_tuples(fabric.handle, ffi.NULL, 0))
 
+    def together(fabric: Fabric, client: Client, first: int, number: int) -> str:
+        wanted = endpoint(US4, first)
+        return name_of(lib.ams_fabric_claim_ports(fabric.handle, client.index, socket.IPPROTO_UDP, wanted, number, 0))
+
     with pair() as (fabric, one, two):
         before = held(fabric)
         assert two.claim(1300, address=US4) == "OK"
-        claim = [lib.ams_fabric_claim_ports, fabric.handle, one.index, UDP_PROTO]
-        assert name_of(claim[0](*claim[1:], endpoint(US4, 1100), 256, 0)) == "EADDRINUSE"  # 1100 to 1355
+        assert together(fabric, one, 1100, 256) == "EADDRINUSE"  # up to 1355
         assert held(fabric) == before + 1
-        assert name_of(claim[0](*claim[1:], endpoint(US4, 1044), 256, 0)) == "OK"  # 1044 to 1299
+        assert together(fabric, one, 1044, 256) == "OK"  # up to 1299
         assert held(fabric) == before + 257
         assert two.claim(1044, address=US4) == two.claim(1299, address=US4) == "EADDRINUSE"
         for first, number in ((1100, 0), (1100, -1), (65535, 2)):
-            assert name_of(claim[0](*claim[1:], endpoint(US4, first), number, 0)) == "EINVAL"
-        assert name_of(claim[0](*claim[1:], endpoint(US4, 65535), 1, 0)) == "OK"
+            assert together(fabric, one, first, number) == "EINVAL"
+        assert together(fabric, one, 65535, 1) == "OK"
         fabric.detach(one)
         assert two.claim(1044, address=US4) == "OK"
 
