@@ -176,8 +176,8 @@ class Conduit(Readiness):
         self._end(lib.ams_tcp_abort)
 
     def close(self) -> None:
-        """Closes the connection in good order; idempotent."""
-        self._end(lib.ams_tcp_close)
+        """Closes the connection as a kernel does: with a reset if data was not read; idempotent."""
+        self._end(lib.ams_tcp_abort if self._held else lib.ams_tcp_close)
 
     def _end(self, how: Any) -> None:
         self.unwatch_all()

@@ -204,7 +204,7 @@ async def open_transport(
         else:
             transport = conduit.adopt(protocol, context, waiter=waiter)
     except BaseException:
-        conduit.abort()
+        conduit.close()
         raise
     try:
         await waiter

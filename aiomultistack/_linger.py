@@ -48,7 +48,7 @@ def linger(pumps: Iterable[Pump]) -> None:
     for pump in alive:
         for endpoint in [item for item in pump.endpoints if isinstance(item, Transport)]:
             if endpoint._closing and not endpoint._conn_lost:
-                endpoint._shut(None, lib.ams_tcp_close)
+                endpoint._shut(None)
         pump.leave()
     _drive([pump.node for pump in alive])
 

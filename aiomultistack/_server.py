@@ -114,7 +114,7 @@ class Listener:
             conduit.abort()
 
     def _failed(self, number: int, exc: BaseException) -> None:
-        lib.ams_tcp_abort(self._pump.stack, number)
+        lib.ams_tcp_close(self._pump.stack, number)
         self._pump.touch()
         self._pump.loop.call_exception_handler(
             {"message": "Error on transport creation for incoming connection", "exception": exc}

@@ -11,6 +11,9 @@ would take part, the engine's does:
   a pointer, and `_refs` keeps them alive until it says that it is done.
 - `close` with no excess closes the connection at once, so that the FIN rides on the last data segment; with
   excess it waits for the buffer to drain, as asyncio does.  connection_lost() follows in the next iteration.
+- `abort` drops the excess, as asyncio drops its write buffer, and closes; what the engine's buffer holds is sent as
+  what a kernel's buffer holds is.  As there, it is data that nobody has read, in the engine or in `_held`, which
+  makes a reset of a close.
 - `pause_reading` tells the engine to keep what arrives, which closes the receive window; data that the current
   batch holds already waits in `_held`.
 
@@ -339,7 +342,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
             if excess:
                 lib.ams_tcp_want_drain(self._stack, self._id, 0)
             else:
-                self._shut(None, lib.ams_tcp_close)
+                self._shut(None)
             return
         if self._protocol_paused:
             if excess > self._low_water:
@@ -542,24 +545,33 @@ class Transport(transports._FlowControlMixin, transports.Transport):
             self._set_reading(_READ_PAUSED)
             lib.ams_tcp_want_drain(self._stack, self._id, 0)
         else:
-            self._shut(None, lib.ams_tcp_close)
+            self._shut(None)
 
     def abort(self) -> None:
-        """Closes the connection at once with a reset; what wasn't sent is lost."""
+        """Closes the connection without waiting for the write buffer, which is lost."""
         self._force_close(None)
 
     def _force_close(self, exc: BaseException | None) -> None:
         self._closing = True
-        if not self._conn_lost:
-            self._on_data = _drop
-            self._shut(exc, lib.ams_tcp_abort)
+        if self._conn_lost:
+            return
+        self._on_data = _drop
+        dropped = lib.ams_tcp_drop_excess(self._stack, self._id)
+        for _ in range(dropped if self._refs else 0):
+            self._refs.pop()  # type: ignore[union-attr]
+        self._shut(exc)
 
-    def _shut(self, exc: BaseException | None, how: Callable[[Any, int], int]) -> None:
-        """Ends the connection in the engine (`how`) and has connection_lost() called."""
+    def _shut(self, exc: BaseException | None) -> None:
+        """Ends the connection in the engine and has connection_lost() called.
+
+        The engine does as a kernel's close() does: what its send buffer holds and a FIN follow, or a reset if
+        data was not read, or if SO_LINGER asks for it.
+        """
         self._conn_lost += 1
         self._no_write = True
         if self._names is None:
             self._remember()
+        how = lib.ams_tcp_abort if self._held else lib.ams_tcp_close
         if how(self._stack, self._id) != 0:
             self._released()
         pump = self._pump

@@ -481,6 +481,11 @@ int ams_tcp_shutdown(struct ams_stack *stack, int id);
  * refused with RST as a kernel does; SO_LINGER is honoured.  Returns 1 if
  * the id is free at once, 0 if AMS_EV_REFS and AMS_EV_RELEASED follow. */
 int ams_tcp_close(struct ams_stack *stack, int id);
+/* Drops the write excess, as a program that closes a kernel's socket at once
+ * drops its own buffer: what the socket buffer holds is still sent.  Returns
+ * how many references of ams_tcp_send_ref were dropped with it: the latest
+ * ones, which are the caller's again.  No AMS_EV_REFS tells of them. */
+int ams_tcp_drop_excess(struct ams_stack *stack, int id);
 /* RST.  Returns as ams_tcp_close. */
 int ams_tcp_abort(struct ams_stack *stack, int id);
 

@@ -197,6 +197,59 @@ static void send_pop(struct ams_stack *stack, struct tcp_conn *conn)
     frame_free(frame);
 }
 
+/* Tells of the excess if somebody waits for it to be as low as it is. */
+static void drain_check(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    if (conn->flags & CONN_WANT_DRAIN && tcp_excess(conn) <= conn->drain_low) {
+        conn->flags &= ~CONN_WANT_DRAIN;
+        sock_event(stack, &conn->sock, AMS_EV_DRAINED);
+    }
+}
+
+/* Ends the queue at sequence number end; no byte beyond it was sent.
+ * Return: how many references were dropped, all later than those that stay. */
+static int send_cut(struct tcp_conn *conn, uint32_t end)
+{
+    int refs = 0;
+    struct ams_frame *last = NULL;
+    struct ams_frame *frame = conn->snd_head;
+    for (; frame && seq_lt(frame->seq, end); frame = frame->next)
+        last = frame;
+    if (last) {
+        last->next = NULL;
+        last->len = ams_min_u32(last->len, end - last->seq);
+    } else {
+        conn->snd_head = NULL;
+    }
+    conn->snd_tail = last;
+    while (frame) {
+        struct ams_frame *next = frame->next;
+        if (conn->snd_cursor == frame)
+            conn->snd_cursor = NULL;
+        refs += frame->class_ == FRAME_CLASS_REF;
+        frame_free(frame);
+        frame = next;
+    }
+    conn->snd_end = end;
+    conn->refs_held -= (uint32_t)refs;
+    return refs;
+}
+
+int ams_tcp_drop_excess(struct ams_stack *stack, int id)
+{
+    struct tcp_conn *conn = (struct tcp_conn *)sock_find(stack, id, SOCK_TCP);
+    if (!conn)
+        return -AMS_EBADF;
+    uint32_t end = conn->snd_end - tcp_excess(conn);
+    if (seq_lt(end, conn->snd_nxt)) /* the buffer was made smaller; what was sent stays sent */
+        end = conn->snd_nxt;
+    if (seq_geq(end, conn->snd_end))
+        return 0;
+    int refs = send_cut(conn, end);
+    drain_check(stack, conn);
+    return refs;
+}
+
 void tcp_send_acked(struct ams_stack *stack, struct tcp_conn *conn, uint32_t una)
 {
     while (conn->snd_head) {
@@ -214,10 +267,7 @@ void tcp_send_acked(struct ams_stack *stack, struct tcp_conn *conn, uint32_t una
     }
     if (!(conn->flags & CONN_SNDBUF_FIXED) && conn->cwnd * 2 > conn->sndbuf)
         conn->sndbuf = ams_min_u32(conn->cwnd * 2, stack->config.sndbuf_max);
-    if (conn->flags & CONN_WANT_DRAIN && tcp_excess(conn) <= conn->drain_low) {
-        conn->flags &= ~CONN_WANT_DRAIN;
-        sock_event(stack, &conn->sock, AMS_EV_DRAINED);
-    }
+    drain_check(stack, conn);
     if (conn->flags & CONN_ORPHAN && conn->sock.id >= 0 && conn->refs_held == 0)
         sock_event(stack, &conn->sock, AMS_EV_RELEASED);
 }

@@ -31,16 +31,4 @@ EXPECTED = [
         (3, 12),
         (3, 12),
     ),
-    *(
-        Row(
-            f"{module}.*.{name}",
-            "abort() resets the connection, where a kernel's close() ends it in good order unless data is unread",
-            tap=True,
-            races=True,
-        )
-        for module, name in (
-            ("test_sslproto", "test_create_connection_ssl_slow_handshake"),
-            ("test_sslproto", "test_handshake_timeout"),
-        )
-    ),
 ]

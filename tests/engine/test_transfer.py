@@ -264,6 +264,42 @@ def test_references_are_released_in_order_and_after_close() -> None:
         assert bytes(far.received) == b"".join(ffi.buffer(b, 50_000)[:] for b in buffers)
 
 
+@pytest.mark.parametrize("by_reference", [False, True])
+def test_the_excess_can_be_dropped(by_reference: bool) -> None:
+    """What the socket buffer holds arrives with the FIN; the rest is gone, and its references are free at once."""
+    from .world import ffi
+
+    data = [random.Random(i).randbytes(100_000) for i in range(10)]
+    buffers = [ffi.new("char[]", piece) for piece in data]
+    with World() as world:
+        near, far = establish(world)
+        far.pause()
+        for buffer in buffers:
+            if by_reference:
+                assert lib.ams_tcp_send_ref(near.host.stack, near.id, buffer, 100_000) >= 0
+            else:
+                near.send(ffi.buffer(buffer, 100_000)[:])
+        world.run(SECOND)
+        assert lib.ams_tcp_want_drain(near.host.stack, near.id, 0) == 0
+        excess = lib.ams_tcp_excess(near.host.stack, near.id)
+        assert 0 < excess < 1_000_000
+        refs = lib.ams_tcp_drop_excess(near.host.stack, near.id)
+        assert refs == (excess // 100_000 if by_reference else 0)
+        assert lib.ams_tcp_excess(near.host.stack, near.id) == 0
+        assert lib.ams_tcp_drop_excess(near.host.stack, near.id) == 0
+        world.run(MS)
+        assert near.drained == 1
+        near.send(b"more")  # the queue goes on where it was cut
+        near.close()
+        far.resume()
+        assert world.run(60 * SECOND, lambda: far.eof)
+        assert far.received == b"".join(data)[: 1_000_000 - excess] + b"more"
+        world.run(SECOND)
+        assert near.refs_released + refs == (10 if by_reference else 0)
+        assert near.released
+        assert lib.ams_tcp_drop_excess(near.host.stack, near.id) < 0
+
+
 def test_drain_event_at_the_low_water_mark() -> None:
     with World(delay_ns=5 * MS) as world:
         near, _far = establish(world)

@@ -364,6 +364,8 @@ static void do_close(struct fuzz *fuzz)
 {
     uint8_t how = take8(&fuzz->input);
     int id = fuzz->tcp[how % IDS];
+    if (how & 64)
+        ams_tcp_drop_excess(fuzz->stack, id);
     if (how & 16)
         ams_tcp_shutdown(fuzz->stack, id);
     else if (how & 32)

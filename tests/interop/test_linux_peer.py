@@ -247,25 +247,33 @@ def test_they_reset(bench: Bench, family: int) -> None:
 
 
 @FAMILIES
-@pytest.mark.parametrize("how", ["abort", "linger"])
-def test_we_reset(bench: Bench, family: int, how: str) -> None:
-    """By abort(), or by close() with SO_LINGER of no seconds."""
+@pytest.mark.parametrize("how", ["abort", "unread", "linger"])
+def test_we_end_at_once(bench: Bench, family: int, how: str) -> None:
+    """By abort(), which resets only if data is unread; by close() with SO_LINGER of no seconds, which always does."""
 
-    def peer(listening: socket.socket) -> type[BaseException] | None:
+    def peer(listening: socket.socket) -> bytes | type[BaseException]:
         sock, _ = listening.accept()
+        data = b""
         with sock:
             sock.settimeout(PATIENCE)
+            sock.sendall(b"question")
             try:
-                while sock.recv(1 << 16):
-                    pass
+                while piece := sock.recv(1 << 16):
+                    data += piece
             except OSError as error:
                 return type(error)
-        return None
+        return data
 
     async def main() -> None:
         with listener(kernel_host(family)) as listening:
             their = asyncio.ensure_future(asyncio.to_thread(peer, listening))
-            _, writer = await asyncio.open_connection(*listening.getsockname()[:2])
+            reader, writer = await asyncio.open_connection(*listening.getsockname()[:2])
+            if how == "unread":
+                writer.transport.pause_reading()
+                while not any(info.recv_queue for info in bench.loop.multistack.connections()):
+                    await asyncio.sleep(0.01)
+            else:
+                assert await reader.readexactly(8) == b"question"
             writer.write(b"some")
             if how == "linger":
                 option = struct.pack("ii", 1, 0)
@@ -273,7 +281,7 @@ def test_we_reset(bench: Bench, family: int, how: str) -> None:
                 writer.close()
             else:
                 writer.transport.abort()
-            assert await their is ConnectionResetError
+            assert await their == (b"some" if how == "abort" else ConnectionResetError)
 
     bench.run(main)
 

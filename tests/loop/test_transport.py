@@ -164,13 +164,62 @@ async def test_double_close(net: Net) -> None:
         assert ends.client.events.count("lost") == 1
 
 
-async def test_abort_resets_the_peer(net: Net) -> None:
+async def test_abort_ends_the_stream_in_good_order(net: Net) -> None:
+    """As close(): what was sent arrives, and then the end of the stream."""
     async with pair(net) as ends:
+        ends.server.transport.write(b"last words")
         ends.server.transport.abort()
         assert ends.server.events == ["made"]
         assert await ends.server.lost is None
-        if net.ours:  # a kernel's close() without unread data sends FIN instead
-            assert isinstance(await ends.client.lost, ConnectionResetError)
+        assert await ends.client.lost is None
+        assert ends.client.events == ["made", "data", "eof", "lost"]
+        assert ends.client.data == b"last words"
+
+
+@pytest.mark.parametrize("how", ["abort", "close"])
+async def test_data_that_nobody_has_read_makes_a_reset_of_the_end(net: Net, how: str) -> None:
+    async with pair(net) as ends:
+        ends.server.transport.pause_reading()
+        ends.client.transport.write(b"unread")
+        await asyncio.sleep(0.1)
+        getattr(ends.server.transport, how)()
+        assert await ends.server.lost is None
+        assert isinstance(await ends.client.lost, ConnectionResetError)
+
+
+@pytest.mark.parametrize("pieces", [1, 40])
+async def test_abort_drops_the_write_buffer(net: Net, pieces: int) -> None:
+    """What is in the socket's buffer arrives, what is in the transport's doesn't."""
+    data = os.urandom(16 << 20)
+    size = len(data) // pieces
+    async with pair(net) as ends:
+        ends.client.transport.pause_reading()
+        for start in range(0, len(data), size):
+            ends.server.transport.write(data[start : start + size])
+        await asyncio.sleep(0.1)
+        left = ends.server.transport.get_write_buffer_size()
+        assert 0 < left < len(data)
+        ends.server.transport.abort()
+        if net.flavour != "uvloop-kernel":  # uvloop goes on counting it
+            assert ends.server.transport.get_write_buffer_size() == 0
+        assert await ends.server.lost is None
+        ends.client.transport.resume_reading()
+        assert await ends.client.lost is None
+        assert ends.client.data == data[: len(data) - left]
+
+
+async def test_abort_of_a_transport_that_is_closing(net: Net) -> None:
+    async with pair(net) as ends:
+        ends.client.transport.pause_reading()
+        ends.server.transport.write(bytes(16 << 20))
+        ends.server.transport.close()
+        await asyncio.sleep(0.1)
+        assert not ends.server.lost.done()
+        ends.server.transport.abort()
+        assert await ends.server.lost is None
+        ends.client.transport.resume_reading()
+        assert await ends.client.lost is None
+        assert len(ends.client.data) < 16 << 20
 
 
 async def test_write_after_close_is_dropped(net: Net, caplog: pytest.LogCaptureFixture) -> None:
