@@ -8,8 +8,8 @@ import struct
 from typing import Any, TypeAlias
 
 __all__ = [
-    "ENDPOINT_SIZE", "FAMILIES", "SockAddr", "bind_shared", "is_loopback", "is_wildcard", "numeric", "pack",
-    "system_has", "unpack",
+    "ENDPOINT_SIZE", "FAMILIES", "SockAddr", "bind_shared", "check_family", "is_loopback", "is_wildcard", "numeric",
+    "pack", "plain", "system_has", "unpack",
 ]  # fmt: skip
 
 #: ("10.9.0.2", 80) or ("fd09::2", 80, 0, 0).
@@ -40,14 +40,34 @@ def pack(address: tuple[Any, ...]) -> bytes:
     return _ENDPOINT.pack(raw, port, 6, scope)
 
 
-def unpack(raw: bytes) -> SockAddr | None:
-    """The socket address of a `struct ams_endpoint`; None if it holds none."""
+def unpack(raw: bytes, v6: bool = False) -> SockAddr | None:
+    """The socket address of a `struct ams_endpoint`; None if it holds none.
+
+    v6: as an IPv6 socket knows it, which may have to do with IPv4: ("::ffff:10.9.0.2", 80, 0, 0).
+    """
     ip, port, family, scope = _ENDPOINT.unpack(raw)
-    if family == 4:
+    if family == 4 and not v6:
         return socket.inet_ntop(socket.AF_INET, ip[12:]), port
+    if family == 4:
+        return socket.inet_ntop(socket.AF_INET6, ip), port, 0, 0
     if family == 6:
         return socket.inet_ntop(socket.AF_INET6, ip), port, 0, scope
     return None
+
+
+def plain(address: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A numeric socket address with an IPv4-mapped host as what it stands for: ("10.9.0.2", 80)."""
+    host = address[0]
+    if ":" not in host or host[:7].lower() != "::ffff:":
+        return address
+    raw = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return (socket.inet_ntop(socket.AF_INET, raw[12:]), address[1]) if raw.startswith(_MAPPED) else address
+
+
+def check_family(address: tuple[Any, ...], v6: bool) -> None:
+    """Raises what a kernel socket raises if it is asked to send to an address of another family than its own."""
+    if (":" in address[0]) != v6:
+        raise socket.gaierror(socket.EAI_ADDRFAMILY, "Address family for hostname not supported")
 
 
 def numeric(host: object, port: object, family: int = 0) -> tuple[int, SockAddr] | None:

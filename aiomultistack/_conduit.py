@@ -38,14 +38,16 @@ class Conduit(Readiness):
 
     __slots__ = (
         "__weakref__", "_connected", "_eof", "_error", "_held", "_id", "_names", "_reading", "_socket", "_told",
-        "transport",
+        "_v6", "transport",
     )  # fmt: skip
 
     kind = socket.SOCK_STREAM
 
-    def __init__(self, pump: Pump, number: int, connected: bool = False) -> None:
+    def __init__(self, pump: Pump, number: int, connected: bool = False, *, v6: bool = False) -> None:
+        """v6: the socket is one of IPv6, whose peer may be IPv4's."""
         super().__init__(pump)
         self._id = number
+        self._v6 = v6
         self._connected = connected
         self._eof = False
         self._error: OSError | None = None
@@ -72,7 +74,7 @@ class Conduit(Readiness):
             raise RuntimeError("Event loop is closed")
         number = check_status(lib.ams_tcp_connect(pump.stack, endpoint(local), endpoint(remote), pump.node.now()))
         pump.touch()
-        return cls(pump, number)
+        return cls(pump, number, v6=":" in remote[0])
 
     @classmethod
     async def connect(cls, pump: Pump, remote: SockAddr, local: SockAddr | None = None) -> Conduit:
@@ -165,7 +167,7 @@ class Conduit(Readiness):
         local, remote = ffi.new("struct ams_endpoint *"), ffi.new("struct ams_endpoint *")
         lib.ams_tcp_local(self.pump.stack, self._id, local)
         lib.ams_tcp_remote(self.pump.stack, self._id, remote)
-        return sockaddr(local), sockaddr(remote)
+        return sockaddr(local, self._v6), sockaddr(remote, self._v6)
 
     def _remember(self) -> None:
         if self._id >= 0:
@@ -200,7 +202,7 @@ class Conduit(Readiness):
         lib.ams_tcp_setopt(self.pump.stack, self._id, lib.AMS_OPT_NODELAY, 1)  # as asyncio does
         lib.ams_tcp_set_reading(self.pump.stack, self._id, lib.AMS_READ_PAUSED)
         number, self._id = self._id, -1
-        self.transport = transport = Transport(self.pump, number, context, protocol, server)
+        self.transport = transport = Transport(self.pump, number, context, protocol, server, self._v6)
         if self._held:
             transport._held = self._held
         transport._held_eof = self._eof

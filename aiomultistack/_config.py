@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ._errors import ConfigError
+from ._names import SYSTEM, nameserver
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -94,6 +95,9 @@ class _Fields:
     dad: bool = _field(False, _boolean)
     base: str = _field("auto")
     control: bool = _field(True, _boolean)
+    dns: tuple[str, ...] = _field((), _words)
+    dns_search: tuple[str, ...] = _field((), _words)
+    dns_timeout: float = _field(5.0, float)
 
 
 class Config(_Fields):
@@ -134,6 +138,11 @@ class Config(_Fields):
     dad: probe IPv6 addresses before use (RFC 4862 section 5.4); they are usable a second later then.
     base: the loop underneath: ``"uvloop"``, ``"asyncio"``, or ``"auto"``: uvloop if it is installed.
     control: answer ``aiomultistack ss`` on a Unix socket.
+    dns: nameservers that resolve names, asked over the stack where it routes them: ``"10.9.0.1"``,
+        ``"[fd09::1]:5353"``, or ``"system"`` for those of /etc/resolv.conf.  Needs dnspython (the extra ``dns``).
+        None given: the system resolves, in a thread.
+        Names in /etc/hosts come first.
+    dns_search: domains in which relative names are looked up; dns_timeout: seconds that an answer may take.
 
     Raises ConfigError for whatever cannot be meant.  Sequences may be given as comma-separated text.
     """
@@ -166,6 +175,9 @@ class Config(_Fields):
         dad: bool = False,
         base: str = "auto",
         control: bool = True,
+        dns: str | Iterable[str] = (),
+        dns_search: str | Iterable[str] = (),
+        dns_timeout: float = 5.0,
     ) -> None:
         super().__init__(
             port=port,
@@ -191,6 +203,9 @@ class Config(_Fields):
             dad=dad,
             base=base,
             control=control,
+            dns=_tuple("dns", dns),
+            dns_search=_tuple("dns_search", dns_search),
+            dns_timeout=dns_timeout,
         )
         _check(self)
 
@@ -329,6 +344,20 @@ def _check(config: Config) -> None:
     if config.host_addresses and config.scheme != "tap":
         raise ConfigError(f"host_addresses are for tap: ports; {config.port!r} has no system side")
     _check_timing(config)
+    _check_dns(config)
+
+
+def _check_dns(config: Config) -> None:
+    try:
+        for text in config.dns:
+            if text != SYSTEM:
+                nameserver(text)
+    except ValueError as error:
+        raise ConfigError(f"dns: {text!r} is neither a nameserver's address nor {SYSTEM!r}: {error}") from None
+    if SYSTEM in config.dns and len(config.dns) > 1:
+        raise ConfigError(f"dns: {SYSTEM!r} stands alone, it means the nameservers of /etc/resolv.conf")
+    if not isinstance(config.dns_timeout, (int, float)) or not 0 < config.dns_timeout <= 3600:
+        raise ConfigError(f"dns_timeout must be seconds up to 3600, not {config.dns_timeout!r}")
 
 
 def _check_port(port: str) -> None:

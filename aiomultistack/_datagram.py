@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ._addresses import SockAddr
+from ._addresses import SockAddr, check_family, plain
 from ._endpoints import DATAGRAM_MAX, Datagrams
 from ._node import EAGAIN, endpoint, ffi, lib, sockaddr, status_error
 from ._pump import CLOSED, NOBODY, READABLE, RELEASED
@@ -29,9 +29,9 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
     """A UDP endpoint of the user-space stack."""
 
     __slots__ = (
-        "__weakref__", "_broadcast", "_closing", "_conn_lost", "_context", "_from", "_held", "_id", "_on_data",
-        "_peername", "_protocol",
-        "_pump", "_queue", "_queued", "_retrying", "_run", "_socket", "_sockname", "_stack", "_started",
+        "__weakref__", "_broadcast", "_closing", "_conn_lost", "_context", "_dual", "_flags", "_from", "_held", "_id",
+        "_on_data", "_peername", "_protocol", "_pump", "_queue", "_queued", "_retrying", "_run", "_socket",
+        "_sockname", "_stack", "_started", "_v6",
     )  # fmt: skip
 
     _loop: asyncio.AbstractEventLoop
@@ -47,6 +47,7 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
         super().__init__(None, pump.loop)
         self._closing = False
         self._sockname = datagrams.addresses()[0]
+        self._v6, self._dual, self._flags = datagrams.v6, datagrams.dual, datagrams._flags
         self._id, self._peername, self._held = datagrams.release()
         self._broadcast = broadcast
         self._conn_lost = 0
@@ -63,7 +64,7 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
         self._from = ffi.new("struct ams_endpoint *")
         self._socket: StackSocket | None = None
         pump.attach(self._id, self)
-        pump.serve(socket.SOCK_DGRAM, self._sockname, 1)
+        pump.serve(socket.SOCK_DGRAM, self._sockname, 1, self._dual)
         self._loop.call_soon(protocol.connection_made, self, context=self._context)
         self._loop.call_soon(self._start, context=self._context)
         self._loop.call_soon(wake, waiter)
@@ -94,8 +95,9 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
         if name == "socket":
             if self._socket is None:
                 self._socket = StackSocket(
-                    self._pump.node, lambda: self._id, lambda: self._sockname, lambda: self._peername, socket.SOCK_DGRAM
-                )
+                    self._pump.node, lambda: self._id, lambda: self._sockname, lambda: self._peername,
+                    socket.SOCK_DGRAM, flags=self._flags,
+                )  # fmt: skip
             return self._socket
         return default
 
@@ -138,9 +140,14 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
 
     def _send(self, data: bytes, addr: SockAddr | None) -> bool:
         """Gives the engine a datagram; False if its queue is full."""
-        if addr is not None and not self._broadcast and addr[0] in self._pump.node.broadcasts:
+        try:
+            if addr is not None:
+                check_family(addr, self._v6)
+                if not self._broadcast and plain(addr)[0] in self._pump.node.broadcasts:
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
             if self._protocol is not None:
-                self._protocol.error_received(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+                self._protocol.error_received(error)
             return True
         status = lib.ams_udp_send(self._stack, self._id, endpoint(addr), data, len(data), self._pump.node.now())
         self._pump.touch()
@@ -190,7 +197,7 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
             if length < 0:
                 self._pass_on(status_error(length), None)
             else:
-                self._pass_on(view[:length], sockaddr(source))
+                self._pass_on(view[:length], sockaddr(source, self._v6))
         self._loop.call_soon(self._receive, context=self._context)
 
     def _pass_on(self, data: bytes | OSError, address: SockAddr | None) -> None:
@@ -245,7 +252,7 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
         number, self._id = self._id, -1
         if number >= 0 and self._pump.stack is not None:
             self._pump.endpoints[number] = NOBODY
-            self._pump.serve(socket.SOCK_DGRAM, self._sockname, -1)
+            self._pump.serve(socket.SOCK_DGRAM, self._sockname, -1, self._dual)
 
     def _detach(self) -> None:
         self._id = -1

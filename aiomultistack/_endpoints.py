@@ -7,33 +7,51 @@ calls a method of it.  None of their methods blocks: they raise BlockingIOError,
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
 from collections import deque
 from typing import Any
 
-from ._addresses import SockAddr
+from ._addresses import SockAddr, check_family, is_wildcard, plain
 from ._conduit import Conduit, would_block
 from ._node import EAGAIN, check_status, endpoint, ffi, lib, sockaddr, status_error
 from ._pump import CLOSED, NOBODY, READABLE, RELEASED, Pump
 from ._readiness import Readiness
 from ._socket import StackSocket
 
-__all__ = ["Acceptor", "Datagrams"]
+__all__ = ["Acceptor", "Datagrams", "bind_flags"]
 
 DATAGRAM_MAX = 65535  # bytes; no UDP datagram is longer
 
 
-class _Endpoint(Readiness):
-    """What the two have in common."""
+def bind_flags(sock: socket.socket) -> int:
+    """The engine's flags for what a program has set on a kernel socket before it is bound."""
+    get = functools.partial(socket.socket.getsockopt, sock)
+    flags: int = lib.AMS_LISTEN_REUSEADDR
+    if hasattr(socket, "SO_REUSEPORT") and get(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+        flags |= lib.AMS_LISTEN_REUSEPORT
+    if sock.family == socket.AF_INET6 and get(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        flags |= lib.AMS_LISTEN_V6ONLY
+    return flags
 
-    __slots__ = ("__weakref__", "_id", "_socket", "_sockname")
+
+class _Endpoint(Readiness):
+    """What the two have in common.
+
+    flags: the engine's (AMS_LISTEN_*).
+    """
+
+    __slots__ = ("__weakref__", "_flags", "_id", "_socket", "_sockname", "v6")
 
     kind: int
 
-    def __init__(self, pump: Pump) -> None:
+    def __init__(self, pump: Pump, flags: int, v6: bool) -> None:
         super().__init__(pump)
         self._id = -1
+        self._flags = flags
+        #: True if the endpoint stands for a socket of IPv6, whose peers may be IPv4's.
+        self.v6 = v6
         self._sockname: SockAddr | None = None
         self._socket: StackSocket | None = None
 
@@ -45,6 +63,12 @@ class _Endpoint(Readiness):
     def addresses(self) -> tuple[SockAddr | None, SockAddr | None]:
         """Local and remote socket address."""
         return self._sockname, None
+
+    @property
+    def dual(self) -> bool:
+        """True if the endpoint takes what comes to either family's addresses."""
+        name = self._sockname
+        return name is not None and name[0] == "::" and not self._flags & lib.AMS_LISTEN_V6ONLY
 
     def take_error(self) -> int:
         """SO_ERROR."""
@@ -71,7 +95,7 @@ class _Endpoint(Readiness):
     def _enter(self) -> None:
         """Enters the id into the pump's table."""
         self.pump.attach(self._id, self)
-        self.pump.serve(self.kind, self._sockname, 1)
+        self.pump.serve(self.kind, self._sockname, 1, self.dual)
 
     def _forget(self) -> int:
         """Takes the id out of the pump's table; the id, -1 if there is none any more."""
@@ -79,7 +103,7 @@ class _Endpoint(Readiness):
         number, self._id = self._id, -1
         if number >= 0 and self.pump.stack is not None:
             self.pump.endpoints[number] = NOBODY
-            self.pump.serve(self.kind, self._sockname, -1)
+            self.pump.serve(self.kind, self._sockname, -1, self.dual)
             return number
         return -1
 
@@ -94,15 +118,14 @@ class Acceptor(_Endpoint):
 
     kind = socket.SOCK_STREAM
 
-    def __init__(self, pump: Pump, address: SockAddr, backlog: int) -> None:
-        super().__init__(pump)
-        flags = (lib.AMS_LISTEN_V6ONLY if ":" in address[0] else 0) | lib.AMS_LISTEN_REUSEADDR
+    def __init__(self, pump: Pump, address: SockAddr, backlog: int, flags: int) -> None:
+        super().__init__(pump, flags, ":" in address[0])
         self._backlog = max(backlog, pump.node.config.backlog)
         self._waiting: deque[Conduit] = deque()
         self._id = check_status(lib.ams_tcp_listen(pump.stack, endpoint(address), self._backlog, flags))
         name = ffi.new("struct ams_endpoint *")
         lib.ams_tcp_local(pump.stack, self._id, name)
-        self._sockname = sockaddr(name)
+        self._sockname = sockaddr(name, self.v6)
         self._enter()
 
     @property
@@ -110,13 +133,13 @@ class Acceptor(_Endpoint):
         """Address and options."""
         if self._socket is None:
             self._socket = StackSocket(
-                self.pump.node, lambda: self._id, lambda: self._sockname, lambda: None, listener=True
+                self.pump.node, lambda: self._id, lambda: self._sockname, lambda: None, listener=True, flags=self._flags
             )
         return self._socket
 
     def _accept(self, number: int) -> None:
         """A new connection; called within the batch."""
-        conduit = Conduit(self.pump, number, connected=True)
+        conduit = Conduit(self.pump, number, connected=True, v6=self.v6)
         self._waiting = deque(waiting for waiting in self._waiting if waiting.usable)
         if len(self._waiting) < self._backlog:
             self._waiting.append(conduit)
@@ -181,8 +204,8 @@ class Datagrams(_Endpoint):
 
     kind = socket.SOCK_DGRAM
 
-    def __init__(self, pump: Pump, local: SockAddr | None, remote: SockAddr | None) -> None:
-        super().__init__(pump)
+    def __init__(self, pump: Pump, local: SockAddr | None, remote: SockAddr | None, flags: int = 0) -> None:
+        super().__init__(pump, flags, ":" in (local or remote or ("",))[0])
         #: SO_BROADCAST.
         self.broadcast = False
         self._held: deque[tuple[bytes, SockAddr | None]] = deque()
@@ -191,11 +214,14 @@ class Datagrams(_Endpoint):
         self._open(local, remote)
 
     def _open(self, local: SockAddr | None, remote: SockAddr | None) -> None:
-        self._id = check_status(lib.ams_udp_open(self.pump.stack, endpoint(local), endpoint(remote), 0))
+        if local is not None and remote is not None and ":" not in plain(remote)[0] and is_wildcard(local[0]):
+            local = ("0.0.0.0", local[1])  # of a dual socket that gets an IPv4 peer
+        stack = self.pump.stack
+        self._id = check_status(lib.ams_udp_open(stack, endpoint(local), endpoint(remote), self._flags))
         self._peername = remote
         name = ffi.new("struct ams_endpoint *")
-        lib.ams_udp_local(self.pump.stack, self._id, name)
-        self._sockname = sockaddr(name)
+        lib.ams_udp_local(stack, self._id, name)
+        self._sockname = sockaddr(name, self.v6)
         self._enter()
 
     @property
@@ -203,8 +229,9 @@ class Datagrams(_Endpoint):
         """Addresses and options."""
         if self._socket is None:
             self._socket = StackSocket(
-                self.pump.node, lambda: self._id, lambda: self._sockname, lambda: self._peername, socket.SOCK_DGRAM
-            )
+                self.pump.node, lambda: self._id, lambda: self._sockname, lambda: self._peername, socket.SOCK_DGRAM,
+                flags=self._flags,
+            )  # fmt: skip
         return self._socket
 
     def addresses(self) -> tuple[SockAddr | None, SockAddr | None]:
@@ -218,7 +245,7 @@ class Datagrams(_Endpoint):
             raise self._closed()
         lib.ams_udp_close(self.pump.stack, self._id)
         self.pump.endpoints[self._id] = NOBODY
-        self.pump.serve(self.kind, self._sockname, -1)
+        self.pump.serve(self.kind, self._sockname, -1, self.dual)
         self._held.clear()
         self._open(local, remote)
 
@@ -233,7 +260,7 @@ class Datagrams(_Endpoint):
         if length < 0:
             self._error = status_error(length)
         else:
-            self._held.append((self.pump.scratch_view[:length], sockaddr(self._from)))
+            self._held.append((self.pump.scratch_view[:length], sockaddr(self._from, self.v6)))
         return True
 
     def readable(self) -> bool:
@@ -270,7 +297,9 @@ class Datagrams(_Endpoint):
         """Sends a datagram; its length."""
         if self._id < 0:
             raise self._closed()
-        if not self.broadcast and (address or self._peername or ("",))[0] in self.pump.node.broadcasts:
+        if address is not None:
+            check_family(address, self.v6)
+        if not self.broadcast and plain(address or self._peername or ("",))[0] in self.pump.node.broadcasts:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         raw = bytes(data)
         status = lib.ams_udp_send(self.pump.stack, self._id, endpoint(address), raw, len(raw), self.pump.node.now())

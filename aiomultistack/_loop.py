@@ -26,14 +26,15 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from . import _control, _tls
-from ._addresses import SockAddr, bind_shared, is_loopback, is_wildcard, numeric, system_has
+from ._addresses import SockAddr, bind_shared, is_loopback, is_wildcard, numeric, plain, system_has
 from ._conduit import Conduit
 from ._config import Config
 from ._connect import AddressInfo, TLSOptions, check_timeouts, connect_any, open_transport
 from ._datagram import DatagramTransport
 from ._endpoints import Acceptor, Datagrams
 from ._linger import linger
-from ._node import EndpointInfo, Node
+from ._names import Resolver
+from ._node import EndpointInfo, Node, lib
 from ._pump import Pump
 from ._selector import datagram_endpoint
 from ._server import Server, ServerOptions, listen_on
@@ -102,6 +103,7 @@ class Loop(SocketMethods):
     multistack: Multistack
 
     def __init__(self, node: Node, *args: Any) -> None:
+        self._names = Resolver(node.config, self._routes) if node.config.dns else None
         super().__init__(*args)
         self.multistack = Multistack(self, node.config)
         self._pumps: list[Pump] = []
@@ -137,10 +139,10 @@ class Loop(SocketMethods):
         self, remote: tuple[Any, ...], local: tuple[Any, ...] | None = None, kind: int = socket.SOCK_STREAM
     ) -> Pump | None:
         """The node that connects to a numeric address, None if the system does."""
-        host = remote[0]
-        if "%" in host or (len(remote) > 3 and remote[3]):
+        if "%" in remote[0] or (len(remote) > 3 and remote[3]):
             return None  # a zone of the system's
-        pumps = self._pumps
+        remote, local = plain(remote), None if local is None else plain(local)
+        host, pumps = remote[0], self._pumps
         if local is not None and not is_wildcard(local[0]):
             pumps = [pump for pump in pumps if pump.node.owns((local[0], 0))]
         if is_loopback(host):
@@ -157,15 +159,36 @@ class Loop(SocketMethods):
         """The nodes on which a bind on a numeric address takes place; empty: the system's."""
         if len(address) > 3 and address[3]:
             return []
-        return [pump for pump in self._pumps if pump.node.owns(address)]
+        return [pump for pump in self._pumps if pump.node.owns(plain(address))]
 
     def _listens_on_host(self, address: tuple[Any, ...]) -> bool:
         """True if a bind on an address of the stack is one on the system's stack too."""
         if self.multistack.config.host_stack != "also":
             return False
-        if is_wildcard(address[0]) or is_loopback(address[0]):
+        host = plain(address)[0]
+        if is_wildcard(host) or is_loopback(host):
             return True
-        return any(pump.node.shared for pump in self._pumps_at(address)) and system_has(address[0])
+        return any(pump.node.shared for pump in self._pumps_at(address)) and system_has(host)
+
+    def _routes(self, address: SockAddr) -> bool:
+        """True if a node routes a numeric address."""
+        return any(pump.node.routes(address) for pump in self._pumps)
+
+    # ---- names --------------------------------------------------------------------------------------------
+
+    async def getaddrinfo(
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[Any]:
+        """`loop.getaddrinfo()`: by the nameservers of `Config.dns` if there are any."""
+        if self._names is not None:
+            return await self._names.getaddrinfo(host, port, family, type, proto, flags)
+        return await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
+        """`loop.getnameinfo()`: by the nameservers of `Config.dns` if there are any."""
+        if self._names is not None:
+            return await self._names.getnameinfo(sockaddr, flags)
+        return await super().getnameinfo(sockaddr, flags)
 
     async def _resolve(self, address: tuple[Any, ...], kind: int, family: int, proto: int, flags: int) -> list[Any]:
         """Rows of getaddrinfo(), without asking it for what is a number already."""
@@ -278,7 +301,7 @@ class Loop(SocketMethods):
         check_timeouts(TLSOptions(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout))
         options = ServerOptions(
             protocol_factory, backlog, ssl, ssl_handshake_timeout, ssl_shutdown_timeout, reuse_address is not False,
-            bool(keep_alive),
+            bool(keep_alive), bool(reuse_port),
         )  # fmt: skip
         base = functools.partial(
             super().create_server, protocol_factory, backlog=backlog, start_serving=start_serving,
@@ -296,6 +319,8 @@ class Loop(SocketMethods):
             if sock is not None:
                 return await base(sock=sock)
             return await base(host, port, family=family, flags=flags)
+        if sock is not None:
+            options = options.of_socket(sock)
         for pump in self._pumps:
             await pump.between_batches()
         shared = [pump for pump in self._pumps if pump.node.shared]
@@ -443,7 +468,7 @@ class Loop(SocketMethods):
         for pump, local, remote in pairs:
             await pump.between_batches()
             try:
-                datagrams = Datagrams(pump, local, remote)
+                datagrams = Datagrams(pump, local, remote, lib.AMS_LISTEN_REUSEPORT if reuse_port else 0)
             except OSError as exc:
                 error = error or exc
                 continue

@@ -71,9 +71,9 @@ def endpoint(address: tuple[Any, ...] | None) -> Any:
     return pointer
 
 
-def sockaddr(pointer: Any) -> SockAddr | None:
-    """The socket address in a `struct ams_endpoint *`."""
-    return unpack(ffi.buffer(pointer)[:])
+def sockaddr(pointer: Any, v6: bool = False) -> SockAddr | None:
+    """The socket address in a `struct ams_endpoint *`; v6: as an IPv6 socket knows it."""
+    return unpack(ffi.buffer(pointer)[:], v6)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from ._addresses import SockAddr
+from ._addresses import SockAddr, plain
 from ._congestion import Deputies
 from ._errors import PortError
 from ._node import Node, ffi, lib, status_error
@@ -171,10 +171,15 @@ class Pump:
             endpoints.extend([NOBODY] * (number + 1 - len(endpoints) + len(endpoints) // 2))
         endpoints[number] = endpoint
 
-    def serve(self, kind: int, address: SockAddr | None, count: int) -> None:
-        """Notes that a listener or a UDP endpoint (kind) is bound to an address (count 1), or no longer (-1)."""
-        if address is not None:
-            key = (kind, address[0], address[1])
+    def serve(self, kind: int, address: SockAddr | None, count: int, dual: bool = False) -> None:
+        """Notes that a listener or a UDP endpoint (kind) is bound to an address (count 1), or no longer (-1).
+
+        dual: the address is IPv6's wildcard, and stands for IPv4's too.
+        """
+        if address is None:
+            return
+        host, port = plain(address)[:2]
+        for key in [(kind, host, port), (kind, "0.0.0.0", port)][: 1 + dual]:
             self._served[key] = self._served.get(key, 0) + count
             if not self._served[key]:
                 del self._served[key]

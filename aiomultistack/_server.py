@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import os
 import socket
 import sys
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from . import _tls
 from ._addresses import SockAddr
 from ._conduit import Conduit
-from ._endpoints import Acceptor
+from ._endpoints import Acceptor, bind_flags
 from ._node import STATUS, check_status, endpoint, ffi, lib, sockaddr
 from ._pump import NOBODY, Pump
 from ._socket import StackSocket
@@ -44,23 +45,42 @@ class ServerOptions:
     shutdown_timeout: float | None = None
     reuse_address: bool = True
     keep_alive: bool = False
+    reuse_port: bool = False
+    #: The IPv6 wildcard takes IPv4 too.
+    dual: bool = False
+
+    def of_socket(self, sock: socket.socket) -> ServerOptions:
+        """The same for a listening socket that the program has made and bound itself."""
+        flags = bind_flags(sock)
+        return dataclasses.replace(
+            self,
+            reuse_port=bool(flags & lib.AMS_LISTEN_REUSEPORT),
+            dual=sock.family == socket.AF_INET6 and not flags & lib.AMS_LISTEN_V6ONLY,
+        )
 
 
 class Listener:
     """A listening endpoint: makes transports of what the engine accepts."""
 
-    __slots__ = ("_backlog", "_context", "_id", "_pump", "_server", "_waiting", "kernel_socket", "serving", "sockname")
+    __slots__ = (
+        "_backlog", "_context", "_dual", "_flags", "_id", "_pump", "_server", "_v6", "_waiting", "kernel_socket",
+        "serving", "sockname",
+    )  # fmt: skip
 
     def __init__(
         self, pump: Pump, address: SockAddr, server: Server, options: ServerOptions, acceptor: Acceptor | None = None
     ) -> None:
-        flags = (lib.AMS_LISTEN_V6ONLY if ":" in address[0] else 0) | (
-            lib.AMS_LISTEN_REUSEADDR if options.reuse_address else 0
+        self._v6 = ":" in address[0]
+        self._dual = options.dual and address[0] == "::"
+        self._flags = (
+            (lib.AMS_LISTEN_V6ONLY if self._v6 and not self._dual else 0)
+            | (lib.AMS_LISTEN_REUSEADDR if options.reuse_address else 0)
+            | (lib.AMS_LISTEN_REUSEPORT if options.reuse_port else 0)
         )
         backlog = max(options.backlog, pump.node.config.backlog)
         self._waiting: list[Conduit] = []
         if acceptor is None:
-            self._id = check_status(lib.ams_tcp_listen(pump.stack, endpoint(address), backlog, flags))
+            self._id = check_status(lib.ams_tcp_listen(pump.stack, endpoint(address), backlog, self._flags))
         else:
             self._id, waiting = acceptor.release()
             self._waiting.extend(waiting)
@@ -76,13 +96,15 @@ class Listener:
             lib.ams_tcp_setopt(pump.stack, self._id, lib.AMS_OPT_KEEPALIVE, 1)
         name = ffi.new("struct ams_endpoint *")
         check_status(lib.ams_tcp_local(pump.stack, self._id, name))
-        self.sockname: SockAddr | None = sockaddr(name)
-        pump.serve(socket.SOCK_STREAM, self.sockname, 1)
+        self.sockname: SockAddr | None = sockaddr(name, self._v6)
+        pump.serve(socket.SOCK_STREAM, self.sockname, 1, self._dual)
 
     @property
     def socket(self) -> StackSocket:
         """What `Server.sockets` shows."""
-        return StackSocket(self._pump.node, lambda: self._id, lambda: self.sockname, lambda: None, listener=True)
+        return StackSocket(
+            self._pump.node, lambda: self._id, lambda: self.sockname, lambda: None, listener=True, flags=self._flags
+        )
 
     # ---- events -------------------------------------------------------------------------------------------
 
@@ -100,13 +122,13 @@ class Listener:
         except BaseException as exc:
             self._failed(number, exc)
             return
-        transport = Transport(self._pump, number, context, protocol, server)
+        transport = Transport(self._pump, number, context, protocol, server, self._v6)
         server._clients.add(transport)
         transport._open_accepted()
 
     def _hold(self, number: int) -> None:
         """Not serving yet: the connection waits, as in a backlog."""
-        conduit = Conduit(self._pump, number, connected=True)
+        conduit = Conduit(self._pump, number, connected=True, v6=self._v6)
         self._waiting = [waiting for waiting in self._waiting if waiting.usable]
         if len(self._waiting) < self._backlog:
             self._waiting.append(conduit)
@@ -158,7 +180,7 @@ class Listener:
         if number >= 0 and self._pump.stack is not None:
             self._pump.endpoints[number] = NOBODY
             lib.ams_tcp_close(self._pump.stack, number)
-            self._pump.serve(socket.SOCK_STREAM, self.sockname, -1)
+            self._pump.serve(socket.SOCK_STREAM, self.sockname, -1, self._dual)
             self._pump.touch()
 
     def _close_kernel_socket(self) -> None:
@@ -176,6 +198,7 @@ class Server(asyncio.AbstractServer):
         self._listeners: list[Listener] | None = []
         self._parts: list[asyncio.Server] = []
         self._clients: set[Transport] = set()
+        self._attached = 0
         self._waiters: list[asyncio.Future[None]] | None = []
         self._serving = False
         self._forever: asyncio.Future[None] | None = None
@@ -224,10 +247,17 @@ class Server(asyncio.AbstractServer):
         for listener in self._listeners:
             listener.start()
 
-    def _detach(self, transport: Transport) -> None:
+    def _attach(self, transport: Any = None) -> None:
+        """As in asyncio.Server, for transports of others: wait_closed() waits for them too."""
+        self._attached += 1
+
+    def _detach(self, transport: Any = None) -> None:
         """A connection of this server is lost."""
-        self._clients.discard(transport)
-        if not self._clients and self._listeners is None:
+        if transport in self._clients:
+            self._clients.discard(transport)
+        elif self._attached:
+            self._attached -= 1
+        if not self._clients and not self._attached and self._listeners is None:
             self._wake()
 
     def _wake(self) -> None:
@@ -273,7 +303,7 @@ class Server(asyncio.AbstractServer):
         if self._forever is not None and not self._forever.done():
             self._forever.cancel()
             self._forever = None
-        if not self._clients:
+        if not self._clients and not self._attached:
             self._wake()
 
     def close_clients(self) -> None:

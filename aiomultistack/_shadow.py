@@ -47,6 +47,12 @@ Endpoint: TypeAlias = Conduit | Acceptor | Datagrams
 
 _IP_FREEBIND = getattr(socket_module, "IP_FREEBIND", 15)  # linux/in.h
 _BROADCAST = (socket_module.SOL_SOCKET, socket_module.SO_BROADCAST)
+#: Options of which the kernel's socket, bound as it is, tells the truth.
+_KERNEL_OPTIONS = {
+    (socket_module.SOL_SOCKET, socket_module.SO_REUSEADDR),
+    (socket_module.SOL_SOCKET, getattr(socket_module, "SO_REUSEPORT", 15)),
+    (socket_module.IPPROTO_IPV6, socket_module.IPV6_V6ONLY),
+}
 _SO_BUF_LOCK = 72  # asm-generic/socket.h, Linux 5.14: 1 SO_SNDBUF, 2 SO_RCVBUF has been set
 
 #: The endpoint of each shadow, what happens when it is closed or lost, and how many shadows an endpoint has.
@@ -198,6 +204,8 @@ class _Shadow:
             return super().getsockopt(level, optname, *buflen)  # type: ignore[misc]
         if (level, optname) == (socket_module.SOL_SOCKET, socket_module.SO_ERROR):
             return endpoint.take_error()
+        if (level, optname) in _KERNEL_OPTIONS:
+            return super().getsockopt(level, optname, *buflen)  # type: ignore[misc]
         try:
             return endpoint.socket.getsockopt(level, optname, *buflen)
         except OSError as error:
@@ -210,7 +218,7 @@ class _Shadow:
         endpoint = _endpoints.get(self)
         if isinstance(endpoint, Datagrams) and (level, optname) == _BROADCAST:
             endpoint.broadcast = bool(value[0])
-        elif endpoint is not None:
+        elif endpoint is not None and (level, optname) not in _KERNEL_OPTIONS:
             try:
                 endpoint.socket.setsockopt(level, optname, *value)
                 return

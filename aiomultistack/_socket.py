@@ -53,8 +53,10 @@ for _name, _option in (
 
 #: Options that may be set to what they are anyway.
 _FIXED: dict[tuple[int, int], int] = {(socket.SOL_SOCKET, socket.SO_REUSEADDR): 1}
+#: Options that are decided when a socket is bound.
+_FLAGS: dict[tuple[int, int], int] = {(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY): lib.AMS_LISTEN_V6ONLY}
 if hasattr(socket, "SO_REUSEPORT"):
-    _FIXED[socket.SOL_SOCKET, socket.SO_REUSEPORT] = 0
+    _FLAGS[socket.SOL_SOCKET, socket.SO_REUSEPORT] = lib.AMS_LISTEN_REUSEPORT
 
 # struct tcp_info of linux/tcp.h, up to tcpi_rehash.
 _TCP_INFO_LAYOUT = struct.Struct("=8B24I4Q6I4Q2I2Q6I")
@@ -63,10 +65,10 @@ _TCP_INFO_LAYOUT = struct.Struct("=8B24I4Q6I4Q2I2Q6I")
 class StackSocket:
     """A socket of the user-space stack, as far as one may look at it.
 
-    number: returns the engine's id, -1 once the endpoint is closed.
+    number: returns the engine's id, -1 once the endpoint is closed.  flags: what it was bound with (AMS_LISTEN_*).
     """
 
-    __slots__ = ("_listener", "_node", "_number", "_peername", "_sockname", "family", "proto", "type")
+    __slots__ = ("_flags", "_listener", "_node", "_number", "_peername", "_sockname", "family", "proto", "type")
 
     def __init__(
         self,
@@ -76,12 +78,14 @@ class StackSocket:
         peername: Callable[[], SockAddr | None],
         kind: int = socket.SOCK_STREAM,
         listener: bool = False,
+        flags: int = 0,
     ) -> None:
         self._node = node
         self._number = number
         self._sockname = sockname
         self._peername = peername
         self._listener = listener
+        self._flags = flags
         name = sockname()
         self.family = FAMILIES[4] if name is None or len(name) == 2 else FAMILIES[6]
         self.type = socket.SocketKind(kind)
@@ -188,6 +192,8 @@ class StackSocket:
                 return int(lib.ams_status_errno(status)) if status else 0
         if (level, optname) in _FIXED:
             return _FIXED[level, optname]
+        if (level, optname) in _FLAGS and (level == socket.SOL_SOCKET or self.family == socket.AF_INET6):
+            return int(bool(self._flags & _FLAGS[level, optname]))
         return self._get(self._option(level, optname))
 
     def setsockopt(self, level: int, optname: int, value: Any, optlen: int | None = None, /) -> None:
@@ -207,7 +213,7 @@ class StackSocket:
             self._set(lib.AMS_OPT_LINGER, seconds if on else -1)
             return
         number = value if isinstance(value, int) else _INT.unpack(value)[0]
-        if (level, optname) in _FIXED:
+        if (level, optname) in _FIXED or ((level, optname) in _FLAGS and level == socket.SOL_SOCKET):
             return
         self._set(self._option(level, optname), int(number))
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ._addresses import SockAddr, is_wildcard, numeric
 from ._conduit import Conduit
 from ._connect import TLSOptions, check_timeouts, open_transport
-from ._endpoints import Acceptor, Datagrams
+from ._endpoints import Acceptor, Datagrams, bind_flags
 from ._readiness import READ, WRITE, Readiness
 from ._sendfile import check_file, send_blocks, sendfile
 from ._shadow import Endpoint, bound_address, endpoint_at, endpoint_of, hand_over, is_bound_here, make_shadow, shadow
@@ -95,7 +95,7 @@ class SocketMethods(asyncio.AbstractEventLoop):
             return None
         if local is not None:
             pump.node.show(sock)
-        datagrams = Datagrams(pump, local or _ANY[sock.family], None)
+        datagrams = Datagrams(pump, local or _ANY[sock.family], None, bind_flags(sock))
         make_shadow(sock, datagrams)
         return datagrams
 
@@ -111,7 +111,7 @@ class SocketMethods(asyncio.AbstractEventLoop):
         if pump is None:
             return None
         pump.node.show(sock)
-        acceptor = Acceptor(pump, local, backlog)
+        acceptor = Acceptor(pump, local, backlog, bind_flags(sock))
         make_shadow(sock, acceptor)
         return acceptor
 
@@ -312,7 +312,7 @@ class SocketMethods(asyncio.AbstractEventLoop):
         if isinstance(endpoint, Datagrams):
             endpoint.connect(remote)
         elif sock.type == socket.SOCK_DGRAM:
-            make_shadow(sock, Datagrams(pump, bound_address(sock), remote))
+            make_shadow(sock, Datagrams(pump, bound_address(sock), remote, bind_flags(sock)))
         elif endpoint is not None and endpoint.usable:
             raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
         else:
@@ -340,7 +340,7 @@ class SocketMethods(asyncio.AbstractEventLoop):
             if isinstance(endpoint, Datagrams):
                 endpoint.connect(remote)
             elif sock.type == socket.SOCK_DGRAM:
-                make_shadow(sock, Datagrams(pump, bound_address(sock), remote))
+                make_shadow(sock, Datagrams(pump, bound_address(sock), remote, bind_flags(sock)))
             else:
                 make_shadow(sock, Conduit.begin(pump, remote, bound_address(sock)))
                 return errno.EINPROGRESS

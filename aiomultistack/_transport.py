@@ -70,7 +70,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
     __slots__ = (
         "__weakref__", "_born", "_closing", "_conn_lost", "_context", "_deliver", "_eof", "_excess",
         "_extra_info", "_held", "_held_eof", "_id", "_mode", "_names", "_no_write", "_on_data", "_paused", "_protocol",
-        "_pump", "_refs", "_run", "_server", "_stack",
+        "_pump", "_refs", "_run", "_server", "_stack", "_v6",
     )  # fmt: skip
 
     _start_tls_compatible = True
@@ -82,6 +82,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
         context: contextvars.Context,
         protocol: asyncio.BaseProtocol,
         server: Server | None = None,
+        v6: bool = False,
     ) -> None:
         self._loop = pump.loop
         self._protocol_paused = False
@@ -104,6 +105,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
         self._held_eof = False
         self._mode = _READ_BLOB
         self._names: bytes | None = None
+        self._v6 = v6
         self._extra_info: dict[str, Any] | None = None
         self._protocol: Any = protocol
         if isinstance(protocol, protocols.BufferedProtocol):
@@ -237,7 +239,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
                 return None
             self._remember()
         assert self._names is not None
-        return unpack(self._names[:ENDPOINT_SIZE] if local else self._names[ENDPOINT_SIZE:])
+        return unpack(self._names[:ENDPOINT_SIZE] if local else self._names[ENDPOINT_SIZE:], self._v6)
 
     def _remember(self) -> None:
         """Asks the engine for both addresses while it still knows them; they are rarely wanted, so not decoded."""

@@ -439,6 +439,9 @@ int ams_stack_set(struct ams_stack *stack, int setting, uint32_t value);
 int ams_tcp_listen(struct ams_stack *stack, const struct ams_endpoint *local, int backlog, uint32_t flags);
 #define AMS_LISTEN_V6ONLY 1
 #define AMS_LISTEN_REUSEADDR 2
+/* Several may have the same address and port, all with this flag; each remote
+ * address and port is served by one of them, chosen by a hash. */
+#define AMS_LISTEN_REUSEPORT 4
 
 /* Starts an active open.  local may be NULL; local->port 0 is ephemeral.
  * Returns the connection's id; AMS_EV_CONNECTED or AMS_EV_CLOSED follows. */
@@ -655,8 +658,10 @@ const char *ams_stack_check(struct ams_stack *stack);
 /* ---- UDP ---------------------------------------------------------------- */
 
 /* Binds (and, if remote is not NULL, connects) a UDP endpoint; its id.
- * local may be NULL if remote is not; flags is 0.  A port and address belong
- * to one endpoint, a wildcard standing for all addresses of its family. */
+ * local may be NULL if remote is not.  flags: AMS_LISTEN_*.  A port and
+ * address belong to one endpoint unless AMS_LISTEN_REUSEPORT lets several
+ * share them, a wildcard standing for all addresses of its family; the IPv6
+ * one, unless AMS_LISTEN_V6ONLY is set, for IPv4's too. */
 int ams_udp_open(struct ams_stack *stack, const struct ams_endpoint *local, const struct ams_endpoint *remote, uint32_t flags);
 /* Sends one datagram; to may be NULL on a connected endpoint.
  * -AMS_EMSGSIZE, -AMS_EAGAIN (queue full), -AMS_ENETUNREACH, a pending ICMP error. */

@@ -57,6 +57,15 @@ int sock_register(struct ams_stack *stack, struct sock *sock, enum sock_kind kin
     return 0;
 }
 
+uint64_t sock_weight(const struct ams_stack *stack, const struct sock *sock, const uint8_t remote_ip[16],
+                     uint16_t remote_port)
+{
+    uint64_t words[3];
+    memcpy(words, remote_ip, 16);
+    words[2] = (uint64_t)(uint32_t)sock->id << 16 | remote_port;
+    return siphash13(&stack->key, words, 3);
+}
+
 void sock_unregister(struct ams_stack *stack, struct sock *sock)
 {
     if (sock->id < 0)

@@ -16,7 +16,8 @@
  *   route.c      next hop and path MTU
  *   neighbor.c   neighbour cache, ARP and NDP, bounded wait queues
  *   ip_input.c   IPv4/IPv6 receive; ip_output.c: headers and paths
- *   reass.c      fragments; icmp.c: echo and errors; udp.c: UDP endpoints
+ *   reass.c      fragments; icmp.c: echo and errors; udp.c: UDP endpoints,
+ *                udp_data.c: their datagrams
  *   tcp_*.c      TCP, one concern a file; cc_*.c congestion control
  *
  * Transmit path.  TCP builds segments on demand when stack_output() asks
@@ -115,6 +116,11 @@ int sock_register(struct ams_stack *stack, struct sock *sock, enum sock_kind kin
 void sock_unregister(struct ams_stack *stack, struct sock *sock);
 /* The endpoint of an id, of that kind; NULL if there is none. */
 struct sock *sock_find(struct ams_stack *stack, int id, enum sock_kind kind);
+/* How much a remote end belongs to one of several endpoints that share a port:
+ * that of the greatest weight gets its packets (rendezvous hashing), so that
+ * an endpoint which comes or goes moves nothing between the others. */
+uint64_t sock_weight(const struct ams_stack *stack, const struct sock *sock, const uint8_t remote_ip[16],
+                     uint16_t remote_port);
 /* Adds events and puts sock on the ready list. */
 void sock_event(struct ams_stack *stack, struct sock *sock, uint32_t events);
 /* Takes sock off the ready list (before it is freed). */

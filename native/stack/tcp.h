@@ -474,8 +474,9 @@ void tcp_flow_remove(struct ams_stack *stack, struct tcp_flow *flow);
 struct tcp_conn *tcp_conn_new(struct ams_stack *stack, uint64_t now);
 /* Takes a TCB out of every list and table and frees all that it holds. */
 void tcp_conn_free(struct ams_stack *stack, struct tcp_conn *conn);
+/* The listener that takes a connection; the remote end matters where several share the port. */
 struct tcp_listener *tcp_listener_find(struct ams_stack *stack, const uint8_t local_ip[16], uint16_t port,
-                                       uint8_t family);
+                                       const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family);
 int tcp_claim(struct ams_stack *stack, struct tcp_conn *conn);
 /* ISN by keyed hash and clock (RFC 6528). */
 uint32_t tcp_isn(struct ams_stack *stack, const struct tcp_flow *flow, uint64_t now);

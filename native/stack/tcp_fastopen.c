@@ -320,8 +320,14 @@ void tcp_fastopen_settled(struct ams_stack *stack, struct tcp_conn *conn)
     if (!(conn->fastopen & FO_CHILD))
         return;
     conn->fastopen &= (uint8_t)~FO_CHILD;
-    struct tcp_listener *listener =
-        tcp_listener_find(stack, conn->flow.local_ip, conn->flow.local_port, conn->flow.family);
+    struct tcp_flow *flow = &conn->flow;
+    struct tcp_listener *listener = tcp_listener_find(stack, flow->local_ip, flow->local_port, flow->remote_ip,
+                                                      flow->remote_port, flow->family);
+    if (listener && !listener->fastopen_pending && listener->flags & AMS_LISTEN_REUSEPORT)
+        for (listener = stack->tcp->listeners[flow->local_port % TCP_LISTENER_BUCKETS]; listener;
+             listener = listener->hash_next) /* the group has changed since: it is one of the others */
+            if (listener->local.port == flow->local_port && listener->fastopen_pending)
+                break;
     if (listener && listener->fastopen_pending)
         listener->fastopen_pending--;
 }

@@ -510,7 +510,8 @@ void tcp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip
     } else if (flow) {
         tcp_tw_input(stack, (struct tcp_tw *)flow, &tcp, ip, seg.payload, now);
     } else {
-        struct tcp_listener *listener = tcp_listener_find(stack, ip->dst, tcp.dst_port, ip->family);
+        struct tcp_listener *listener =
+            tcp_listener_find(stack, ip->dst, tcp.dst_port, ip->src, tcp.src_port, ip->family);
         if (listener) {
             frame_pull(frame, ip->l4_off + tcp.header_len);
             frame_trim(frame, seg.payload);

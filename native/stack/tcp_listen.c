@@ -241,6 +241,8 @@ static bool listener_conflicts(struct ams_stack *stack, const struct ams_endpoin
                     (local->family == AMS_IPV6 && !(flags & AMS_LISTEN_V6ONLY) && ip_is_any(local->ip));
         if (!same_family && !dual)
             continue;
+        if (other->flags & flags & AMS_LISTEN_REUSEPORT)
+            continue;
         if (ip_equal(other->local.ip, local->ip) || ip_is_any(other->local.ip) || ip_is_any(local->ip))
             return true;
     }
@@ -256,7 +258,7 @@ static int listener_port(struct ams_stack *stack, struct ams_endpoint *local, ui
         uint32_t offset = rng_below(&stack->rng, range);
         for (uint32_t i = 0; i < range; i++) {
             local->port = (uint16_t)(low + (offset + i) % range);
-            if (!listener_conflicts(stack, local, flags))
+            if (!listener_conflicts(stack, local, flags & ~(uint32_t)AMS_LISTEN_REUSEPORT))
                 return 0;
         }
     }

@@ -7,7 +7,8 @@
  * hash table keyed by SipHash of the 4-tuple, doubled when there are more
  * flows than buckets.  Listeners are in a fixed table by port: a look-up
  * tries the exact address first, then the family's wildcard, then an IPv6
- * wildcard that also takes IPv4.
+ * wildcard that also takes IPv4.  Among listeners that share address and
+ * port, the one of greatest weight for the remote end gets the connection.
  */
 #include <string.h>
 
@@ -200,7 +201,7 @@ static int listener_score(const struct tcp_listener *listener, const uint8_t ip[
 }
 
 struct tcp_listener *tcp_listener_find(struct ams_stack *stack, const uint8_t local_ip[16], uint16_t port,
-                                       uint8_t family)
+                                       const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family)
 {
     struct tcp_listener *best = NULL;
     int best_score = 0;
@@ -209,7 +210,10 @@ struct tcp_listener *tcp_listener_find(struct ams_stack *stack, const uint8_t lo
         if (listener->local.port != port)
             continue;
         int score = listener_score(listener, local_ip, family);
-        if (score > best_score) {
+        if (score > best_score ||
+            (score && score == best_score && /* they share the port */
+             sock_weight(stack, &listener->sock, remote_ip, remote_port) >
+                 sock_weight(stack, &best->sock, remote_ip, remote_port))) {
             best = listener;
             best_score = score;
         }
@@ -244,7 +248,7 @@ int tcp_ephemeral_port(struct ams_stack *stack, struct tcp_flow *flow)
         for (uint32_t i = 0; i < range; i++) {
             uint16_t port = (uint16_t)(low + (offset + i) % range);
             if (tcp_flow_find(stack, flow->local_ip, port, flow->remote_ip, flow->remote_port, flow->family) ||
-                tcp_listener_find(stack, flow->local_ip, port, flow->family))
+                tcp_listener_find(stack, flow->local_ip, port, flow->remote_ip, flow->remote_port, flow->family))
                 continue;
             flow->local_port = port;
             return 0;

@@ -155,7 +155,8 @@ void tcp_tw_input(struct ams_stack *stack, struct tcp_tw *tw, const struct tcp_r
     }
     if ((seg->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && syn_is_newer(tw, seg)) {
         struct tcp_listener *listener =
-            tcp_listener_find(stack, tw->flow.local_ip, tw->flow.local_port, tw->flow.family);
+            tcp_listener_find(stack, tw->flow.local_ip, tw->flow.local_port, tw->flow.remote_ip, tw->flow.remote_port,
+                              tw->flow.family);
         if (listener) {
             uint32_t min_iss = tw->snd_nxt + ISS_STEP;
             stack->counters.tcp_tw_recycled++;

@@ -25,10 +25,4 @@ EXPECTED = [
         "test_events.*.test_create_server_multiple_hosts_ipv6",
         "replaces the socket module inside asyncio by a mock with a method (getsockbyname) that no socket has",
     ),
-    Row(
-        "test_server.TestServer2.test_wait_closed_*",
-        "calls asyncio.Server's private _attach(); with connections instead, tests/loop/test_server.py asks the same",
-        (3, 12),
-        (3, 12),
-    ),
 ]

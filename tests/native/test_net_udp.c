@@ -111,7 +111,8 @@ static void test_binding(void)
     CHECK_EQ(ams_udp_open(stack, &any, NULL, 0), -AMS_EADDRINUSE);
     CHECK_EQ(ams_udp_open(stack, &own, NULL, 0), -AMS_EADDRINUSE);
     CHECK_EQ(ams_udp_open(stack, &other, NULL, 0), -AMS_EADDRNOTAVAIL);
-    int id6 = ams_udp_open(stack, &any6, NULL, 0); /* the families are apart */
+    CHECK_EQ(ams_udp_open(stack, &any6, NULL, 0), -AMS_EADDRINUSE); /* it would take IPv4 too */
+    int id6 = ams_udp_open(stack, &any6, NULL, AMS_LISTEN_V6ONLY); /* the families are apart */
     CHECK(id6 >= 0);
     CHECK_EQ(ams_udp_close(stack, id), 1);
     CHECK_EQ(ams_udp_close(stack, id), -AMS_EBADF);
@@ -122,6 +123,75 @@ static void test_binding(void)
     CHECK_EQ(ams_udp_open(stack, &own, NULL, 1u << 30), -AMS_EINVAL);
     CHECK_EQ(ams_stack_endpoints(stack), 2);
     world_fini(&world);
+}
+
+/* The IPv6 wildcard talks IPv4 too, unless it is told not to. */
+static void test_dual_stack(void)
+{
+    world_init(&world, plain);
+    struct ams_endpoint any6 = packets_wildcard(true, 53), any = packets_wildcard(false, 53);
+    struct ams_endpoint own = packets_endpoint(false, 2, 53);
+    int dual = ams_udp_open(world.host[B], &any6, NULL, 0);
+    CHECK(dual >= 0);
+    CHECK_EQ(ams_udp_open(world.host[B], &any, NULL, 0), -AMS_EADDRINUSE);
+    CHECK_EQ(ams_udp_open(world.host[B], &own, NULL, 0), -AMS_EADDRINUSE);
+    BOTH(v6) {
+        int id = world_udp(&world, A, v6, 7);
+        struct ams_endpoint peer = packets_endpoint(v6, 1, 7), here = packets_endpoint(v6, 2, 53);
+        send_to(A, id, v6, 2, 53, "question", 8, 0);
+        world_settle(&world);
+        expect(B, dual, "question", 8, &peer);
+        CHECK_EQ(ams_udp_send(world.host[B], dual, &peer, "answer", 6, world.now), 0);
+        world_settle(&world);
+        expect(A, id, "answer", 6, &here);
+    }
+    CHECK_EQ(ams_udp_close(world.host[B], dual), 1);
+    dual = ams_udp_open(world.host[B], &any6, NULL, AMS_LISTEN_V6ONLY);
+    struct ams_endpoint peer = packets_endpoint(false, 1, 7);
+    CHECK_EQ(ams_udp_send(world.host[B], dual, &peer, "x", 1, world.now), -AMS_EAFNOSUPPORT);
+    int single = ams_udp_open(world.host[B], &any, NULL, 0);
+    CHECK(single >= 0);
+    world_fini(&world);
+}
+
+/* Endpoints that agree share a port: each sender has one of them, all get their part. */
+static void test_shared_port(void)
+{
+    enum { GROUP = 4, SENDERS = 200 };
+    int group[GROUP], got[GROUP] = {0}, before[SENDERS];
+    BOTH(v6) {
+        world_init(&world, plain);
+        struct ams_endpoint own = packets_endpoint(v6, 2, 53);
+        for (int i = 0; i < GROUP; i++) {
+            got[i] = 0;
+            group[i] = ams_udp_open(world.host[B], &own, NULL, AMS_LISTEN_REUSEPORT);
+            CHECK(group[i] >= 0);
+        }
+        CHECK_EQ(ams_udp_open(world.host[B], &own, NULL, 0), -AMS_EADDRINUSE);
+        for (int round = 0; round < 3; round++) {
+            for (int i = 0; i < SENDERS; i++) {
+                int id = world_udp(&world, A, v6, (uint16_t)(1000 + i));
+                send_to(A, id, v6, 2, 53, "x", 1, 0);
+                world_settle(&world);
+                int taker = -1;
+                for (int j = 0; j < (round < 2 ? GROUP : GROUP - 1); j++)
+                    if (ams_udp_recv(world.host[B], group[j], NULL, NULL, 0) == 1)
+                        taker = j;
+                CHECK(taker >= 0);
+                if (round == 0)
+                    got[taker]++;
+                else if (round == 1 || before[i] != GROUP - 1) /* who leaves moves nobody else's */
+                    CHECK_EQ(taker, before[i]);
+                before[i] = taker;
+                CHECK_EQ(ams_udp_close(world.host[A], id), 1);
+            }
+            if (round == 1)
+                CHECK_EQ(ams_udp_close(world.host[B], group[GROUP - 1]), 1);
+        }
+        for (int i = 0; i < GROUP; i++)
+            CHECK(got[i] > SENDERS / GROUP / 3);
+        world_fini(&world);
+    }
 }
 
 static void test_ephemeral_ports(void)
@@ -389,6 +459,8 @@ int main(void)
     RUN(test_short_buffer);
     RUN(test_events);
     RUN(test_binding);
+    RUN(test_dual_stack);
+    RUN(test_shared_port);
     RUN(test_ephemeral_ports);
     RUN(test_demultiplexing);
     RUN(test_connected_refused);

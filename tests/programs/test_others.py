@@ -60,9 +60,10 @@ async def test_aioftp(virtual_network: Network, tmp_path: Path) -> None:
     await server.close()
 
 
+@pytest.mark.parametrize("address", ["fd00::2", "10.0.0.2"])
 @pytest.mark.virtual_network(loss=0.05, delay=0.02, reorder=0.02, ipv6=True)
-async def test_aioquic(virtual_network: Network, certificate: Path, authority: Any) -> None:
-    """QUIC repairs what the link loses, over UDP of ours at both ends."""
+async def test_aioquic(virtual_network: Network, certificate: Path, authority: Any, address: str) -> None:
+    """QUIC repairs what the link loses, over UDP of ours at both ends; its client's sockets are IPv6's always."""
     quic = pytest.importorskip("aioquic.asyncio")
     configuration = pytest.importorskip("aioquic.quic.configuration").QuicConfiguration
     data = bytes(range(256)) * 1000
@@ -82,7 +83,7 @@ async def test_aioquic(virtual_network: Network, certificate: Path, authority: A
 
     with virtual_network.host("server"):
         server = await quic.serve("::", 4433, configuration=ours, stream_handler=handler)
-    async with quic.connect("fd00::2", 4433, configuration=theirs) as client:
+    async with quic.connect(address, 4433, configuration=theirs) as client:
         for _ in range(2):
             reader, writer = await client.create_stream()
             writer.write(data)
