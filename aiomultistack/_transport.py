@@ -340,17 +340,19 @@ class Transport(transports._FlowControlMixin, transports.Transport):
         if self._conn_lost:
             return
         excess = self.get_write_buffer_size()
-        if self._closing:
-            if excess:
-                lib.ams_tcp_want_drain(self._stack, self._id, 0)
-            else:
-                self._shut(None)
-            return
-        if self._protocol_paused:
-            if excess > self._low_water:
-                lib.ams_tcp_want_drain(self._stack, self._id, self._low_water)
-            else:
-                self._run(self._maybe_resume_protocol)  # type: ignore[attr-defined]
+        if self._protocol_paused and excess <= self._low_water:
+            self._run(self._maybe_resume_protocol)  # type: ignore[attr-defined]
+            if self._conn_lost:
+                return
+            excess = self.get_write_buffer_size()  # resume_writing() may write, while closing too: TLS says goodbye
+        if self._closing and not excess:
+            self._shut(None)
+        elif self._closing or self._protocol_paused:
+            self._want_drain()
+
+    def _want_drain(self) -> None:
+        """Has the engine tell when the excess has fallen: to the low-water mark, or to nothing for closing."""
+        lib.ams_tcp_want_drain(self._stack, self._id, self._low_water if self._protocol_paused else 0)
 
     # ---- reading ------------------------------------------------------------------------------------------
 
@@ -545,7 +547,7 @@ class Transport(transports._FlowControlMixin, transports.Transport):
             return
         if self._excess and self.get_write_buffer_size():
             self._set_reading(_READ_PAUSED)
-            lib.ams_tcp_want_drain(self._stack, self._id, 0)
+            self._want_drain()
         else:
             self._shut(None)
 

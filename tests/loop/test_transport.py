@@ -164,6 +164,28 @@ async def test_double_close(net: Net) -> None:
         assert ends.client.events.count("lost") == 1
 
 
+async def test_a_closing_transport_resumes_its_protocol(net: Net) -> None:
+    """What resume_writing() writes then is sent: so TLS says goodbye behind a full buffer."""
+
+    class Polite(Recorder):
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self.transport.write(b"goodbye")
+
+    data = bytes(4 << 20)
+    async with pair(net, Polite) as ends:
+        ends.client.transport.pause_reading()
+        ends.server.transport.write(data)
+        assert "pause" in ends.server.events
+        ends.server.transport.close()
+        await asyncio.sleep(0.1)
+        ends.client.transport.resume_reading()
+        assert await ends.server.lost is None
+        assert await ends.client.lost is None
+        assert ends.server.events == ["made", "pause", "resume", "lost"]
+        assert ends.client.data == data + b"goodbye"
+
+
 async def test_abort_ends_the_stream_in_good_order(net: Net) -> None:
     """As close(): what was sent arrives, and then the end of the stream."""
     async with pair(net) as ends:
