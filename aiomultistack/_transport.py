@@ -337,14 +337,12 @@ class Transport(transports._FlowControlMixin, transports.Transport):
 
     def _drained(self) -> None:
         """The excess has fallen to where want_drain() asked to be told."""
+        excess = self.get_write_buffer_size()
+        if self._protocol_paused and excess <= self._low_water and not self._conn_lost:
+            self._run(self._maybe_resume_protocol)  # type: ignore[attr-defined]
+            excess = self.get_write_buffer_size()  # resume_writing() may write, while closing too: TLS says goodbye
         if self._conn_lost:
             return
-        excess = self.get_write_buffer_size()
-        if self._protocol_paused and excess <= self._low_water:
-            self._run(self._maybe_resume_protocol)  # type: ignore[attr-defined]
-            if self._conn_lost:
-                return
-            excess = self.get_write_buffer_size()  # resume_writing() may write, while closing too: TLS says goodbye
         if self._closing and not excess:
             self._shut(None)
         elif self._closing or self._protocol_paused:
