@@ -199,7 +199,7 @@ static enum packet_status parse_ip6_chain(const struct walk *walk, struct packet
         default: return PACKET_OK;
         }
         bool first = packet->flags & PACKET_FRAG_FIRST;
-        packet->flags |= PACKET_EXTENSIONS;
+        packet->flags |= PACKET_EXTENSIONS | (first ? PACKET_FRAG_DEEP : 0);
         status = walk_need(walk, packet->l4, 8, packet->l3_end);
         if (status) /* RFC 7112: the first fragment carries the whole chain */
             return status == PACKET_TRUNCATED && first ? PACKET_FRAG_TINY : status;

@@ -50,6 +50,7 @@ enum packet_status {
 #define PACKET_OPTIONS 8u     /* IPv4 options */
 #define PACKET_EXTENSIONS 16u /* IPv6 extension headers */
 #define PACKET_ROUTING 32u    /* an IPv6 routing header, no segments left or not */
+#define PACKET_FRAG_DEEP 64u  /* a first fragment with extension headers before its transport header */
 
 struct packet {
     uint8_t src[16];      /* IPv4-mapped for IPv4 */

@@ -13,7 +13,9 @@
  * - Fragments: the first one carries its ports and is checked; later ones
  *   follow a first one that the same port sent.  An identification that
  *   another port is using for the same pair of addresses is refused, since
- *   its fragments would mix with the other's at the receiver.
+ *   its fragments would mix with the other's at the receiver.  The ports are
+ *   the first bytes of what was cut into fragments: a later one that overlaps
+ *   the first can't reach them, whatever its receiver makes of it (RFC 5722).
  * - Offloads: the device writes a checksum where the descriptor says and
  *   repeats headers as long as it says; both must be what the packet shows,
  *   or they would rewrite ports after they were checked.
@@ -197,6 +199,8 @@ static enum switch_counter tx_frame(struct ams_switch *sw, uint16_t port, const 
         return tx_reasons[status];
     if (packet.flags & PACKET_ROUTING)
         return SWITCH_TX_SOURCE_ROUTE;
+    if (packet.flags & PACKET_FRAG_DEEP)
+        return SWITCH_TX_FRAG_TINY;
     enum switch_counter reason = tx_offload(sw, tx, &packet);
     if (reason)
         return reason;

@@ -140,6 +140,28 @@ static void test_fragments(void)
     ams_switch_free(sw);
 }
 
+/* Whatever comes after a first fragment that passed, no byte of its ports is written again. */
+static void test_overlapping_fragments(void)
+{
+    struct ams_switch *sw = fixture_new(AMS_SWITCH_TO_CONTROL, 0);
+
+    BOTH(v6) {
+        struct packets_frame first = {.v6 = v6, .outgoing = true, .protocol = PROTO_UDP, .sport = OWNED,
+                                      .payload = 64, .more_fragments = true, .frag_id = 7};
+        CHECK_EQ(verdict(sw, OWNER, &first), SWITCH_PASSED);
+        for (uint16_t offset = 8; offset < 80; offset += 8) { /* over its payload, if it must be */
+            struct packets_frame later = {.v6 = v6, .outgoing = true, .protocol = PROTO_UDP, .frag_offset = offset,
+                                          .payload = 64, .frag_id = 7};
+            CHECK_EQ(verdict(sw, OWNER, &later), SWITCH_PASSED);
+        }
+        first.sport = UNOWNED; /* over its ports: it is a first fragment itself */
+        CHECK_EQ(verdict(sw, OWNER, &first), SWITCH_TX_TUPLE);
+        first.payload = 0;
+        CHECK_EQ(verdict(sw, OWNER, &first), SWITCH_TX_TUPLE);
+    }
+    ams_switch_free(sw);
+}
+
 static void test_arp(void)
 {
     struct ams_switch *sw = fixture_new(AMS_SWITCH_TO_CONTROL, 0);
@@ -376,6 +398,7 @@ int main(void)
     RUN(test_link_header);
     RUN(test_lengths_must_fill_the_frame);
     RUN(test_fragments);
+    RUN(test_overlapping_fragments);
     RUN(test_arp);
     RUN(test_neighbour_discovery);
     RUN(test_icmp);
