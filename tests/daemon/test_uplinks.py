@@ -33,7 +33,7 @@ from .machine import (
     Namespace,
     machine,
 )
-from .stage import SERVER, Process, connecting, serving, until
+from .stage import SERVER, Process, bound, connecting, serving, until
 
 pytestmark = [
     pytest.mark.root,
@@ -239,3 +239,68 @@ def test_a_server_on_both_stacks_chooses_its_port(tmp_path: Path) -> None:
         kernel, stack = site.client(None), connecting(site.switch)
         for (_, port), system, ours in zip(names, ("127.0.0.1", "::1"), US, strict=True):
             assert kernel.ask(f"{system} {port} hello") == stack.ask(f"{ours} {port} hello")
+
+
+#: Binds "tcp" or "udp" sockets: "KIND HOST PORT" in; "bound", or the errno, out.  They stay bound.
+BINDER = """
+import asyncio, sys
+import aiomultistack
+
+async def main():
+    loop = asyncio.get_running_loop()
+    while line := (await loop.run_in_executor(None, sys.stdin.readline)).split():
+        try:
+            if line[0] == "tcp":
+                await asyncio.start_server(lambda *streams: None, line[1], int(line[2]))
+            else:
+                await loop.create_datagram_endpoint(asyncio.DatagramProtocol, (line[1], int(line[2])))
+            print("bound", flush=True)
+        except OSError as error:
+            print(error.errno, flush=True)
+
+aiomultistack.run(main())
+"""
+KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+
+
+def kernel_refuses(host: str, port: int, kind: str) -> bool:
+    """Whether the kernel says that a port is in use."""
+    try:
+        bound(host, port, KINDS[kind]).close()
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return True
+    return False
+
+
+def test_kernel_and_stacks_exclude_each_other_at_a_shared_address(tmp_path: Path) -> None:
+    with machine(tmp_path, "xdp", shared=True) as site:
+        binder = site.switch.client(BINDER)
+        port = STACK
+        for kind in KINDS:
+            for host, any_host in ((US4, "0.0.0.0"), (US6, "::")):
+                for ours, theirs in ((host, host), (host, any_host), (any_host, host), (any_host, any_host)):
+                    port += 1
+                    with bound(theirs, port, KINDS[kind]):
+                        assert binder.ask(f"{kind} {ours} {port}") == str(errno.EADDRINUSE)
+                    assert binder.ask(f"{kind} {ours} {port}") == "bound"
+                    assert kernel_refuses(theirs, port, kind)
+        binder.kill()
+        until(lambda: not site.switch.tuples(), "the release")
+        assert not any(kernel_refuses(host, number, kind)
+                       for number in range(STACK + 1, port + 1) for host in US for kind in KINDS)  # fmt: skip
+
+
+def test_the_kernel_has_no_port_that_was_lent(tmp_path: Path) -> None:
+    with machine(tmp_path, "xdp", shared=True) as site:
+        near = site.server(site.gateway, PORT)
+        client = connecting(site.switch)
+        assert client.ask(f"{GATEWAY4} {PORT} hello") == f"HELLO {near.pid}"
+        lent = [number for row in site.switch.describe()["lent"] for number in range(row["low"], row["high"] + 1)]
+        assert len(lent) >= 256
+        ways = [(host, number, kind) for number in lent for host in (*US, "0.0.0.0", "::") for kind in KINDS]
+        assert all(kernel_refuses(*way) for way in ways)
+        client.kill()
+        until(lambda: not site.switch.describe()["lent"], "the range's return")
+        assert not any(kernel_refuses(*way) for way in ways)
