@@ -194,8 +194,7 @@ def test_places_that_the_kernel_cannot_have(tmp_path: Path, arguments: list[str]
 ALSO: dict[str, Any] = {"environment": {"AIOMULTISTACK_HOST_STACK": "also"}}
 
 
-@pytest.mark.parametrize("uplink", ["tap", "xdp"])
-@pytest.mark.parametrize("host", ["", US4, US6])
+@pytest.mark.parametrize(("uplink", "host"), [("xdp", ""), ("xdp", US6), ("tap", US4)])
 def test_a_server_on_both_stacks_of_a_shared_address(tmp_path: Path, uplink: str, host: str) -> None:
     """The way from a program on this machine's kernel to one on a stack, at the address that both have."""
     with machine(tmp_path, uplink, "shares" if uplink == "tap" else "alone", shared=True) as site:
