@@ -83,6 +83,8 @@
 #define TCP_CHUNK_SMALL FRAME_SMALL      /* send chunk: a small frame without headroom */
 #define TCP_RECS_INLINE 1u
 #define TCP_RECS_MAX 16384u
+#define TCP_PACE_SLACK_MIN (4 * AMS_NS_PER_MS)
+#define TCP_PACE_SLACK_MAX (20 * AMS_NS_PER_MS)
 #define TCP_CHALLENGE_ACKS 100u          /* per second and stack (RFC 5961 section 7) */
 #define TCP_CHALLENGE_MS 500u            /* and one in this time per connection, as Linux */
 #define TCP_QUICKACKS 16u                /* segments acknowledged at once when data begins to flow, as Linux */
@@ -260,6 +262,9 @@ struct tcp_conn {
     uint32_t rcvbuf;
     uint32_t rcv_mss;         /* estimate of the peer's segment size */
     uint32_t rcv_copied;      /* consumed since rcv_space_at */
+    uint32_t rcv_space;       /* the most that was consumed in a round trip, 0: not yet known */
+    uint32_t rcv_rtt;         /* as the peer's data shows it, TCP_AGO units, 0: not yet known */
+    uint32_t rcv_rtt_echo;    /* the echo that it was measured by last */
     struct ams_frame *rcv_head, *rcv_tail;
     struct tcp_run *runs;     /* out of order; NULL: none */
     uint32_t n_runs;
@@ -744,13 +749,21 @@ void tcp_rate_app_limited(struct tcp_conn *conn);
 void tcp_receive(struct ams_stack *stack, struct tcp_conn *conn, struct ams_frame *frame, uint32_t seq, bool fin,
                  uint64_t now);
 void tcp_receive_fini(struct ams_stack *stack, struct tcp_conn *conn);
-/* The window to advertise now, in bytes (never shrinks the right edge). */
-uint32_t tcp_receive_window(const struct tcp_conn *conn);
-/* The application took n bytes: window update, auto-tuning. */
-void tcp_receive_consumed(struct ams_stack *stack, struct tcp_conn *conn, uint32_t n, uint64_t now);
 /* Fills in SACK blocks for an ACK.
  * @room: blocks at most */
 void tcp_sack_blocks(struct tcp_conn *conn, struct tcp_repr *repr, int room);
+
+/* ---- tcp_rcvbuf.c: the receive buffer and its window ------------------------------------ */
+/* Three quarters of the frames that there may be are in use: nothing grows. */
+bool tcp_frames_short(const struct ams_stack *stack);
+/* Is data at seq to be dropped, because frames are needed elsewhere? */
+bool tcp_receive_refused(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t seq);
+/* Full-sized data came that echoes a new timestamp of ours. */
+void tcp_receive_rtt(struct tcp_conn *conn, uint32_t tsecr, uint64_t now);
+/* The window to advertise now, in bytes (never shrinks the right edge). */
+uint32_t tcp_receive_window(const struct ams_stack *stack, const struct tcp_conn *conn);
+/* The application took n bytes: window update, auto-tuning. */
+void tcp_receive_consumed(struct ams_stack *stack, struct tcp_conn *conn, uint32_t n, uint64_t now);
 
 /* ---- tcp_output.c ------------------------------------------------------------------------- */
 void tcp_want_output(struct ams_stack *stack, struct tcp_conn *conn);
@@ -765,6 +778,12 @@ static inline uint32_t tcp_paced_burst(const struct tcp_conn *conn)
 {
     uint32_t burst = (uint32_t)ams_min_u64(conn->pacing_rate >> 10, TCP_GSO_MAX);
     return ams_max_u32(burst, 2 * conn->snd_mss);
+}
+/* Lateness of a paced segment that later ones make up for, so that a loop
+ * that was busy doesn't lower the rate: half a round trip, within bounds. */
+static inline uint64_t tcp_pace_slack(const struct tcp_conn *conn)
+{
+    return ams_min_u64(ams_max_u64(conn->srtt / 2, TCP_PACE_SLACK_MIN), TCP_PACE_SLACK_MAX);
 }
 static inline uint32_t tcp_timestamp(const struct tcp_conn *conn, uint64_t now)
 {

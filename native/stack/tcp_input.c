@@ -387,6 +387,9 @@ static bool text_input(struct ams_stack *stack, struct tcp_conn *conn, struct se
     uint32_t seq = tcp->seq + !!(tcp->flags & TCP_SYN); /* a SYN-ACK may carry data */
     seg->frame = NULL;
     uint32_t queued = conn->rcv_queued;
+    if (conn->flags & CONN_TS_OK && tcp->has_timestamps && tcp->tsecr != conn->rcv_rtt_echo &&
+        seg->payload >= conn->rcv_mss)
+        tcp_receive_rtt(conn, tcp->tsecr, now);
     tcp_receive(stack, conn, frame, seq, fin, now);
     if (conn->rcv_queued != queued)
         sock_event(stack, &conn->sock, AMS_EV_DATA);

@@ -22,7 +22,6 @@
 #define IP_ECN_ECT0 2u /* RFC 3168 section 5 */
 #define NEAR_RTT (512 * AMS_NS_PER_US)
 #define BURST_SHIFT 10 /* 1/1024 of what is sent in a second */
-#define PACE_SLACK (4 * AMS_NS_PER_MS)
 
 enum emit_result {
     EMIT_NONE,   /* nothing more to send now */
@@ -104,7 +103,8 @@ static bool path_ready(struct ams_stack *stack, struct tcp_conn *conn)
 }
 
 /* What every segment of a synchronised connection carries. */
-static void segment_init(struct tcp_conn *conn, struct tcp_repr *repr, uint32_t seq, uint16_t flags, uint64_t now)
+static void segment_init(const struct ams_stack *stack, struct tcp_conn *conn, struct tcp_repr *repr, uint32_t seq,
+                         uint16_t flags, uint64_t now)
 {
     memset(repr, 0, sizeof(*repr));
     repr->src_port = conn->flow.local_port;
@@ -119,7 +119,7 @@ static void segment_init(struct tcp_conn *conn, struct tcp_repr *repr, uint32_t 
         repr->tsval = tcp_timestamp(conn, now);
         repr->tsecr = conn->ts_recent;
     }
-    uint32_t window = tcp_receive_window(conn);
+    uint32_t window = tcp_receive_window(stack, conn);
     uint32_t field = ams_min_u32(window >> conn->rcv_wscale, 65535);
     repr->window = (uint16_t)field;
     if (seq_gt(conn->rcv_nxt + (field << conn->rcv_wscale), conn->rcv_adv))
@@ -185,7 +185,7 @@ static enum emit_result emit_syn(struct ams_stack *stack, struct tcp_conn *conn,
     uint8_t options[TCP_OPTIONS_MAX];
     if (AMS_UNLIKELY(conn->fastopen & FO_WAIT) && tcp_fastopen_waits(conn))
         return EMIT_NONE;
-    segment_init(conn, &repr, conn->iss, TCP_SYN, now);
+    segment_init(stack, conn, &repr, conn->iss, TCP_SYN, now);
     if (passive && conn->ecn)
         repr.flags |= tcp_ecn_synack(conn, first);
     if (!passive) {
@@ -229,7 +229,7 @@ static enum emit_result emit_syn(struct ams_stack *stack, struct tcp_conn *conn,
 static enum emit_result emit_rst(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint64_t now)
 {
     struct tcp_repr repr;
-    segment_init(conn, &repr, conn->snd_nxt, TCP_RST, now);
+    segment_init(stack, conn, &repr, conn->snd_nxt, TCP_RST, now);
     enum emit_result result = segment_send(stack, conn, tx, &repr, 0, 0, now);
     stack->counters.tcp_rst_tx++;
     conn->flags &= ~CONN_RST_NOW;
@@ -307,7 +307,7 @@ static void pace_sent(struct tcp_conn *conn, uint32_t len, uint64_t now)
 {
     if (AMS_LIKELY(!conn->pacing_rate))
         return;
-    if (conn->pace_at + PACE_SLACK < now)
+    if (conn->pace_at + tcp_pace_slack(conn) < now)
         conn->pace_at = now;
     conn->pace_at += len * AMS_NS_PER_S / conn->pacing_rate;
 }
@@ -325,7 +325,7 @@ static enum emit_result emit_data(struct ams_stack *stack, struct tcp_conn *conn
         flags |= TCP_PSH;
     if (conn->data_rcv_at && now - conn->data_rcv_at < stack->config.delack_ms * AMS_NS_PER_MS)
         conn->flags |= CONN_PINGPONG;
-    segment_init(conn, &repr, seq, flags, now);
+    segment_init(stack, conn, &repr, seq, flags, now);
     add_options(stack, conn, marks & REC_EVER_RETRANS ? TCP_PLACE_AGAIN : TCP_PLACE_DATA, &repr, options);
     conn->bytes_sent += len;
     conn->prr_out += len;
@@ -539,7 +539,7 @@ static enum emit_result emit_ack(struct ams_stack *stack, struct tcp_conn *conn,
 {
     struct tcp_repr repr;
     uint8_t options[TCP_OPTIONS_MAX];
-    segment_init(conn, &repr, probe ? conn->snd_una - 1 : conn->snd_nxt, 0, now);
+    segment_init(stack, conn, &repr, probe ? conn->snd_una - 1 : conn->snd_nxt, 0, now);
     if (AMS_UNLIKELY(tcp_ecn_handshake_ack(conn))) {
         uint16_t ecn = tcp_ecn_ack_flags(conn, true);
         if (!conn->n_runs && !probe)

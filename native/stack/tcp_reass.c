@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * tcp_reass.c - received data: the in-order queue, out-of-order runs, the
- * window, and what SACK says of them.
+ * tcp_reass.c - received data: the in-order queue, out-of-order runs, and
+ * what SACK says of them.
  *
  * Theory of operation.  In-order payload stays in the frame that it came in,
  * on rcv_head..rcv_tail; short segments that follow unread ones are copied
@@ -11,9 +11,6 @@
  * number, and so are their frames; what does not fit is dropped (the peer
  * keeps it until it is acknowledged).  Where segments overlap, what was
  * there first stays.
- *
- * The receive buffer grows with what the application takes per RTT (dynamic
- * right-sizing, Fisk & Feng 2001).
  */
 #include <string.h>
 
@@ -334,6 +331,11 @@ void tcp_receive(struct ams_stack *stack, struct tcp_conn *conn, struct ams_fram
         frame_free(frame);
         return;
     }
+    if (frame->len && AMS_UNLIKELY(tcp_receive_refused(stack, conn, seq))) {
+        stack->counters.tcp_rcv_dropped++;
+        frame_free(frame);
+        return;
+    }
     if (seq_gt(seq + frame->len, conn->rcv_nxt + window)) {
         stack->counters.tcp_rcv_dropped++;
         conn->flags |= CONN_ACK_NOW;
@@ -368,51 +370,6 @@ void tcp_receive(struct ams_stack *stack, struct tcp_conn *conn, struct ams_fram
         ooo_drain(stack, conn);
     }
     ack_policy(stack, conn, segment, now);
-}
-
-uint32_t tcp_receive_window(const struct tcp_conn *conn)
-{
-    uint32_t advertised = seq_gt(conn->rcv_adv, conn->rcv_nxt) ? conn->rcv_adv - conn->rcv_nxt : 0;
-    uint32_t room = conn->rcvbuf > conn->rcv_queued ? conn->rcvbuf - conn->rcv_queued : 0;
-    room = room >> conn->rcv_wscale << conn->rcv_wscale;
-    room = ams_min_u32(room, 65535u << conn->rcv_wscale);
-    if (room <= advertised)
-        return advertised;
-    /* receiver's SWS avoidance (RFC 9293 section 3.8.6.2.2) */
-    if (room - advertised < ams_min_u32(conn->rcvbuf / 2, conn->rcv_mss))
-        return advertised;
-    return room;
-}
-
-/* Dynamic right-sizing: twice of what was taken in one RTT. */
-static void autotune(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
-{
-    uint64_t rtt = ams_max_u64(conn->srtt, AMS_NS_PER_MS);
-    if (now - conn->rcv_space_at < rtt)
-        return;
-    if (!(conn->flags & CONN_RCVBUF_FIXED) && conn->rcv_copied > conn->rcvbuf / 2) {
-        uint64_t wanted = 2ull * conn->rcv_copied + 16ull * conn->rcv_mss;
-        conn->rcvbuf = ams_max_u32(conn->rcvbuf, (uint32_t)ams_min_u64(wanted, stack->config.rcvbuf_max));
-    }
-    conn->rcv_copied = 0;
-    conn->rcv_space_at = now;
-}
-
-void tcp_receive_consumed(struct ams_stack *stack, struct tcp_conn *conn, uint32_t n, uint64_t now)
-{
-    conn->rcv_queued -= n;
-    conn->rcv_copied += n;
-    autotune(stack, conn, now);
-    if (conn->flags & (CONN_DEAD | CONN_FIN_RECEIVED))
-        return;
-    /* a window update only when the peer may be short of window: twice of
-     * what it has, as Linux does */
-    uint32_t have = conn->rcv_adv - conn->rcv_nxt;
-    uint32_t window = tcp_receive_window(conn);
-    if (window >= 2 * have && window > have) {
-        conn->flags |= CONN_ACK_NOW;
-        tcp_want_output(stack, conn);
-    }
 }
 
 void tcp_sack_blocks(struct tcp_conn *conn, struct tcp_repr *repr, int room)

@@ -113,7 +113,7 @@ void tcp_recovery_sent(struct tcp_conn *conn, struct tcp_rec *rec, uint32_t len,
 {
     if (!conn->retrans_bytes)
         conn->retrans_oldest = now;
-    if (rec->marks & REC_LOST) {
+    if ((rec->marks & (REC_LOST | REC_RETRANS)) == REC_LOST) { /* a probe may repeat a retransmission */
         rec->marks |= REC_RETRANS;
         conn->retrans_bytes += rec->len;
     }

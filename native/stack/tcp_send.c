@@ -265,7 +265,7 @@ void tcp_send_acked(struct ams_stack *stack, struct tcp_conn *conn, uint32_t una
         /* the tail frame of small writes is reused only while it has data */
         send_pop(stack, conn);
     }
-    if (!(conn->flags & CONN_SNDBUF_FIXED) && conn->cwnd * 2 > conn->sndbuf)
+    if (!(conn->flags & CONN_SNDBUF_FIXED) && conn->cwnd * 2 > conn->sndbuf && !tcp_frames_short(stack))
         conn->sndbuf = ams_min_u32(conn->cwnd * 2, stack->config.sndbuf_max);
     drain_check(stack, conn);
     if (conn->flags & CONN_ORPHAN && conn->sock.id >= 0 && conn->refs_held == 0)

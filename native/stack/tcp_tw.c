@@ -119,7 +119,7 @@ void tcp_tw_from(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
     tw->ts_offset = conn->ts_offset;
     tw->ts_ok = conn->flags & CONN_TS_OK;
     tw->ecn_flags = tcp_ecn_ack_flags(conn, false);
-    tw->window = ams_min_u32(tcp_receive_window(conn) >> conn->rcv_wscale, 65535);
+    tw->window = ams_min_u32(tcp_receive_window(stack, conn) >> conn->rcv_wscale, 65535);
     tw->timer.kind = STACK_TIMER_TCP_TW;
     conn->flags &= ~CONN_CLAIMED; /* the claim goes over to tw */
     tcp_conn_free(stack, conn);

@@ -251,3 +251,19 @@ def test_pacing_keeps_the_rate_in_the_long_run() -> None:
     paced, _, _ = transfer(b"cubic", 10_000_000, pacing=True, delay_ns=10 * MS, rate_bps=50_000_000, queue_frames=200)
     plain, _, _ = transfer(b"cubic", 10_000_000, delay_ns=10 * MS, rate_bps=50_000_000, queue_frames=200)
     assert paced < 1.2 * plain
+
+
+def test_a_loop_that_is_busy_now_and_then_does_not_lower_the_rate() -> None:
+    """Wake-ups that are late by 8 ms: what wasn't sent meanwhile is sent then."""
+    link: dict[str, Any] = {"delay_ns": 25 * MS, "rate_bps": 20_000_000, "queue_frames": 100}
+    with World(3, **link) as world:
+        client = world.host("10.1.0.1/24", congestion=named(b"bbr"))
+        server = world.host("10.1.0.2/24")
+        server.listen()
+        connection = client.connect("10.1.0.2")
+        assert world.run(10 * SECOND, lambda: connection.connected)
+        connection.send(bytes(20_000_000))
+        for _ in range(10 * SECOND // (8 * MS)):
+            world.now += 8 * MS  # nothing runs
+            world.settle()
+        assert len(server.accepted[0].received) * 8 / 10 > 15_000_000

@@ -52,6 +52,8 @@ struct world_options {
     uint32_t flags;           /* AMS_STACK_*; AMS_STACK_NO_DAD is usual */
     bool same_address;        /* B has A's addresses, too */
     bool gateway;             /* A's gateways are B */
+    uint32_t frames;          /* limit of the pool, 0: enough */
+    uint32_t syn_cookies;     /* AMS_SYN_COOKIES_* */
 };
 
 static inline struct ams_ifaddr world_address(bool v6, uint8_t n)
@@ -71,6 +73,7 @@ static inline struct ams_stack *world_host(struct frame_pool *pool, int which, c
         .addresses = addresses,
         .n_addresses = 2,
         .flags = options->flags,
+        .syn_cookies = options->syn_cookies,
     };
     if (options->gateway && which == A) {
         config.gateway4 = packets_endpoint(false, 2, 0);
@@ -84,7 +87,7 @@ static inline void world_init(struct world *world, struct world_options options)
 {
     int status;
     memset(world, 0, sizeof(*world));
-    frame_pool_init(&world->pool, 4 * STACK_OUT_LIMIT, false);
+    frame_pool_init(&world->pool, options.frames ? options.frames : 4 * STACK_OUT_LIMIT, false);
     world->now = WORLD_START;
     for (int i = 0; i < HOSTS; i++) {
         world->host[i] = world_host(&world->pool, i, &options, world->now, &status);
@@ -126,7 +129,10 @@ static inline int world_carry(struct world *world, int from)
     int n = stack_output(world->host[from], tx, 8, world->now);
     for (int i = 0; i < n; i++) {
         struct ams_frame *frame = frame_new(&world->pool, FRAME_CLASS_LARGE);
-        CHECK(frame != NULL);
+        if (!frame) {
+            CHECK_EQ(world->pool.in_use, world->pool.limit); /* lost, as a port loses it */
+            continue;
+        }
         frame->len = tx_gather(&tx[i], frame->data);
         if (tx[i].flags & TX_CSUM)
             frame->flags |= FRAME_CSUM_OK;

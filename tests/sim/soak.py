@@ -81,7 +81,8 @@ def _link(rng: random.Random, ms: int) -> dict[str, Any]:
     if rng.random() < 0.5:
         link["rate_bps"] = rng.choice([500_000, 5_000_000, 50_000_000])
     if rng.random() < 0.3:
-        link.update(burst=0.005, burst_frames=rng.choice([2, 5]))
+        # a burst ends by frames, not by time: a longer one may outlast all that TCP and ARP repeat
+        link.update(burst=0.005, burst_frames=rng.choice([2, 3]))
     if rng.random() < 0.3:
         link["reorder_delay_ns"] = int(rng.choice([0.3, 3, 30]) * ms)
     return link
