@@ -70,7 +70,8 @@ struct stack_link {
     X(tcp_rx_bytes) X(tcp_retrans) X(tcp_rto) X(tcp_fast_retrans) X(tcp_rst_rx)          \
     X(tcp_rst_tx) X(tcp_no_conn) X(tcp_syn_rx) X(tcp_syn_dropped) X(tcp_accept_overflow) \
     X(tcp_active_open) X(tcp_passive_open) X(tcp_conn_failed) X(tcp_conn_reset)          \
-    X(tcp_black_hole) X(tcp_cookie_tx) X(tcp_cookie_ok) X(tcp_cookie_bad) X(tcp_fastopen_active) X(tcp_fastopen_passive)                                       \
+    X(tcp_black_hole) X(tcp_mtu_probe) X(tcp_mtu_probe_ok) X(tcp_mtu_probe_lost)                            \
+    X(tcp_cookie_tx) X(tcp_cookie_ok) X(tcp_cookie_bad) X(tcp_fastopen_active) X(tcp_fastopen_passive) \
     X(tcp_paws) X(tcp_icmp_out_of_window) X(tcp_out_of_window) X(tcp_old_ack) X(tcp_challenge_ack)                 \
     X(tcp_ooo) X(tcp_ooo_dropped) X(tcp_dup_data) X(tcp_rcv_dropped) X(tcp_zero_window_probe) \
     X(tcp_keepalive) X(tcp_keepalive_dropped) X(tcp_delayed_ack) X(tcp_tw_recycled)      \

@@ -279,7 +279,12 @@ struct tcp_conn {
     uint8_t quickacks;        /* ACKs to send without delay */
     uint8_t fastopen;         /* FO_* */
     uint8_t ecn;              /* ECN_* */
-    uint16_t mss_cap;         /* of a path that seems to swallow longer segments, 0: none */
+    uint16_t mss_cap;         /* of a path that seems to swallow longer segments, 0: none (tcp_mtu.c) */
+    uint16_t mss_high;        /* the longest that isn't known to be swallowed, 0: no search */
+    uint16_t mtu_probe;       /* the length that is being tried, 0: none */
+    uint16_t mtu_probe_len;   /* its payload */
+    uint32_t mtu_probe_seq;
+    uint32_t mtu_search_ms;   /* when the next search may begin */
     uint8_t syn_retries;      /* TCP_SYNCNT, 0: the stack's */
     struct tcp_sack_block dsack;
 
@@ -765,13 +770,32 @@ uint32_t tcp_receive_window(const struct ams_stack *stack, const struct tcp_conn
 /* The application took n bytes: window update, auto-tuning. */
 void tcp_receive_consumed(struct ams_stack *stack, struct tcp_conn *conn, uint32_t n, uint64_t now);
 
+/* ---- tcp_mtu.c: how long segments may be ------------------------------------------------- */
+/* The MSS that path and peer allow, options not deducted. */
+uint32_t tcp_mss_limit(const struct tcp_conn *conn);
+/* Recomputes snd_mss from that, from what the path swallows, and options. */
+void tcp_update_mss(struct ams_stack *stack, struct tcp_conn *conn);
+/* The retransmission timer expired: perhaps segments are too long. */
+void tcp_mtu_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+/* Payload of a probe that is to be sent now instead of a segment of mss
+ * bytes, and is noted as sent; 0: none.
+ * @avail: bytes queued and not sent */
+uint32_t tcp_mtu_probe(struct ams_stack *stack, struct tcp_conn *conn, uint32_t avail, uint32_t mss, uint64_t now);
+/* snd_una has moved while a probe was out. */
+void tcp_mtu_acked(struct ams_stack *stack, struct tcp_conn *conn);
+/* Something is lost while a probe was out.  Return: true if it is the probe
+ * and nothing else. */
+bool tcp_mtu_lost(struct ams_stack *stack, struct tcp_conn *conn);
+static inline bool tcp_mtu_is_probe(const struct tcp_conn *conn, uint32_t seq, uint32_t payload)
+{
+    return AMS_UNLIKELY(conn->mtu_probe) && seq == conn->mtu_probe_seq && payload == conn->mtu_probe_len;
+}
+
 /* ---- tcp_output.c ------------------------------------------------------------------------- */
 void tcp_want_output(struct ams_stack *stack, struct tcp_conn *conn);
 void tcp_unlink_output(struct ams_stack *stack, struct tcp_conn *conn);
 /* The MSS that our SYN offers. */
 uint32_t tcp_advertised_mss(const struct ams_stack *stack, const struct tcp_conn *conn);
-/* Recomputes snd_mss from path MTU, peer's MSS and options. */
-void tcp_update_mss(struct ams_stack *stack, struct tcp_conn *conn);
 /* Bytes that a paced connection may send at once: what it sends in about a
  * millisecond, two segments at least. */
 static inline uint32_t tcp_paced_burst(const struct tcp_conn *conn)

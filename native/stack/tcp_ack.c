@@ -124,6 +124,8 @@ bool tcp_process_ack(struct ams_stack *stack, struct tcp_conn *conn, const struc
     }
     if (fresh || delivery.duplicate || delivery.sacked || delivery.dsacked)
         tcp_recovery_step(stack, conn, &delivery, now);
+    if (AMS_UNLIKELY(conn->mtu_probe))
+        tcp_mtu_acked(stack, conn);
     if (AMS_UNLIKELY(conn->ecn & (ECN_OK | ECN_ACCURATE)))
         tcp_ecn_ack(stack, conn, seg, payload, &delivery, now);
     tcp_cc_ack(conn, &delivery, now);

@@ -67,20 +67,6 @@ bool tcp_output_pending(const struct ams_stack *stack)
     return stack->tcp && stack->tcp->out_head;
 }
 
-void tcp_update_mss(struct ams_stack *stack, struct tcp_conn *conn)
-{
-    uint32_t headers = (conn->flow.family == AMS_IPV4 ? IP4_HEADER : IP6_HEADER) + TCP_HEADER;
-    uint32_t mss = conn->path.mtu > headers + TCP_MSS_MIN ? conn->path.mtu - headers : TCP_MSS_MIN;
-    mss = ams_min_u32(mss, ams_max_u32(conn->mss_peer, TCP_MSS_MIN));
-    if (conn->maxseg)
-        mss = ams_min_u32(mss, ams_max_u32(conn->maxseg, TCP_MSS_MIN));
-    if (conn->mss_cap)
-        mss = ams_min_u32(mss, conn->mss_cap);
-    if (conn->flags & CONN_TS_OK)
-        mss -= 12;
-    conn->snd_mss = mss;
-}
-
 uint32_t tcp_advertised_mss(const struct ams_stack *stack, const struct tcp_conn *conn)
 {
     uint32_t headers = (conn->flow.family == AMS_IPV4 ? IP4_HEADER : IP6_HEADER) + TCP_HEADER;
@@ -138,7 +124,7 @@ static enum emit_result segment_send(struct ams_stack *stack, struct tcp_conn *c
      * super-frame repeats the header's options */
     uint32_t options = header_len - TCP_HEADER - (conn->flags & CONN_TS_OK ? 12 : 0);
     uint32_t mss = conn->snd_mss - options;
-    tx->gso_size = payload > mss ? (uint16_t)mss : 0;
+    tx->gso_size = payload > mss && !tcp_mtu_is_probe(conn, repr->seq, payload) ? (uint16_t)mss : 0;
     ip_l4_checksum(stack, tx, conn->flow.local_ip, conn->flow.remote_ip, PROTO_TCP, l4_off, TCP_CSUM_OFFSET);
     if (AMS_LIKELY(repr->flags & TCP_ACK)) {
         if (conn->quickacks && (conn->delack_at || conn->flags & CONN_ACK_NOW))
@@ -441,6 +427,22 @@ static uint32_t usable_window(struct ams_stack *stack, struct tcp_conn *conn, ui
     return hold && !(conn->flags & (CONN_FIN_QUEUED | CONN_PUSH)) ? len - tail : len;
 }
 
+/* Describes the new data that may go now in tx: a longer segment to find the
+ * path's MTU, or what windows let go.  Return: its length. */
+static uint32_t gather_new(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint32_t avail,
+                           uint32_t mss, uint64_t now)
+{
+    uint32_t len = AMS_UNLIKELY(conn->mss_cap) ? tcp_mtu_probe(stack, conn, avail, mss, now) : 0;
+    if (len) {
+        if (tcp_send_gather(conn, conn->snd_nxt, len, tx) == len)
+            return len;
+        conn->mtu_probe = 0; /* in more pieces than a descriptor has room for */
+        tx->n_frags = 0;
+    }
+    len = usable_window(stack, conn, avail, mss, now);
+    return len ? tcp_send_gather(conn, conn->snd_nxt, len, tx) : 0;
+}
+
 static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint64_t now)
 {
     if (conn->flags & CONN_FIN_SENT)
@@ -455,10 +457,7 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
         if (conn->snd_una == conn->snd_nxt && !(conn->flags & CONN_PERSIST) &&
             !(stack->config.flags & AMS_STACK_NO_IDLE_RESTART))
             tcp_cc_restart(conn, now);
-        len = usable_window(stack, conn, avail, mss, now);
-        uint32_t gathered = len ? tcp_send_gather(conn, conn->snd_nxt, len, tx) : 0;
-        if (gathered < len)
-            len = gathered;
+        len = gather_new(stack, conn, tx, avail, mss, now);
         if (!len) {
             if (!conn->rexmit_at)
                 tcp_rexmit_restart(stack, conn, now); /* the persist timer */
@@ -467,11 +466,14 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
     }
     bool fin = fin_pending && len == avail;
     struct tcp_rec *rec = tcp_rec_push(stack, conn);
-    if (!rec)
+    if (!rec) {
+        conn->mtu_probe = 0;
         return EMIT_NONE;
+    }
     rec->seq = conn->snd_nxt;
     rec->len = len + fin;
-    rec->unit = (uint16_t)mss;
+    bool probe = tcp_mtu_is_probe(conn, conn->snd_nxt, len);
+    rec->unit = (uint16_t)(probe ? len : mss);
     bool pushed = len == avail && !(conn->flags & CONN_UNPUSHED);
     if (AMS_UNLIKELY(conn->flags & CONN_PROBE_NOW)) { /* no need to ask for a window any more */
         conn->flags &= ~CONN_PROBE_NOW;
@@ -482,7 +484,7 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
         pushed = tcp_send_pushed(conn, conn->snd_nxt + len);
     rec->marks = (fin ? REC_FIN : 0) | (pushed ? REC_PUSH : 0);
     tcp_rate_sent(conn, rec, now);
-    if (len % mss)
+    if (len % mss && !probe)
         conn->snd_short = conn->snd_nxt + len;
     uint32_t seq = conn->snd_nxt;
     bool idle = conn->snd_una == conn->snd_nxt;

@@ -146,6 +146,24 @@ static void enter_recovery(struct ams_stack *stack, struct tcp_conn *conn, const
     stack->counters.tcp_fast_retrans++;
 }
 
+/* What is lost is sent again without congestion being the reason. */
+static void repair_only(struct tcp_conn *conn)
+{
+    conn->ca_state = TCP_CA_LOSS;
+    conn->recover = conn->snd_nxt;
+    conn->loss &= (uint16_t)~(LOSS_UNDO | LOSS_UNDO_SENT | LOSS_FRTO | LOSS_FRTO_NEW);
+    conn->flags |= CONN_REXMIT_NOW;
+}
+
+/* Nothing but a probe of the path's MTU is lost: no reason for a reduction. */
+static bool probe_lost(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    if (AMS_LIKELY(!conn->mtu_probe) || !tcp_mtu_lost(stack, conn))
+        return false;
+    repair_only(conn);
+    return true;
+}
+
 void tcp_cc_ecn(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
     if (conn->ca_state >= TCP_CA_CWR || conn->state < AMS_TCP_ESTABLISHED)
@@ -367,7 +385,7 @@ void tcp_recovery_detected(struct ams_stack *stack, struct tcp_conn *conn, uint6
 {
     if (conn->lost_bytes == conn->retrans_bytes)
         return;
-    if (conn->ca_state < TCP_CA_RECOVERY) {
+    if (conn->ca_state < TCP_CA_RECOVERY && !probe_lost(stack, conn)) {
         struct tcp_delivery nothing = {.prior_lost = conn->lost_total};
         enter_recovery(stack, conn, NULL, now);
         if (!(conn->cc->flags & TCP_CC_OWN_CWND))
@@ -398,9 +416,10 @@ void tcp_recovery_step(struct ams_stack *stack, struct tcp_conn *conn, const str
         reno_detect(stack, conn, delivery);
     if (conn->ca_state >= TCP_CA_RECOVERY)
         return;
-    if (conn->lost_bytes != conn->retrans_bytes)
-        enter_recovery(stack, conn, delivery, now);
-    else if (conn->ca_state != TCP_CA_CWR)
+    if (conn->lost_bytes != conn->retrans_bytes) {
+        if (!probe_lost(stack, conn))
+            enter_recovery(stack, conn, delivery, now);
+    } else if (conn->ca_state != TCP_CA_CWR)
         conn->ca_state = conn->sacked_bytes ? TCP_CA_DISORDER : TCP_CA_OPEN;
 }
 
@@ -434,11 +453,9 @@ static void resend_longer(struct ams_stack *stack, struct tcp_conn *conn, uint32
             tcp_rec_mark_relost(conn, rec);
         tcp_rec_mark_lost(conn, rec);
     }
-    if (conn->lost_bytes && conn->ca_state < TCP_CA_RECOVERY) {
-        conn->ca_state = TCP_CA_LOSS;
-        conn->recover = conn->snd_nxt;
-        conn->loss &= (uint16_t)~(LOSS_UNDO | LOSS_UNDO_SENT | LOSS_FRTO | LOSS_FRTO_NEW);
-    }
+    conn->mtu_probe = 0;
+    if (conn->lost_bytes && conn->ca_state < TCP_CA_RECOVERY)
+        repair_only(conn);
     conn->flags |= CONN_REXMIT_NOW;
     tcp_want_output(stack, conn);
     tcp_rexmit_restart(stack, conn, now);

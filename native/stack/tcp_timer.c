@@ -113,20 +113,6 @@ static bool persist_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint
     return true;
 }
 
-/* Segment after segment gets lost without a word: perhaps they are too long
- * for the path, and the ICMP message that should say so is dropped (RFC 2923
- * section 2.1).  Shorter ones are tried, for the rest of the connection, as
- * RFC 4821 section 7.7 has it after repeated timeouts. */
-static void try_shorter(struct ams_stack *stack, struct tcp_conn *conn)
-{
-    if (conn->backoff < TCP_BLACK_HOLE_TIMEOUTS || conn->snd_mss <= TCP_BLACK_HOLE_MSS / 2 ||
-        stack->config.flags & AMS_STACK_NO_BLACK_HOLE)
-        return;
-    conn->mss_cap = conn->snd_mss > TCP_BLACK_HOLE_MSS ? TCP_BLACK_HOLE_MSS : TCP_BLACK_HOLE_MSS / 2;
-    stack->counters.tcp_black_hole++;
-    tcp_update_mss(stack, conn);
-}
-
 static bool rexmit_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
     unsigned limit = conn->flags & CONN_ORPHAN ? TCP_ORPHAN_RETRIES : TCP_RETRIES2;
@@ -139,7 +125,7 @@ static bool rexmit_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint6
         give_up(stack, conn);
         return false;
     }
-    try_shorter(stack, conn);
+    tcp_mtu_timeout(stack, conn, now);
     tcp_ecn_timeout(conn);
     tcp_recovery_rto(stack, conn, now);
     if (conn->backoff < UINT8_MAX)

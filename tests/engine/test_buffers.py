@@ -1,4 +1,4 @@
-"""Send and receive buffers that tune themselves, in virtual time; what happens when frames run short: test_net_tcp.c."""
+"""Send and receive buffers that tune themselves, in virtual time.  What happens without memory: test_net_tcp.c."""
 
 from __future__ import annotations
 
