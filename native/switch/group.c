@@ -6,10 +6,16 @@
 #include "core/alloc.h"
 #include "core/status.h"
 
+#define TCP_FIN 0x01u
 #define TCP_SYN 0x02u
 #define TCP_RST 0x04u
 #define TCP_ACK 0x10u
 #define GROUPS_MIN 8u
+#define FLOW_REST 1000000000u /* ns that both FINs must be past before a new connection may go elsewhere */
+
+/* flow_record.closed: who has sent a FIN */
+#define CLOSED_HERE 1u
+#define CLOSED_THERE 2u
 
 _Static_assert(sizeof(struct flow_key) == 40, "hashed as five words, compared as bytes");
 
@@ -200,6 +206,12 @@ static const struct group_member *flow_member(const struct switch_group *group, 
     return NULL;
 }
 
+/* True if the connection is over as far as one can see, so that another may have its addresses and ports. */
+static bool flow_over(const struct flow_record *record, uint64_t now)
+{
+    return record->closed == (CLOSED_HERE | CLOSED_THERE) && now > record->seen && now - record->seen >= FLOW_REST;
+}
+
 /* True if the member that a record is of is still there. */
 static bool flow_alive(const struct group_table *table, const struct flow_record *record)
 {
@@ -237,15 +249,19 @@ static uint64_t flow_score(uint64_t hash, uint32_t serial)
     return z ^ z >> 31;
 }
 
-int group_pick(struct group_table *table, uint32_t number, const struct flow_key *key, uint64_t now)
+int group_pick(struct group_table *table, uint32_t number, const struct flow_key *key, uint8_t tcp_flags, uint64_t now)
 {
     const struct switch_group *group = group_at(table, number);
     uint64_t hash = flow_hash(table, key), best = 0;
     struct flow_record *record = flow_find(flow_set(table, hash), key);
     const struct group_member *winner = record ? flow_member(group, record) : NULL;
 
+    if (winner && (tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && flow_over(record, now))
+        winner = NULL; /* by its score, as if nothing were known; its SYN-ACK will tell */
     if (winner) {
         record->seen = now | 1;
+        if (tcp_flags & TCP_FIN)
+            record->closed |= CLOSED_THERE;
         return winner->port;
     }
     for (uint32_t i = 0; i < group->n; i++) {
@@ -270,10 +286,10 @@ void group_learn(struct group_table *table, uint32_t number, uint16_t port, cons
 
     AMS_ASSERT(member);
     known = record ? flow_member(group, record) : NULL;
-    if (known && known != member) /* another's: a member can't take it */
+    if (known && known != member && !flow_over(record, now)) /* another's: a member can't take it */
         return;
     if (tcp && tcp_flags & TCP_RST) {
-        if (known)
+        if (known == member)
             record->seen = 0;
         return;
     }
@@ -281,8 +297,14 @@ void group_learn(struct group_table *table, uint32_t number, uint16_t port, cons
         record = flow_victim(table, set, established);
         if (!record)
             return;
-        record->established = 0;
+        known = NULL;
     }
+    if (known != member || (tcp && tcp_flags & TCP_SYN)) { /* a connection of its own */
+        record->established &= known == member;
+        record->closed = 0;
+    }
+    if (tcp_flags & TCP_FIN)
+        record->closed |= CLOSED_HERE;
     record->key = *key;
     record->serial = member->serial;
     record->group = (uint16_t)number;

@@ -17,7 +17,11 @@
  * are, flows are *learned* from what members send: an established one from
  * any segment after the handshake, a tentative one from SYN-ACK (or UDP).
  * What the network sends teaches nothing, so that a flood of SYNs can't fill
- * the table with more than tentative flows.
+ * the table with more than tentative flows.  A flow on which both sides have
+ * sent a FIN, and nothing for a second since, is over: a SYN on it goes by
+ * score again, or few clients that use their ports again and again would
+ * never reach a newcomer.  Its old owner may be in TIME-WAIT, which no other
+ * connection needs to know of.
  *
  * The table is bounded: FLOW_WAYS records to a set.  In a full set records of
  * members that have left give way first, then the oldest tentative one, then
@@ -53,7 +57,8 @@ struct flow_record {
     uint64_t seen;               /* 0: free */
     uint32_t serial;             /* of the member */
     uint16_t group;
-    uint16_t established;
+    uint8_t established;
+    uint8_t closed;              /* who has sent a FIN */
 };
 
 struct group_member {
@@ -101,7 +106,8 @@ void flow_of(struct flow_key *key, const struct packet *packet, bool sending);
 const struct switch_group *group_get(const struct group_table *table, uint32_t number);
 int group_first(const struct group_table *table, uint32_t number);
 /* The port that a received packet of this flow belongs to. */
-int group_pick(struct group_table *table, uint32_t number, const struct flow_key *key, uint64_t now);
+int group_pick(struct group_table *table, uint32_t number, const struct flow_key *key, uint8_t tcp_flags,
+               uint64_t now);
 /* Learns from a packet that a member sent. */
 void group_learn(struct group_table *table, uint32_t number, uint16_t port, const struct flow_key *key,
                  uint8_t tcp_flags, uint64_t now);

@@ -378,5 +378,5 @@ int switch_pick(struct ams_switch *sw, const struct tuple_slot *slot, const stru
     if (AMS_LIKELY(!slot->group))
         return slot->owner;
     flow_of(&key, packet, sending);
-    return group_pick(&sw->groups, slot->group, &key, now);
+    return group_pick(&sw->groups, slot->group, &key, sending ? 0 : packet->tcp_flags, now);
 }

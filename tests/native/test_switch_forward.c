@@ -207,6 +207,63 @@ static void test_a_full_table_keeps_what_is_established(void)
     ams_switch_free(sw);
 }
 
+/* Where a segment of a connection goes at a moment, in ms. */
+static int route_at(struct ams_switch *sw, bool v6, uint16_t remote, uint8_t flags, uint64_t when)
+{
+    uint8_t frame[PACKETS_MAX];
+    uint32_t length = packets_build(
+        frame, &(struct packets_frame){.v6 = v6, .sport = remote, .dport = 443, .tcp_flags = flags});
+    return ams_switch_route(sw, (const char *)frame, length, when * 1000000);
+}
+
+static void send_at(struct ams_switch *sw, int port, bool v6, uint16_t remote, uint8_t flags, uint64_t when)
+{
+    uint8_t frame[PACKETS_MAX];
+    uint32_t length = packets_build(frame, &(struct packets_frame){.v6 = v6, .outgoing = true, .sport = 443,
+                                                                   .dport = remote, .tcp_flags = flags});
+    CHECK_EQ(ams_switch_check(sw, port, (const char *)frame, length, when * 1000000), SWITCH_PASSED);
+}
+
+/* A client that uses few ports again and again reaches a newcomer too, but never in the middle of a connection. */
+static void test_a_port_that_is_used_again_may_go_to_a_newcomer(void)
+{
+    struct ams_switch *sw = fixture_new(SWITCH_TO_NOBODY, 0);
+    const uint8_t syn = 0x02, synack = 0x12, ack = 0x10, fin = 0x11;
+
+    BOTH(v6) {
+        struct ams_endpoint local = packets_endpoint(v6, 1, 443);
+        int moved = 0;
+        CHECK_EQ(switch_join(sw, 1, PROTO_TCP, &local), 0);
+        for (uint16_t remote = 1000; remote < 1100; remote++) {
+            CHECK_EQ(route_at(sw, v6, remote, syn, 1), 1);
+            send_at(sw, 1, v6, remote, synack, 1);
+            send_at(sw, 1, v6, remote, ack, 2);
+        }
+        CHECK_EQ(switch_join(sw, 2, PROTO_TCP, &local), 0);
+        for (uint16_t remote = 1000; remote < 1100; remote++) {
+            CHECK_EQ(route_at(sw, v6, remote, syn, 5000), 1); /* idle for long, but open */
+            CHECK_EQ(route_at(sw, v6, remote, fin, 5001), 1);
+            CHECK_EQ(route_at(sw, v6, remote, syn, 9000), 1); /* half closed */
+            send_at(sw, 1, v6, remote, fin, 9001);
+            CHECK_EQ(route_at(sw, v6, remote, syn, 9500), 1); /* just closed */
+            CHECK_EQ(route_at(sw, v6, remote, ack, 11000), 1); /* no new connection */
+            int owner = route_at(sw, v6, remote, syn, 13000);
+            if (owner == 1)
+                continue;
+            moved++;
+            CHECK_EQ(route_at(sw, v6, remote, ack, 13000), 1); /* a SYN alone teaches nothing */
+            CHECK_EQ(route_at(sw, v6, remote, syn, 15000), owner);
+            send_at(sw, owner, v6, remote, synack, 15001);
+            send_at(sw, 1, v6, remote, ack, 15001); /* from TIME-WAIT, to something old */
+            CHECK_EQ(route_at(sw, v6, remote, ack, 15002), owner);
+            CHECK_EQ(route_at(sw, v6, remote, fin, 15003), owner);
+            CHECK_EQ(route_at(sw, v6, remote, syn, 19000), owner); /* a connection of its own, and half closed */
+        }
+        CHECK(moved > 25 && moved < 75);
+    }
+    ams_switch_free(sw);
+}
+
 static void test_groups_have_limits(void)
 {
     struct ams_switch *sw = fixture_new(SWITCH_TO_NOBODY, 0);
@@ -262,6 +319,7 @@ int main(void)
     RUN(test_a_group_spreads_evenly_and_by_flow);
     RUN(test_only_members_send_and_none_takes_another_s_flow);
     RUN(test_a_full_table_keeps_what_is_established);
+    RUN(test_a_port_that_is_used_again_may_go_to_a_newcomer);
     RUN(test_groups_have_limits);
     RUN(test_every_allocation_may_fail);
     return check_report();
