@@ -9,6 +9,9 @@
 /* Free frames kept per class; more go back to the allocator. */
 static const uint32_t frame_keep[FRAME_CLASSES] = {16384, 256, 16384};
 
+/* Free frames per class that trimming leaves. */
+static const uint32_t frame_stock[FRAME_CLASSES] = {64, 4, 64};
+
 static const uint32_t frame_capacity[FRAME_CLASSES] = {FRAME_SMALL, FRAME_LARGE, 0};
 
 static inline void pool_lock(struct frame_pool *pool)
@@ -48,6 +51,40 @@ void frame_pool_fini(struct frame_pool *pool)
         pool->free_count[class_] = 0;
     }
     pool->bytes = 0;
+}
+
+/* Takes the frames of a class that are to go off its list.
+ * Return: the list of them.  Owns: the caller. */
+static struct ams_frame *pool_excess(struct frame_pool *pool, int class_, bool all)
+{
+    struct ams_frame *excess = NULL;
+    pool_lock(pool);
+    uint32_t count = pool->free_count[class_], stock = frame_stock[class_];
+    count = count > stock ? count - stock : 0;
+    if (!all)
+        count = (count + 3) / 4;
+    for (uint32_t i = 0; i < count; i++) {
+        struct ams_frame *frame = pool->free_list[class_];
+        pool->free_list[class_] = frame->next;
+        frame->next = excess;
+        excess = frame;
+    }
+    pool->free_count[class_] -= count;
+    pool->bytes -= (uint64_t)count * (sizeof(*excess) + frame_capacity[class_]);
+    pool_unlock(pool);
+    return excess;
+}
+
+void frame_pool_trim(struct frame_pool *pool, bool all)
+{
+    for (int class_ = 0; class_ < FRAME_CLASSES; class_++) {
+        struct ams_frame *frame = pool_excess(pool, class_, all);
+        while (frame) {
+            struct ams_frame *next = frame->next;
+            mem_free(frame);
+            frame = next;
+        }
+    }
 }
 
 struct ams_frame *frame_new(struct frame_pool *pool, enum frame_class class_)

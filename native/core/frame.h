@@ -14,7 +14,9 @@
  * of a send queue: data/len is a window that moves over the buffer.
  *
  * A pool keeps freed frames on a LIFO list per class, hot in the cache, and
- * counts what is in use; beyond `limit` frames frame_new() fails.  A pool is
+ * counts what is in use; beyond `limit` frames frame_new() fails.  What a
+ * burst has left on the lists goes back to the allocator little by little, as
+ * the pool's user calls frame_pool_trim().  A pool is
  * single-threaded unless made `shared` (the hub's), where a spin lock guards
  * the lists.  A frame goes back to the pool that it came from.
  *
@@ -72,6 +74,9 @@ struct frame_pool {
  * @limit: frames in use at most
  * @shared: several threads use it */
 void frame_pool_init(struct frame_pool *pool, uint32_t limit, bool shared);
+/* Gives cached frames back to the allocator.
+ * @all: all but a small stock; otherwise a quarter of what is beyond it */
+void frame_pool_trim(struct frame_pool *pool, bool all);
 /* Frees all cached frames.  No frame may be in use any more. */
 void frame_pool_fini(struct frame_pool *pool);
 

@@ -27,6 +27,9 @@
 #include "wire/bytes.h"
 #include "wire/eth.h"
 
+/* How often caches are trimmed while there is something to do. */
+#define TRIM_INTERVAL 1000000000u
+
 /* Rounds of talking to ourselves per stack_output(). */
 #define LOOP_ROUNDS 64
 
@@ -303,10 +306,22 @@ static void output_frame(struct ams_stack *stack, struct ams_tx *tx)
     tx->owned = frame;
 }
 
+/* Gives back what a burst has left in the caches: a part of it each second, all when nobody is connected any more.
+ * An idle stack isn't woken up for that. */
+static void stack_trim(struct ams_stack *stack)
+{
+    bool all = stack->trim_at == 0;
+    stack->trim_at = stack->now + TRIM_INTERVAL;
+    frame_pool_trim(stack->pool, all);
+    tcp_trim(stack, all);
+}
+
 int stack_output(struct ams_stack *stack, struct ams_tx *tx, int n, uint64_t now)
 {
     int count = 0;
     stack_timers(stack, now);
+    if (AMS_UNLIKELY(stack->now >= stack->trim_at))
+        stack_trim(stack);
     for (int round = 0; round < LOOP_ROUNDS; round++) {
         ip_loop_run(stack, stack->now);
         while (stack->out_head && count < n)

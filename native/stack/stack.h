@@ -264,6 +264,7 @@ struct ams_stack {
     uint32_t socks_used;
     uint32_t socks_limit;
     uint64_t now;              /* of the call in progress or the last one */
+    uint64_t trim_at;          /* when caches are trimmed next; 0: now, since the last connection has gone */
     /* modules */
     struct iface_table *iface;
     struct route_table *route;
@@ -337,6 +338,8 @@ int udp_report(struct ams_stack *stack, struct sock *sock, int32_t *events, int 
 int tcp_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_t now);
 int udp_list(struct ams_stack *stack, struct ams_tcp_info *out, int max);
 uint64_t tcp_memory(const struct ams_stack *stack);
+/* Frees cached connections and TIME-WAIT entries: all but a small stock, or a quarter of what is beyond it. */
+void tcp_trim(struct ams_stack *stack, bool all);
 
 /* ---- the verbs ------------------------------------------------------------- */
 

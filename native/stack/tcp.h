@@ -480,6 +480,8 @@ struct tcp_flow *tcp_flow_find(struct ams_stack *stack, const uint8_t local_ip[1
                                const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family);
 int tcp_flow_insert(struct ams_stack *stack, struct tcp_flow *flow);
 void tcp_flow_remove(struct ams_stack *stack, struct tcp_flow *flow);
+/* Has the caches trimmed if the last connection has gone, TIME-WAIT included. */
+void tcp_idle(struct ams_stack *stack);
 /* A blank TCB with the stack's defaults, not in any table.  NULL: no memory. */
 struct tcp_conn *tcp_conn_new(struct ams_stack *stack, uint64_t now);
 /* Takes a TCB out of every list and table and frees all that it holds. */

@@ -17,6 +17,7 @@
 
 #define BUCKETS_FIRST 256u
 #define FREE_CONNS_MAX 4096u
+#define FREE_STOCK 16u /* cached connections, and TIME-WAIT entries, that trimming leaves */
 
 static uint32_t flow_hash(const struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
                           const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family)
@@ -176,6 +177,39 @@ void tcp_conn_free(struct ams_stack *stack, struct tcp_conn *conn)
     } else {
         tcp->memory -= sizeof(*conn);
         mem_free(conn);
+    }
+    tcp_idle(stack);
+}
+
+void tcp_idle(struct ams_stack *stack)
+{
+    if (!stack->tcp->n_conns && !stack->tcp->n_tw)
+        stack->trim_at = 0;
+}
+
+/* How many of a cache's entries are to go. */
+static uint32_t trim_count(uint32_t cached, bool all)
+{
+    uint32_t excess = cached > FREE_STOCK ? cached - FREE_STOCK : 0;
+    return all ? excess : (excess + 3) / 4;
+}
+
+void tcp_trim(struct ams_stack *stack, bool all)
+{
+    struct tcp_host *tcp = stack->tcp;
+    for (uint32_t count = trim_count(tcp->n_free_conns, all); count; count--) {
+        struct tcp_conn *conn = tcp->free_conns;
+        tcp->free_conns = conn->out_next;
+        tcp->n_free_conns--;
+        tcp->memory -= sizeof(*conn);
+        mem_free(conn);
+    }
+    for (uint32_t count = trim_count(tcp->n_free_tws, all); count; count--) {
+        struct tcp_tw *tw = tcp->free_tws;
+        tcp->free_tws = tw->newer;
+        tcp->n_free_tws--;
+        tcp->memory -= sizeof(*tw);
+        mem_free(tw);
     }
 }
 

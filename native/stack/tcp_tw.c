@@ -61,6 +61,7 @@ void tcp_tw_free(struct ams_stack *stack, struct tcp_tw *tw)
         tcp->memory -= sizeof(*tw);
         mem_free(tw);
     }
+    tcp_idle(stack);
 }
 
 static struct tcp_tw *tw_new(struct ams_stack *stack)

@@ -149,6 +149,38 @@ static void test_pool_limit_and_reuse(void)
     CHECK_EQ(pool.bytes, 0);
 }
 
+static void test_pool_gives_back_what_a_burst_has_left(void)
+{
+    static struct ams_frame *frames[3][300];
+    struct frame_pool pool;
+    uint64_t base, full, last;
+
+    frame_pool_init(&pool, 1000, false);
+    for (int class_ = 0; class_ < FRAME_CLASSES; class_++)
+        for (int i = 0; i < 300; i++) {
+            frames[class_][i] = frame_new(&pool, (enum frame_class)class_);
+            CHECK(frames[class_][i] != NULL);
+        }
+    full = pool.bytes;
+    frame_pool_trim(&pool, true); /* what is in use stays */
+    CHECK_EQ(pool.bytes, full);
+    for (int class_ = 0; class_ < FRAME_CLASSES; class_++)
+        for (int i = 0; i < 300; i++)
+            frame_free(frames[class_][i]);
+    last = pool.bytes; /* less than full: a class keeps only so many */
+    for (int i = 0; i < 60; i++) {
+        frame_pool_trim(&pool, false);
+        CHECK(pool.bytes <= last && (i || pool.bytes > last / 2));
+        last = pool.bytes;
+    }
+    frame_pool_trim(&pool, true);
+    base = pool.bytes;
+    CHECK_EQ(base, last); /* it had come so far by itself */
+    CHECK(base > 0 && base < 600000);
+    CHECK(pool.free_count[FRAME_CLASS_SMALL] > 0 && pool.free_count[FRAME_CLASS_LARGE] > 0);
+    frame_pool_fini(&pool);
+}
+
 static void test_pool_without_memory(void)
 {
     struct frame_pool pool;
@@ -289,6 +321,7 @@ int main(void)
     RUN(test_wheel_jump);
     RUN(test_wheel_million);
     RUN(test_pool_limit_and_reuse);
+    RUN(test_pool_gives_back_what_a_burst_has_left);
     RUN(test_pool_without_memory);
     RUN(test_gather);
     RUN(test_siphash_vector);
