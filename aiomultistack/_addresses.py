@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import os
 import socket
 import struct
 from typing import Any, TypeAlias
 
 __all__ = [
-    "ENDPOINT_SIZE", "FAMILIES", "SockAddr", "bind_shared", "check_family", "is_loopback", "is_wildcard", "numeric",
-    "pack", "plain", "system_has", "unpack",
+    "ENDPOINT_SIZE", "FAMILIES", "SockAddr", "bind_shared", "check_family", "end_listening", "is_listening",
+    "is_loopback", "is_wildcard", "numeric", "pack", "plain", "system_has", "unpack",
 ]  # fmt: skip
 
 #: ("10.9.0.2", 80) or ("fd09::2", 80, 0, 0).
@@ -124,6 +126,35 @@ def bind_shared(address: tuple[Any, ...]) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def is_listening(sock: Any) -> bool:
+    """True if the kernel listens on a socket."""
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def end_listening(sock: Any) -> None:
+    """Makes a socket on which the kernel may listen one that holds its port against all others, and no more.
+
+    The kernel refuses connections to it from here on, and resets what has come in so far; other processes that have
+    the socket see the same.  SO_REUSEADDR goes first: it would let others be bound to the port, since nobody listens.
+    Linux lets a port that it has chosen itself go with the listening: it is bound again.  Raises OSError (EADDRINUSE)
+    if somebody was faster.
+    """
+    with socket.socket(fileno=os.dup(sock.fileno())) as kernel:  # sock may be a wrapper with methods of its own
+        if not is_listening(kernel):
+            return
+        name = kernel.getsockname()
+        kernel.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        try:
+            kernel.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # another process was faster
+        try:
+            kernel.bind(name)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # it is still bound, as the program has named the port
+                raise
 
 
 def is_loopback(host: str) -> bool:

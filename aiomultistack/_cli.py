@@ -53,6 +53,10 @@ def _config_options(function: _F) -> _F:
     )(function)
 
 
+#: Options of `run` that take no value.
+_ALONE = ("-h", "--help", "--children", "--no-children")
+
+
 class _RunCommand(click.Command):
     """A command whose options end where the program's begin: with its name."""
 
@@ -61,7 +65,7 @@ class _RunCommand(click.Command):
         position = 0
         while position < len(arguments) and arguments[position].startswith("-") and arguments[position] != "--":
             word = arguments[position]
-            alone = "=" in word or word in ("-h", "--help") or (word.startswith("-m") and word != "-m")
+            alone = "=" in word or word in _ALONE or (word.startswith("-m") and word != "-m")
             position += 1 if alone else 2
             if word.startswith("-m"):
                 break
@@ -72,9 +76,13 @@ class _RunCommand(click.Command):
 
 @cli.command(cls=_RunCommand)
 @_config_options
+@click.option(
+    "--children/--no-children", default=None,
+    help="Python processes that it starts too, or not; without either: on a switch.",
+)
 @click.option("-m", "module", metavar="MODULE", help="Run a module or package, like python -m.")
 @click.argument("arguments", metavar="[SCRIPT] [ARGS]...", nargs=-1, type=click.UNPROCESSED)
-def run(module: str | None, arguments: tuple[str, ...], **options: Any) -> None:
+def run(module: str | None, arguments: tuple[str, ...], children: bool | None, **options: Any) -> None:
     """Run an unchanged asyncio program on user-space TCP.
 
     Its servers and clients on the stack's addresses are served in user-space; whatever else it does goes
@@ -94,6 +102,7 @@ def run(module: str | None, arguments: tuple[str, ...], **options: Any) -> None:
     from aiomultistack import MultistackError, _run
 
     _run.install(config)
+    _run.reach_children(config, children)
     try:
         if module is not None:
             _run.run_module(module, arguments)

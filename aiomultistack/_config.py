@@ -33,6 +33,7 @@ __all__ = ["Config"]
 PREFIX = "AIOMULTISTACK_"
 FILE_VARIABLE = "AIOMULTISTACK_CONFIG"
 FILE_NAME = "aiomultistack.toml"
+RUN_VARIABLE = "AIOMULTISTACK_RUN"  # `aiomultistack run` tells child processes by it what they are; see _run
 
 ECN_MODES = ("accept", "ask", "off", "accurate", "accurate-accept", "accurate-classic")
 
@@ -278,7 +279,7 @@ def _environ_values(environ: Mapping[str, str]) -> dict[str, Any]:
     values = {}
     variables = {PREFIX + name.upper(): item for name, item in FIELDS.items()}
     for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or variable == FILE_VARIABLE:
+        if not variable.startswith(PREFIX) or variable in (FILE_VARIABLE, RUN_VARIABLE):
             continue
         item = variables.get(variable)
         if item is None:

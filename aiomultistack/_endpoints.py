@@ -25,9 +25,11 @@ __all__ = ["Acceptor", "Datagrams", "bind_flags"]
 DATAGRAM_MAX = 65535  # bytes; no UDP datagram is longer
 
 
-def bind_flags(sock: socket.socket) -> int:
+def bind_flags(sock: Any) -> int:
     """The engine's flags for what a program has set on a kernel socket before it is bound."""
-    get = functools.partial(socket.socket.getsockopt, sock)
+    get = sock.getsockopt  # of a wrapper, such as gunicorn's
+    if isinstance(sock, socket.socket):
+        get = functools.partial(socket.socket.getsockopt, sock)  # past what a shadow makes of it
     flags: int = lib.AMS_LISTEN_REUSEADDR
     if hasattr(socket, "SO_REUSEPORT") and get(socket.SOL_SOCKET, socket.SO_REUSEPORT):
         flags |= lib.AMS_LISTEN_REUSEPORT

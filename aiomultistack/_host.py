@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["configure"]
 
+#: asyncio's own loop, also where `aiomultistack run` has put ours in its place.
+SystemLoop = asyncio.SelectorEventLoop
+
 _IFF_UP = 1
 _IFA_F_NODAD = 2
 
@@ -48,7 +51,7 @@ def _in_thread(work: Any) -> Any:
     def run() -> None:
         from pyroute2 import IPRoute
 
-        loop = asyncio.SelectorEventLoop()
+        loop = SystemLoop()
         try:
             with IPRoute(use_event_loop=loop) as ip:
                 result.append(work(ip))

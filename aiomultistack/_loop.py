@@ -26,7 +26,16 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from . import _control, _tls
-from ._addresses import SockAddr, bind_shared, is_loopback, is_wildcard, numeric, plain, system_has
+from ._addresses import (
+    SockAddr,
+    bind_shared,
+    end_listening,
+    is_loopback,
+    is_wildcard,
+    numeric,
+    plain,
+    system_has,
+)
 from ._conduit import Conduit
 from ._config import Config
 from ._connect import AddressInfo, TLSOptions, check_timeouts, connect_any, open_transport
@@ -38,7 +47,7 @@ from ._node import EndpointInfo, Node, lib
 from ._pump import Pump
 from ._selector import datagram_endpoint
 from ._server import Server, ServerOptions, listen_on
-from ._shadow import hand_over
+from ._shadow import endpoint_of, hand_over
 from ._sockets import SocketMethods
 
 if TYPE_CHECKING:
@@ -414,6 +423,8 @@ class Loop(SocketMethods):
             if also:
                 server._parts.append(await base(sock=sock))
             elif server._listeners:
+                if endpoint_of(sock) is None:
+                    end_listening(sock)
                 server._listeners[0].kernel_socket = sock
             return
         wanted = [

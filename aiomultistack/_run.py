@@ -1,9 +1,17 @@
 """Running an unchanged program on user-space TCP: `aiomultistack run`.
 
-The program is started as `python SCRIPT` and `python -m MODULE` start it (sys.argv, sys.path[0],
-`__main__`), after every way by which it could ask for an event loop has been pointed at ours: asyncio's
-policy where there is one, `asyncio.new_event_loop` where there is none any more, and uvloop's entry
+Theory of operation
+-------------------
+The program is started as `python SCRIPT` and `python -m MODULE` start it (sys.argv, sys.path[0], `__main__`), after
+every way by which it could ask for an event loop has been pointed at ours: asyncio's policy where there is one,
+`asyncio.new_event_loop` where there is none any more, the class `asyncio.SelectorEventLoop`, and uvloop's entry
 points, since our loop is a uvloop with one more stack.
+
+What it forks has all that too.  Processes that it starts anew (multiprocessing's spawn and forkserver, subprocesses)
+get it by `reach_children`: PYTHONPATH leads them to a ``sitecustomize`` module of ours, which does the same in each
+interpreter of the same environment once that imports asyncio or uvloop; the configuration is in the variables
+``AIOMULTISTACK_*``.  Several processes can share a switch, but not a TAP or an interface: by default children are
+reached where the port is a `switch:`.
 """
 
 from __future__ import annotations
@@ -21,29 +29,65 @@ from typing import Any
 
 import aiomultistack
 
+from . import _config
+from ._factory import SelectorLoop, open_node
+
+_CHILDREN = str(Path(__file__).with_name("_children"))
+
 
 def install(config: aiomultistack.Config) -> None:
     """Makes the event loops that this process will create ours."""
+    _install_into_asyncio(config)
+    try:
+        import uvloop  # noqa: F401 -- to be changed
+    except ImportError:
+        return
+    _install_into_uvloop(config)
 
-    def new_event_loop() -> asyncio.AbstractEventLoop:
-        return aiomultistack.new_event_loop(config)
 
+def install_into(name: str) -> None:
+    """Does it in a child process for a module, "asyncio" or "uvloop", that has just been imported."""
+    if name == "asyncio":
+        _install_into_asyncio(None)
+    else:
+        _install_into_uvloop(None)
+
+
+def _install_into_asyncio(config: aiomultistack.Config | None) -> None:
+    """Gives programs that ask asyncio for a loop ours; config None: each loop takes it from the environment."""
+
+    class SelectorEventLoop(SelectorLoop):
+        """Our loop over asyncio's, for programs that name its class."""
+
+        def __init__(self, selector: Any = None) -> None:
+            node = open_node(aiomultistack.Config.load() if config is None else config)
+            try:
+                super().__init__(node, selector)
+            except BaseException:
+                node.close()
+                raise
+
+    for name in ("SelectorEventLoop", "EventLoop"):
+        if hasattr(asyncio, name):
+            setattr(asyncio, name, SelectorEventLoop)
     if sys.version_info < (3, 16):
         with warnings.catch_warnings():  # the policy system is deprecated since 3.14, but until 3.16 it decides
             warnings.simplefilter("ignore", DeprecationWarning)
             asyncio.set_event_loop_policy(aiomultistack.EventLoopPolicy(config))
     else:
-        asyncio.events.new_event_loop = new_event_loop
-        asyncio.new_event_loop = new_event_loop
-    _install_for_uvloop(new_event_loop)
+        asyncio.events.new_event_loop = asyncio.new_event_loop = _factory(config)
 
 
-def _install_for_uvloop(new_event_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def _factory(config: aiomultistack.Config | None) -> Callable[[], asyncio.AbstractEventLoop]:
+    def new_event_loop() -> asyncio.AbstractEventLoop:
+        return aiomultistack.new_event_loop(config)
+
+    return new_event_loop
+
+
+def _install_into_uvloop(config: aiomultistack.Config | None) -> None:
     """Gives programs that ask for uvloop our loop."""
-    try:
-        import uvloop
-    except ImportError:
-        return
+    import uvloop
 
     def run(main: Any, *, loop_factory: Any = None, debug: bool | None = None, **ignored: Any) -> Any:
         if loop_factory is not None and sys.version_info >= (3, 11):
@@ -57,7 +101,29 @@ def _install_for_uvloop(new_event_loop: Callable[[], asyncio.AbstractEventLoop])
     def policy() -> Any:
         return asyncio.get_event_loop_policy()
 
-    vars(uvloop).update(new_event_loop=new_event_loop, run=run, install=install, EventLoopPolicy=policy)
+    vars(uvloop).update(new_event_loop=_factory(config), run=run, install=install, EventLoopPolicy=policy)
+
+
+def reach_children(config: aiomultistack.Config, wanted: bool | None = None) -> None:
+    """Lets Python processes that this one will start be on user-space TCP too, or not.
+
+    wanted: None if the port decides, see above.
+    """
+    environ = os.environ
+    others = [entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != _CHILDREN]
+    environ.pop(_config.RUN_VARIABLE, None)
+    if config.scheme == "switch" if wanted is None else wanted:
+        environ[_config.RUN_VARIABLE] = sys.prefix
+        others.insert(0, _CHILDREN)
+        file = environ.get(_config.FILE_VARIABLE) or _config.FILE_NAME  # wherever the children's directory is
+        if os.path.isfile(file):
+            environ[_config.FILE_VARIABLE] = os.path.abspath(file)
+        if config.scheme == "switch":
+            environ["AIOMULTISTACK_PORT"] = f"switch:{os.path.abspath(config.port_name)}"
+    if others:
+        environ["PYTHONPATH"] = os.pathsep.join(others)
+    else:
+        environ.pop("PYTHONPATH", None)
 
 
 def run_script(path: str, arguments: Sequence[str]) -> None:

@@ -9,10 +9,11 @@ methods ask the endpoint (a `Conduit`, `Acceptor` or `Datagrams`).  So whoever h
 addresses, options, shutdown, and non-blocking recv and send for those who use `loop.add_reader()`.
 
 The kernel's socket stays open underneath for as long as the object is.  It is what `fileno()` returns, it holds the
-port that it was bound to against other programs, and it carries no data.  Closing the object, or losing it, closes
-the endpoint.  Which endpoint belongs to which object is kept beside them, because a change of class cannot add
-attributes.  A duplicate shares the endpoint; `detach()` leaves it with the descriptor, known by the kernel's number
-of the socket (its inode), until another object for that descriptor comes to the loop.
+port that it was bound to against other programs, and it carries no data.  The kernel doesn't listen on it any more
+(`end_listening`), or its own clients would be accepted into a backlog that nobody reads.  Closing the object, or
+losing it, closes the endpoint.  Which endpoint belongs to which object is kept beside them, because a change of class
+cannot add attributes.  A duplicate shares the endpoint; `detach()` leaves it with the descriptor, known by the
+kernel's number of the socket (its inode), until another object for that descriptor comes to the loop.
 
 An endpoint is the event loop's: other threads may close a socket, nothing else.
 
@@ -90,9 +91,11 @@ class _Shadow:
 
     def listen(self: Any, *backlog: int) -> None:
         """Listens; on the user-space stack at once if its loop runs, else when the loop is first asked."""
+        if isinstance(_endpoints.get(self), Acceptor):
+            return  # it does already, and the kernel must not
         super().listen(*backlog)  # type: ignore[misc]
         loop = _running_loop()
-        if loop is not None and not isinstance(_endpoints.get(self), Acceptor):
+        if loop is not None:
             loop._adopt_listener(self, *backlog)
 
     def accept(self: Any) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ._addresses import SockAddr, is_wildcard, numeric
+from ._addresses import SockAddr, end_listening, is_listening, is_wildcard, numeric
 from ._conduit import Conduit
 from ._connect import TLSOptions, check_timeouts, open_transport
 from ._endpoints import Acceptor, Datagrams, bind_flags
@@ -99,19 +99,27 @@ class SocketMethods(asyncio.AbstractEventLoop):
         make_shadow(sock, datagrams)
         return datagrams
 
-    def _acceptor(self, sock: socket.socket, backlog: int = _BACKLOG) -> Endpoint | None:
-        """The endpoint of a listening TCP socket, made if its address is the stack's."""
+    def _acceptor(self, sock: socket.socket, backlog: int = _BACKLOG, *, accepting: bool = False) -> Endpoint | None:
+        """The endpoint of a listening TCP socket, made if its address is the stack's.
+
+        accepting: the program wants to accept. Another process may have made a socket that both have a shadow before,
+        so that the kernel doesn't listen on it any more.
+        """
         endpoint = self._endpoint(sock)
         if endpoint is not None or sock.type != socket.SOCK_STREAM or sock.family not in _INET:
             return endpoint
         local = bound_address(sock)
-        if local is None or not socket.socket.getsockopt(sock, socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return None
-        pump = next(iter(self._pumps_at(local)), None)
-        if pump is None:
+        pump = None if local is None else next(iter(self._pumps_at(local)), None)
+        if pump is None or local is None or not (is_listening(sock) or (accepting and pump.node.shared)):
             return None
         pump.node.show(sock)
         acceptor = Acceptor(pump, local, backlog, bind_flags(sock))
+        try:
+            if not self._listens_on_host(local):
+                end_listening(sock)
+        except BaseException:
+            acceptor.close()
+            raise
         make_shadow(sock, acceptor)
         return acceptor
 
@@ -356,7 +364,7 @@ class SocketMethods(asyncio.AbstractEventLoop):
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
         """`loop.sock_accept()`."""
         await self._between_batches()
-        acceptor = self._acceptor(sock)
+        acceptor = self._acceptor(sock, accepting=True)
         if acceptor is None:
             return await super().sock_accept(sock)
         self._check_socket(sock)

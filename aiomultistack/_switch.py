@@ -512,7 +512,7 @@ def serve(settings: SwitchSettings, ready: Any = None) -> None:
 
     ready: called with the Daemon once clients may attach.
     """
-    with contextlib.closing(asyncio.SelectorEventLoop()) as loop:
+    with contextlib.closing(_host.SystemLoop()) as loop:
         asyncio.set_event_loop(None)
         daemon = Daemon(settings, loop)
         try:

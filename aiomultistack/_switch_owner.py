@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._addresses import SockAddr, is_wildcard
+from ._addresses import SockAddr, end_listening, is_wildcard
 from ._node import STATUS
 
 __all__ = ["Claim", "Key", "Proof", "RefusedError", "Registry", "examine", "status_of"]
@@ -181,8 +181,7 @@ def _make_exclusive(sock: socket.socket) -> None:
     if _tcp_state(sock) == _TCP_LISTEN:
         return  # as exclusive as can be, and in use by its owner
     sock.listen(0)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-    sock.shutdown(socket.SHUT_RDWR)
+    end_listening(sock)
 
 
 def examine(number: int, key: Key, uid: int) -> tuple[socket.socket, Proof]:

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from aiomultistack import _control
 from aiomultistack._cli import cli
 
+ROOT = Path(__file__).parents[2]
 MEM = ["--port=mem:test", "--addresses=10.9.0.2/24,fd09::2/64"]
 
 
@@ -34,7 +35,7 @@ def command(*arguments: str, cwd: Path | None = None, **environment: str) -> sub
         text=True,
         timeout=60,
         cwd=cwd,
-        env={**inherited, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
         check=False,
     )
 
@@ -268,7 +269,7 @@ def server(tmp_path: Path) -> Any:
         [sys.executable, "-m", "aiomultistack", "run", *MEM, path],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert process.stdin is not None
     assert process.stdout is not None

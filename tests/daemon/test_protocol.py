@@ -226,6 +226,19 @@ def test_two_sockets_that_were_both_bound_before_either_is_claimed(shared: Switc
             second.listen()
 
 
+def test_a_port_that_the_kernel_chose_stays_taken(shared: Switch, raw: Raw) -> None:
+    """Linux lets it go when a socket stops to listen, which is how the daemon makes a proof exclusive."""
+    for listening in (False, True):
+        with bound("0.0.0.0", 0, SO_REUSEADDR=1) as sock:
+            port = sock.getsockname()[1]
+            if listening:
+                sock.listen()
+            assert raw.claim(sock, TCP, ("0.0.0.0", port)) == (0, "")
+        with pytest.raises(OSError) as caught:
+            bound("0.0.0.0", port, SO_REUSEADDR=1)
+        assert caught.value.errno == errno.EADDRINUSE
+
+
 def test_ports_are_lent_and_the_kernel_has_them_no_more(shared: Switch) -> None:
     with shared.raw() as raw:
         raw.hello()

@@ -1,0 +1,1 @@
+"""The directory that ``aiomultistack run`` puts into the PYTHONPATH of what the program starts; see `_run`."""
