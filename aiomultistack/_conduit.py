@@ -98,6 +98,15 @@ class Conduit(Readiness):
             self.abort()
             raise _failed(self._error, remote)
 
+    def defers(self) -> bool:
+        """True if the SYN waits for data to carry (TCP_FASTOPEN_CONNECT): to the program the connection is open."""
+        room = ffi.new("int *")
+        lib.ams_tcp_getopt(self.pump.stack, self._id, lib.AMS_OPT_FASTOPEN_ROOM, room)
+        if room[0] < 0:
+            return False
+        self._connected = True
+        return True
+
     def progress(self) -> int:
         """What another connect() of the socket returns: an errno, 0 when the connection is open."""
         if self._error is not None or self._id < 0:

@@ -134,6 +134,13 @@ class EndpointInfo:
     delivered_ect1_bytes: int
     delivered_ect0_bytes: int
     delivered_ce_bytes: int
+    delivery_rate: int
+    segs_retrans: int
+    busy_time: int
+    rwnd_limited: int
+    data_segs_in: int
+    data_segs_out: int
+    reordering: int
     congestion: str
 
     @property

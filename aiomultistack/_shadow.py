@@ -29,12 +29,14 @@ import errno
 import functools
 import os
 import socket as socket_module
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._addresses import SockAddr
 from ._conduit import Conduit
 from ._endpoints import Acceptor, Datagrams
+from ._socket import TCP_FASTOPEN_CONNECT
 
 if TYPE_CHECKING:
     from ._sockets import SocketMethods
@@ -168,8 +170,13 @@ class _Shadow:
             view = view[endpoint.send(view) :]
 
     def sendto(self: Any, data: Any, *arguments: Any) -> int:
-        """Sends a datagram."""
+        """Sends a datagram; with MSG_FASTOPEN it opens a connection whose SYN carries the data."""
         endpoint = _endpoints.get(self)
+        if endpoint is None and len(arguments) == 2 and arguments[0] & MSG_FASTOPEN:
+            loop = _running_loop()
+            sent = None if loop is None else loop._fastopen_shadow(self, data, arguments[1])
+            if sent is not None:
+                return sent
         if endpoint is None:
             return super().sendto(data, *arguments)  # type: ignore[misc,no-any-return]
         return endpoint.sendto(data, arguments[-1])
@@ -380,9 +387,12 @@ def _running_loop() -> SocketMethods | None:
 
 _TCP_OPTIONS = tuple(
     (socket_module.IPPROTO_TCP, getattr(socket_module, name))
-    for name in ("TCP_NODELAY", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+    for name in (
+        "TCP_NODELAY", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT", "TCP_SYNCNT",
+        "TCP_DEFER_ACCEPT", "TCP_NOTSENT_LOWAT", "TCP_LINGER2", "TCP_WINDOW_CLAMP", "TCP_FASTOPEN",
+    )
     if hasattr(socket_module, name)
-)
+) + (((socket_module.IPPROTO_TCP, TCP_FASTOPEN_CONNECT),) if sys.platform == "linux" else ())  # fmt: skip
 
 
 def _copy_options(sock: socket_module.socket, endpoint: Endpoint) -> None:

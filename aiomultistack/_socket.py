@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from ._node import EndpointInfo, Node, check_status, ffi, lib, status_error
 if TYPE_CHECKING:
     from ._transport import Transport
 
-__all__ = ["StackSocket"]
+__all__ = ["TCP_FASTOPEN_CONNECT", "StackSocket"]
 
 _LINGER = struct.Struct("ii")
 _INT = struct.Struct("i")
@@ -27,6 +28,8 @@ _INT = struct.Struct("i")
 _TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", 18)
 _TCP_CONGESTION = getattr(socket, "TCP_CONGESTION", 13)
 _TCP_INFO = getattr(socket, "TCP_INFO", 11)
+
+TCP_FASTOPEN_CONNECT = 30  # linux/tcp.h; the socket module has no name for it
 
 #: Options that are one number to the engine as to the kernel.
 _NUMBERS: dict[tuple[int, int], int] = {
@@ -47,9 +50,16 @@ for _name, _option in (
     ("TCP_QUICKACK", lib.AMS_OPT_QUICKACK),
     ("TCP_SYNCNT", lib.AMS_OPT_SYNCNT),
     ("TCP_FASTOPEN", lib.AMS_OPT_FASTOPEN),
+    ("TCP_DEFER_ACCEPT", lib.AMS_OPT_DEFER_ACCEPT),
+    ("TCP_NOTSENT_LOWAT", lib.AMS_OPT_NOTSENT_LOWAT),
+    ("TCP_LINGER2", lib.AMS_OPT_LINGER2),
+    ("TCP_WINDOW_CLAMP", lib.AMS_OPT_WINDOW_CLAMP),
 ):
     if hasattr(socket, _name):
         _NUMBERS[socket.IPPROTO_TCP, getattr(socket, _name)] = _option
+
+if sys.platform == "linux":
+    _NUMBERS[socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT] = lib.AMS_OPT_FASTOPEN_CONNECT
 
 #: Options that may be set to what they are anyway.
 _FIXED: dict[tuple[int, int], int] = {(socket.SOL_SOCKET, socket.SO_REUSEADDR): 1}
@@ -235,6 +245,7 @@ class StackSocket:
 
 
 _UNLIMITED = 0xFFFFFFFFFFFFFFFF
+_TCP_INFO_OPTIONS = 63  # those that mean the same to Linux
 
 
 def tcp_info(info: EndpointInfo) -> bytes:
@@ -243,20 +254,20 @@ def tcp_info(info: EndpointInfo) -> bytes:
     us, ms = 1000, 1_000_000  # struct tcp_info has microseconds and milliseconds
     rcv_mss = info.rcv_mss or min(mss, 536)  # Linux's guess before anything has come
     return _TCP_INFO_LAYOUT.pack(
-        info.state, info.ca_state, info.backoff, info.probes, info.backoff, info.options,
+        info.state, info.ca_state, info.backoff, info.probes, info.backoff, info.options & _TCP_INFO_OPTIONS,
         info.snd_wscale | info.rcv_wscale << 4, 0,
         _u32(info.rto // us), 0, info.snd_mss, rcv_mss,
         -(-info.unacked // mss), -(-info.sacked // mss), -(-info.lost // mss), -(-info.retrans_out // mss), 0,
         _u32(info.last_data_sent // ms), 0, _u32(info.last_data_received // ms), _u32(info.last_received // ms),
         info.pmtu, info.rcv_wnd, _u32(info.srtt // us), _u32(info.rttvar // us),
         0x7FFFFFFF if info.snd_ssthresh == 0xFFFFFFFF else info.snd_ssthresh // mss,
-        -(-info.snd_cwnd // mss), info.adv_mss, 3,                       # cwnd, advmss, reordering
-        0, info.rcv_wnd, _u32(info.bytes_retrans // mss),                # rcv_rtt, rcv_space, total_retrans
+        -(-info.snd_cwnd // mss), info.adv_mss, info.reordering or 3,
+        0, info.rcv_wnd, _u32(info.segs_retrans),                        # rcv_rtt, rcv_space, total_retrans
         info.pacing_rate or _UNLIMITED, _UNLIMITED, info.bytes_acked, info.bytes_received,
         _u32(info.segs_out), _u32(info.segs_in), _u32(info.not_sent),
-        _u32(info.min_rtt // us), 0, 0,                                  # min_rtt, data_segs_in, data_segs_out
-        0, 0, 0, 0,                                                      # delivery_rate ... sndbuf_limited
-        _u32(-(-info.delivered // mss)), 0, info.bytes_sent, info.bytes_retrans,
+        _u32(info.min_rtt // us), info.data_segs_in, info.data_segs_out,
+        info.delivery_rate, info.busy_time // us, info.rwnd_limited // us, 0,  # sndbuf_limited: it takes everything
+        _u32(-(-info.delivered // mss)), info.delivered_ce, info.bytes_sent, info.bytes_retrans,
         _u32(info.dsack_dups), 0, 0, info.snd_wnd, info.rcv_wnd, 0,      # reord_seen, rcv_ooopack, rehash
     )  # fmt: skip
 

@@ -23,6 +23,7 @@ from ._endpoints import Acceptor, Datagrams, bind_flags
 from ._readiness import READ, WRITE, Readiness
 from ._sendfile import check_file, send_blocks, sendfile
 from ._shadow import Endpoint, bound_address, endpoint_at, endpoint_of, hand_over, is_bound_here, make_shadow, shadow
+from ._socket import TCP_FASTOPEN_CONNECT
 from ._tls import is_ours
 
 if TYPE_CHECKING:
@@ -329,9 +330,24 @@ class SocketMethods(asyncio.AbstractEventLoop):
             except OSError as error:
                 raise OSError(error.errno, f"Connect call failed {remote}") from None
             make_shadow(sock, conduit)
-            await conduit.established(remote)
+            if not conduit.defers():
+                await conduit.established(remote)
 
-    def _connect_shadow(self, sock: socket.socket, address: Any) -> int | None:
+    def _fastopen_shadow(self, sock: socket.socket, data: Any, address: Any) -> int | None:
+        """`socket.sendto()` of a shadow with MSG_FASTOPEN: as `_connect_shadow()`, but returns how many bytes it took.
+
+        Without a cookie of the server's there is nothing to send them with: BlockingIOError (EINPROGRESS), as Linux.
+        """
+        number = self._connect_shadow(sock, address, fastopen=True)
+        if number is None:
+            return None
+        if number:
+            raise OSError(number, os.strerror(number))
+        endpoint = self._endpoint(sock)
+        assert endpoint is not None
+        return endpoint.send(data)
+
+    def _connect_shadow(self, sock: socket.socket, address: Any, fastopen: bool = False) -> int | None:
         """`socket.connect_ex()` of a shadow, called while the loop runs; None if the address is the kernel's."""
         remote = _numeric_address(sock, address)
         if remote is None:
@@ -350,8 +366,11 @@ class SocketMethods(asyncio.AbstractEventLoop):
             elif sock.type == socket.SOCK_DGRAM:
                 make_shadow(sock, Datagrams(pump, bound_address(sock), remote, bind_flags(sock)))
             else:
-                make_shadow(sock, Conduit.begin(pump, remote, bound_address(sock)))
-                return errno.EINPROGRESS
+                conduit = Conduit.begin(pump, remote, bound_address(sock))
+                make_shadow(sock, conduit)
+                if fastopen:
+                    conduit.socket.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+                return 0 if conduit.defers() else errno.EINPROGRESS
         except OSError as error:
             return error.errno
         return 0

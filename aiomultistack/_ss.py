@@ -128,6 +128,11 @@ def _details(it: Endpoint) -> Iterable[str]:
             yield f"{name}:{it[name]}"
     if it["srtt"]:
         yield f"send {rate_text(it['snd_cwnd'] * 8 / (it['srtt'] / 1e9))}"
+    if it.get("delivery_rate"):
+        yield f"delivery_rate {rate_text(it['delivery_rate'] * 8)}"
+    for name, key in (("busy", "busy_time"), ("rwnd_limited", "rwnd_limited")):
+        if it.get(key):
+            yield f"{name}:{_milliseconds(it[key])}ms"
     if it["pacing_rate"]:
         yield f"pacing_rate {rate_text(it['pacing_rate'] * 8)}"
     if it["ca_state"]:

@@ -516,6 +516,10 @@ int ams_tcp_remote(struct ams_stack *stack, int id, struct ams_endpoint *out);
 #define AMS_OPT_FASTOPEN_CONNECT 15
 #define AMS_OPT_SYNCNT 17      /* how often a SYN is repeated; 0: as the stack's configuration says */
 #define AMS_OPT_FASTOPEN_ROOM 16 /* read only: bytes that the waiting SYN can carry; -1: no SYN waits */
+#define AMS_OPT_DEFER_ACCEPT 19  /* a listener: seconds to wait for data before a connection is reported; 0 off */
+#define AMS_OPT_NOTSENT_LOWAT 20 /* bytes: so much unsent counts as write excess; 0 off */
+#define AMS_OPT_LINGER2 21       /* seconds in FIN-WAIT-2 after ams_tcp_close(); -1 none, 0 the default, 60 */
+#define AMS_OPT_WINDOW_CLAMP 22  /* bytes: the largest window that is offered; 0 off */
 /* Options of a connection or a listener (whose connections inherit). */
 int ams_tcp_setopt(struct ams_stack *stack, int id, int option, int value);
 int ams_tcp_getopt(struct ams_stack *stack, int id, int option, int *value);
@@ -643,6 +647,12 @@ struct ams_tcp_info {
     uint32_t delivered_ce;
     uint32_t received_ect1_bytes, received_ect0_bytes, received_ce_bytes;
     uint32_t delivered_ect1_bytes, delivered_ect0_bytes, delivered_ce_bytes;
+    uint64_t delivery_rate; /* bytes per second, the latest sample; 0: none */
+    uint64_t segs_retrans;
+    uint64_t busy_time;     /* with data to send or in flight */
+    uint64_t rwnd_limited;  /* of that, while the peer's window had no room */
+    uint32_t data_segs_in;
+    uint32_t data_segs_out;
     char congestion[16];
 };
 int ams_tcp_get_info(struct ams_stack *stack, int id, struct ams_tcp_info *out, uint64_t now);

@@ -63,7 +63,9 @@
 #define TCP_GSO_MAX 65000u               /* payload of a super-frame */
 #define TCP_GSO_SEGMENTS 128u            /* and segments: whoever cuts it up has a limit, too */
 #define TCP_RTO_INITIAL AMS_NS_PER_S     /* RFC 6298 section 2.1 */
-#define TCP_RTO_MAX (120 * AMS_NS_PER_S)
+#define TCP_RTO_MAX_S 120
+#define TCP_RTO_MAX (TCP_RTO_MAX_S * AMS_NS_PER_S)
+#define TCP_WINDOW_CLAMP_MIN 1152u       /* half of the least receive buffer, as Linux */
 #define TCP_SYN_RETRIES 6                /* as Linux: 127 s in all */
 #define TCP_SYNACK_RETRIES 5
 #define TCP_SYN_BACKLOG 1024u            /* half-open connections of a listener */
@@ -71,7 +73,8 @@
 #define TCP_BLACK_HOLE_MSS 1024u         /* RFC 4821 section 7.2 */
 #define TCP_RETRIES2 15                  /* RFC 9293 section 3.8.3, R2 */
 #define TCP_ORPHAN_RETRIES 8
-#define TCP_FIN_WAIT_2_TIMEOUT (60 * AMS_NS_PER_S)
+#define TCP_FIN_WAIT_2_TIMEOUT 60 /* seconds, as Linux */
+#define TCP_FIN_WAIT_2_MAX 120
 #define TCP_KEEPIDLE_DEFAULT 7200u
 #define TCP_KEEPINTVL_DEFAULT 75u
 #define TCP_KEEPCNT_DEFAULT 9u
@@ -286,6 +289,7 @@ struct tcp_conn {
     uint32_t mtu_probe_seq;
     uint32_t mtu_search_ms;   /* when the next search may begin */
     uint8_t syn_retries;      /* TCP_SYNCNT, 0: the stack's */
+    bool deferred;            /* TCP_DEFER_ACCEPT: the handshake is done, but no data has come */
     struct tcp_sack_block dsack;
 
     /* timestamps (RFC 7323) */
@@ -374,6 +378,9 @@ struct tcp_conn {
     uint16_t keepidle;        /* seconds */
     uint16_t keepintvl;
     uint32_t user_timeout_ms;
+    uint32_t notsent_lowat;   /* TCP_NOTSENT_LOWAT, 0: none */
+    uint32_t window_clamp;    /* TCP_WINDOW_CLAMP, 0: none */
+    int16_t linger2;          /* TCP_LINGER2, seconds, -1: no FIN-WAIT-2 without an application, 0: default */
     int32_t error;            /* soft or final status */
     struct tcp_listener *listener; /* until the application has accepted */
     struct tcp_conn *child_next, *child_prev;
@@ -385,6 +392,9 @@ struct tcp_conn {
     uint32_t segs_out, segs_in, segs_retrans, dsack_dups;
     uint32_t lost_total;      /* bytes ever marked lost, low bits */
     uint32_t maxseg;          /* TCP_MAXSEG, 0: none */
+    uint32_t data_segs_in, data_segs_out;
+    uint64_t busy_since, busy_time; /* ns with data to send or in flight; since 0: it is not */
+    uint64_t rwnd_since, rwnd_time; /* ns of them in which the peer's window had no room */
 };
 
 static inline struct tcp_conn *tcp_conn_of(struct tcp_flow *flow)
@@ -429,6 +439,9 @@ struct tcp_listener {
     uint8_t syn_retries;
     int16_t linger;
     uint32_t user_timeout_ms;
+    uint32_t notsent_lowat, window_clamp;
+    int16_t linger2;
+    uint8_t defer_accept;     /* SYN-ACKs to send in wait for data, 0: doesn't wait */
     uint32_t sndbuf, rcvbuf, maxseg;
     const struct tcp_cc_ops *cc;
     struct tcp_conn *children;     /* embryonic or waiting */
@@ -821,6 +834,9 @@ static inline uint32_t tcp_timestamp(const struct tcp_conn *conn, uint64_t now)
 void tcp_timer_update(struct ams_stack *stack, struct tcp_conn *conn);
 /* (Re)starts or stops the retransmission timer after a send or an ACK. */
 void tcp_rexmit_restart(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+/* An application that has let go waits for the peer's FIN, but not for ever
+ * (TCP_LINGER2). */
+void tcp_fin_wait_2_start(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
 /* (Re)starts the keep-alive clock. */
 void tcp_keepalive_restart(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
 
@@ -834,6 +850,8 @@ void tcp_tw_free(struct ams_stack *stack, struct tcp_tw *tw);
 
 /* ---- tcp_send.c: the send queue ------------------------------------------------------------------- */
 uint32_t tcp_excess(const struct tcp_conn *conn);
+/* Tells the application that its excess has fallen, if it waits for that. */
+void tcp_send_drained(struct ams_stack *stack, struct tcp_conn *conn);
 /* Bytes queued and not acknowledged, and not yet sent; a FIN is not counted. */
 static inline uint32_t tcp_unacked(const struct tcp_conn *conn)
 {

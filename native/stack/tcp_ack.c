@@ -51,6 +51,10 @@ static void ack_advance(struct ams_stack *stack, struct tcp_conn *conn, const st
     delivery->acked = seg->ack - conn->snd_una;
     tcp_recs_ack(stack, conn, seg->ack, delivery, now);
     conn->snd_una = seg->ack;
+    if (!tcp_unacked(conn) && conn->busy_since) {
+        conn->busy_time += now - conn->busy_since;
+        conn->busy_since = 0;
+    }
     conn->bytes_acked += delivery->acked;
     conn->backoff = 0;
     conn->probes = 0;
@@ -107,6 +111,10 @@ bool tcp_process_ack(struct ams_stack *stack, struct tcp_conn *conn, const struc
         .duplicate = !fresh && seg->ack == conn->snd_una && !payload && !window_changed &&
                      conn->snd_nxt != conn->snd_una && !(seg->flags & (TCP_SYN | TCP_FIN)),
     };
+    if (AMS_UNLIKELY(conn->rwnd_since)) { /* output will look again */
+        conn->rwnd_time += now - conn->rwnd_since;
+        conn->rwnd_since = 0;
+    }
     if (AMS_UNLIKELY(seg->n_sack) && conn->flags & CONN_SACK_OK)
         tcp_recs_sack(stack, conn, seg, &delivery, now);
     if (fresh)

@@ -40,6 +40,8 @@ struct options {
     uint32_t *user_timeout_ms;
     uint32_t *maxseg;
     uint8_t *syn_retries;
+    uint32_t *notsent_lowat, *window_clamp;
+    int16_t *linger2;
 };
 
 /* Finds where id keeps its options.  Return: 0 or -AMS_EBADF. */
@@ -51,11 +53,13 @@ static int options_of(struct ams_stack *stack, int id, struct options *out, stru
     if (*conn) {
         struct tcp_conn *c = *conn;
         *out = (struct options){&c->flags, &c->keepidle, &c->keepintvl, &c->keepcnt, &c->linger,
-                                &c->user_timeout_ms, &c->maxseg, &c->syn_retries};
+                                &c->user_timeout_ms, &c->maxseg, &c->syn_retries, &c->notsent_lowat, &c->window_clamp,
+                                &c->linger2};
     } else if (*listener) {
         struct tcp_listener *l = *listener;
         *out = (struct options){&l->conn_flags, &l->keepidle, &l->keepintvl, &l->keepcnt, &l->linger,
-                                &l->user_timeout_ms, &l->maxseg, &l->syn_retries};
+                                &l->user_timeout_ms, &l->maxseg, &l->syn_retries, &l->notsent_lowat, &l->window_clamp,
+                                &l->linger2};
     } else {
         return -AMS_EBADF;
     }
@@ -94,11 +98,13 @@ static void option_changed(struct ams_stack *stack, struct tcp_conn *conn, int o
             conn->flags |= CONN_PUSH;
     } else if (option == AMS_OPT_MAXSEG) {
         tcp_update_mss(stack, conn);
+    } else if (option == AMS_OPT_NOTSENT_LOWAT) {
+        tcp_send_drained(stack, conn);
     } else if (option == AMS_OPT_USER_TIMEOUT) {
         tcp_user_timeout_changed(stack, conn);
     } else if (option == AMS_OPT_QUICKACK) {
         if (conn->flags & CONN_QUICKACK)
-            conn->flags &= ~CONN_PINGPONG;
+            conn->flags = (conn->flags & ~CONN_PINGPONG) | (conn->delack_at ? CONN_ACK_NOW : 0);
         else
             conn->flags |= CONN_PINGPONG;
     } else if (option == AMS_OPT_PACING && !(conn->flags & CONN_PACING) && !(conn->cc->flags & TCP_CC_PACED)) {
@@ -152,13 +158,46 @@ static int set_number(const struct options *options, int option, int value)
         *options->syn_retries = (uint8_t)value;
         return 0;
     case AMS_OPT_MAXSEG:
-        if (value < (int)TCP_MSS_MIN || value > 32767)
+        if (value && (value < (int)TCP_MSS_MIN || value > 32767))
             return -AMS_EINVAL;
         *options->maxseg = (uint32_t)value;
+        return 0;
+    case AMS_OPT_NOTSENT_LOWAT:
+        *options->notsent_lowat = (uint32_t)value;
+        return 0;
+    case AMS_OPT_LINGER2:
+        *options->linger2 = (int16_t)(value < 0 ? -1 : value > TCP_FIN_WAIT_2_MAX ? TCP_FIN_WAIT_2_MAX : value);
+        return 0;
+    case AMS_OPT_WINDOW_CLAMP:
+        if (value < 0)
+            return -AMS_EINVAL;
+        *options->window_clamp = value ? ams_max_u32((uint32_t)value, TCP_WINDOW_CLAMP_MIN) : 0;
         return 0;
     default:
         return -AMS_ENOPROTOOPT;
     }
+}
+
+/* How often a SYN-ACK is sent while the timer doubles from one second until
+ * so many seconds are over, and the other way round (TCP_DEFER_ACCEPT). */
+static uint8_t seconds_to_tries(int seconds)
+{
+    int tries = 0, step = 1;
+    for (int over = 0; over < seconds && tries < UINT8_MAX; tries++) {
+        over += step;
+        step = step * 2 < TCP_RTO_MAX_S ? step * 2 : TCP_RTO_MAX_S;
+    }
+    return (uint8_t)tries;
+}
+
+static int tries_to_seconds(uint8_t tries)
+{
+    int over = 0, step = 1;
+    for (; tries; tries--) {
+        over += step;
+        step = step * 2 < TCP_RTO_MAX_S ? step * 2 : TCP_RTO_MAX_S;
+    }
+    return over;
 }
 
 /* Fast Open's options. */
@@ -186,6 +225,10 @@ int ams_tcp_setopt(struct ams_stack *stack, int id, int option, int value)
         *options.flags = value ? *options.flags | flag : *options.flags & ~flag;
     else if (option == AMS_OPT_SNDBUF || option == AMS_OPT_RCVBUF)
         status = value < 0 ? -AMS_EINVAL : set_buffer(stack, conn, listener, option, value);
+    else if (option == AMS_OPT_DEFER_ACCEPT && listener)
+        listener->defer_accept = seconds_to_tries(value);
+    else if (option == AMS_OPT_DEFER_ACCEPT)
+        status = 0; /* too late for a connection: as Linux, no error */
     else if (option == AMS_OPT_FASTOPEN || option == AMS_OPT_FASTOPEN_CONNECT)
         status = set_fastopen(stack, conn, listener, option, value);
     else
@@ -195,9 +238,15 @@ int ams_tcp_setopt(struct ams_stack *stack, int id, int option, int value)
     return status;
 }
 
-static int get_number(const struct options *options, int option, int *value)
+static int get_number(const struct ams_stack *stack, const struct options *options, int option, int *value)
 {
     switch (option) {
+    case AMS_OPT_NOTSENT_LOWAT:
+        *value = (int)*options->notsent_lowat;
+        return 0;
+    case AMS_OPT_LINGER2:
+        *value = *options->linger2 ? *options->linger2 : TCP_FIN_WAIT_2_TIMEOUT;
+        return 0;
     case AMS_OPT_KEEPIDLE:
         *value = *options->keepidle;
         return 0;
@@ -214,7 +263,7 @@ static int get_number(const struct options *options, int option, int *value)
         *value = (int)*options->user_timeout_ms;
         return 0;
     case AMS_OPT_SYNCNT:
-        *value = *options->syn_retries;
+        *value = *options->syn_retries ? *options->syn_retries : (int)stack->config.syn_retries;
         return 0;
     default:
         return -AMS_ENOPROTOOPT;
@@ -247,6 +296,12 @@ int ams_tcp_getopt(struct ams_stack *stack, int id, int option, int *value)
         if (conn && !(conn->flags & CONN_DEAD))
             conn->error = 0;
         return 0;
+    case AMS_OPT_DEFER_ACCEPT:
+        *value = listener ? tries_to_seconds(listener->defer_accept) : 0;
+        return 0;
+    case AMS_OPT_WINDOW_CLAMP:
+        *value = (int)(*options.window_clamp ? *options.window_clamp : 65535u << (conn ? conn->rcv_wscale : 0));
+        return 0;
     case AMS_OPT_FASTOPEN:
         *value = (int)(listener ? listener->fastopen_limit : 0);
         return 0;
@@ -257,7 +312,7 @@ int ams_tcp_getopt(struct ams_stack *stack, int id, int option, int *value)
         *value = conn && tcp_fastopen_waits(conn) ? (int)tcp_fastopen_room(stack, conn) : -1;
         return 0;
     default:
-        return get_number(&options, option, value);
+        return get_number(stack, &options, option, value);
     }
 }
 
@@ -352,6 +407,14 @@ static void conn_info(struct ams_stack *stack, const struct tcp_conn *conn, stru
     out->last_data_received = now - (conn->data_rcv_at ? conn->data_rcv_at : conn->created);
     out->last_received = now - (conn->last_rcv_at ? conn->last_rcv_at : conn->created);
     name_copy(out->congestion, conn->cc);
+    if (conn->rate_interval)
+        out->delivery_rate =
+            (uint64_t)conn->rate_delivered * AMS_NS_PER_S / ((uint64_t)conn->rate_interval << TCP_AGO_SHIFT);
+    out->segs_retrans = conn->segs_retrans;
+    out->busy_time = conn->busy_time + (conn->busy_since ? now - conn->busy_since : 0);
+    out->rwnd_limited = conn->rwnd_time + (conn->rwnd_since ? now - conn->rwnd_since : 0);
+    out->data_segs_in = conn->data_segs_in;
+    out->data_segs_out = conn->data_segs_out;
     if (conn->ecn & ECN_ACCURATE)
         accecn_info(conn, out);
 }

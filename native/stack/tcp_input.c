@@ -223,14 +223,25 @@ static bool syn_sent_input(struct ams_stack *stack, struct tcp_conn *conn, const
 
 /* ---- synchronised states (section 3.10.7.4) ---------------------------------- */
 
+/* An ACK that others have overtaken: it tells nothing but which segments were
+ * SACKed, and does no harm.  Whoever sends data that the network reorders
+ * would lose these otherwise (as Linux). */
+static bool overtaken_ack(const struct tcp_conn *conn, const struct tcp_repr *tcp, uint32_t seq_len)
+{
+    uint32_t window = (uint32_t)tcp->window << conn->snd_wscale;
+    uint32_t age = conn->ts_recent - tcp->tsval;
+    return tcp->flags & TCP_ACK && !seq_len && tcp->seq == conn->rcv_nxt && tcp->ack == conn->snd_una &&
+           !seq_lt(conn->snd_wl1, tcp->seq) && window && window <= conn->snd_wnd && age <= conn->rto / AMS_NS_PER_MS;
+}
+
 /* RFC 7323 section 5.3, R1: is the timestamp too old? */
-static bool paws_rejects(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *tcp, uint64_t now)
+static bool paws_rejects(const struct tcp_conn *conn, const struct tcp_repr *tcp, uint32_t seq_len, uint64_t now)
 {
     if (!(conn->flags & CONN_TS_OK) || !tcp->has_timestamps || tcp->flags & TCP_RST)
         return false;
     if (AMS_LIKELY((int32_t)(tcp->tsval - conn->ts_recent) >= 0))
         return false;
-    return now - conn->ts_recent_at < PAWS_IDLE;
+    return now - conn->ts_recent_at < PAWS_IDLE && !overtaken_ack(conn, tcp, seq_len);
 }
 
 /* Section 3.10.7.4, first: is any of it inside the receive window? */
@@ -293,6 +304,17 @@ static bool rst_input(struct ams_stack *stack, struct tcp_conn *conn, const stru
     return true;
 }
 
+/* TCP_DEFER_ACCEPT: a bare ACK of the SYN-ACK is not enough, unless the time
+ * is over, or no SYN-ACK was kept to wait with (a cookie). */
+static bool defers(struct tcp_conn *conn, const struct segment *seg)
+{
+    if (AMS_LIKELY(!conn->listener->defer_accept) || seg->seq_len || !conn->rexmit_at ||
+        conn->backoff >= conn->listener->defer_accept)
+        return false;
+    conn->deferred = true;
+    return true;
+}
+
 /* The ACK of our SYN-ACK.  Return: false: the segment goes no further. */
 static bool syn_received_ack(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, uint64_t now)
 {
@@ -302,7 +324,7 @@ static bool syn_received_ack(struct ams_stack *stack, struct tcp_conn *conn, con
         return false;
     }
     bool passive = conn->listener || conn->fastopen & FO_CHILD;
-    if (conn->listener && !tcp_listener_established(stack, conn, now))
+    if (conn->listener && (defers(conn, seg) || !tcp_listener_established(stack, conn, now)))
         return false;
     conn->snd_una = conn->iss + 1;
     tcp_update_window(conn, tcp);
@@ -332,11 +354,9 @@ static bool fin_acked(struct ams_stack *stack, struct tcp_conn *conn, uint64_t n
     switch (conn->state) {
     case AMS_TCP_FIN_WAIT_1:
         conn->state = AMS_TCP_FIN_WAIT_2;
-        if (conn->flags & CONN_ORPHAN) {
-            conn->keep_at = now + TCP_FIN_WAIT_2_TIMEOUT;
-            tcp_timer_update(stack, conn);
-        }
-        return false;
+        if (conn->flags & CONN_ORPHAN)
+            tcp_fin_wait_2_start(stack, conn, now);
+        return conn->flags & CONN_RST_NOW;
     case AMS_TCP_CLOSING:
         enter_time_wait(stack, conn, now);
         return false;
@@ -375,6 +395,9 @@ static bool text_input(struct ams_stack *stack, struct tcp_conn *conn, struct se
         }
         return false;
     }
+    conn->data_segs_in += seg->frame->flags & FRAME_GSO && seg->payload
+                              ? (seg->payload + seg->frame->gso_size - 1) / seg->frame->gso_size
+                              : !!seg->payload;
     if (conn->flags & CONN_RCV_SHUT && seq_gt(tcp->seq + seg->payload, conn->rcv_nxt) && seg->payload) {
         stack->counters.tcp_abort_data++; /* RFC 1122 section 4.2.2.13 */
         /* with the sequence number that the peer waits for: our FIN may not have reached it, and one
@@ -402,7 +425,7 @@ static bool text_input(struct ams_stack *stack, struct tcp_conn *conn, struct se
 static bool checks(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, uint64_t now)
 {
     const struct tcp_repr *tcp = seg->tcp;
-    if (AMS_UNLIKELY(paws_rejects(stack, conn, tcp, now))) {
+    if (AMS_UNLIKELY(paws_rejects(conn, tcp, seg->seq_len, now))) {
         stack->counters.tcp_paws++;
         if (seg->seq_len) {
             conn->flags |= CONN_ACK_NOW;

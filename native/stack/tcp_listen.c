@@ -58,6 +58,9 @@ static void inherit(struct tcp_conn *conn, const struct tcp_listener *listener)
     conn->user_timeout_ms = listener->user_timeout_ms;
     conn->maxseg = listener->maxseg;
     conn->syn_retries = listener->syn_retries;
+    conn->notsent_lowat = listener->notsent_lowat;
+    conn->window_clamp = listener->window_clamp;
+    conn->linger2 = listener->linger2;
     if (listener->cc)
         conn->cc = listener->cc;
     if (listener->sndbuf) {

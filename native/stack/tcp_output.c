@@ -196,6 +196,8 @@ static enum emit_result emit_syn(struct ams_stack *stack, struct tcp_conn *conn,
         tcp_option_emit(stack, conn, passive ? TCP_PLACE_SYN_ACK : TCP_PLACE_SYN, &repr, options, room);
     }
     uint32_t window = ams_min_u32(conn->rcvbuf, 65535); /* never scaled in a SYN */
+    if (conn->window_clamp)
+        window = ams_min_u32(window, conn->window_clamp);
     repr.window = (uint16_t)window;
     conn->rcv_adv = conn->rcv_nxt + window;
     conn->flags &= ~CONN_SYN_NOW;
@@ -316,6 +318,7 @@ static enum emit_result emit_data(struct ams_stack *stack, struct tcp_conn *conn
     conn->bytes_sent += len;
     conn->prr_out += len;
     pace_sent(conn, len, now);
+    conn->data_segs_out += len > conn->snd_mss ? (len + conn->snd_mss - 1) / conn->snd_mss : !!len;
     stack->counters.tcp_tx_bytes += len;
     uint8_t tos = 0;
     if (AMS_UNLIKELY(conn->ecn & ECN_ECT) && len && !(marks & REC_EVER_RETRANS)) {
@@ -403,6 +406,8 @@ static uint32_t usable_window(struct ams_stack *stack, struct tcp_conn *conn, ui
     uint32_t len = room > 0 ? ams_min_u32(avail, (uint32_t)room) : 0;
     uint32_t pipe = tcp_pipe(conn);
     uint32_t allowed = conn->cwnd > pipe ? conn->cwnd - pipe : 0;
+    if (AMS_UNLIKELY(len < ams_min_u32(avail, allowed)) && !conn->rwnd_since)
+        conn->rwnd_since = now;
     if (len > allowed) {
         len = allowed / mss * mss;
         if (!len && !pipe)
@@ -453,6 +458,8 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
         return EMIT_NONE;
     uint32_t len = 0, mss = segment_mss(stack, conn, TCP_PLACE_DATA);
     if (avail) {
+        if (!conn->busy_since)
+            conn->busy_since = now;
         /* the application was idle; not so if it is the peer's window that waits */
         if (conn->snd_una == conn->snd_nxt && !(conn->flags & CONN_PERSIST) &&
             !(stack->config.flags & AMS_STACK_NO_IDLE_RESTART))
@@ -489,6 +496,8 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
     uint32_t seq = conn->snd_nxt;
     bool idle = conn->snd_una == conn->snd_nxt;
     conn->snd_nxt += rec->len;
+    if (AMS_UNLIKELY(conn->notsent_lowat))
+        tcp_send_drained(stack, conn);
     if (fin)
         conn->flags |= CONN_FIN_SENT;
     if (idle) {

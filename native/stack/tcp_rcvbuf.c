@@ -69,6 +69,8 @@ uint32_t tcp_receive_window(const struct ams_stack *stack, const struct tcp_conn
     uint32_t room = conn->rcvbuf > conn->rcv_queued ? conn->rcvbuf - conn->rcv_queued : 0;
     if (AMS_UNLIKELY(tcp_frames_short(stack)))
         room = ams_min_u32(room, SHORT_SEGMENTS * ams_max_u32(conn->rcv_mss, TCP_MSS_DEFAULT4));
+    if (AMS_UNLIKELY(conn->window_clamp))
+        room = ams_min_u32(room, conn->window_clamp);
     room = room >> conn->rcv_wscale << conn->rcv_wscale;
     room = ams_min_u32(room, 65535u << conn->rcv_wscale);
     if (room <= advertised)

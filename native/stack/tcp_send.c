@@ -23,7 +23,20 @@
 uint32_t tcp_excess(const struct tcp_conn *conn)
 {
     uint32_t queued = tcp_unacked(conn);
-    return queued > conn->sndbuf ? queued - conn->sndbuf : 0;
+    uint32_t excess = queued > conn->sndbuf ? queued - conn->sndbuf : 0;
+    if (AMS_LIKELY(!conn->notsent_lowat))
+        return excess;
+    /* TCP_NOTSENT_LOWAT: the application has to wait while that much isn't sent */
+    uint32_t unsent = tcp_unsent(conn);
+    return ams_max_u32(excess, unsent >= conn->notsent_lowat ? unsent - conn->notsent_lowat + 1 : 0);
+}
+
+void tcp_send_drained(struct ams_stack *stack, struct tcp_conn *conn)
+{
+    if (!(conn->flags & CONN_WANT_DRAIN) || tcp_excess(conn) > conn->drain_low)
+        return;
+    conn->flags &= ~CONN_WANT_DRAIN;
+    sock_event(stack, &conn->sock, AMS_EV_DRAINED);
 }
 
 /* Appends a frame that holds the bytes at snd_end. */
@@ -197,15 +210,6 @@ static void send_pop(struct ams_stack *stack, struct tcp_conn *conn)
     frame_free(frame);
 }
 
-/* Tells of the excess if somebody waits for it to be as low as it is. */
-static void drain_check(struct ams_stack *stack, struct tcp_conn *conn)
-{
-    if (conn->flags & CONN_WANT_DRAIN && tcp_excess(conn) <= conn->drain_low) {
-        conn->flags &= ~CONN_WANT_DRAIN;
-        sock_event(stack, &conn->sock, AMS_EV_DRAINED);
-    }
-}
-
 /* Ends the queue at sequence number end; no byte beyond it was sent.
  * Return: how many references were dropped, all later than those that stay. */
 static int send_cut(struct tcp_conn *conn, uint32_t end)
@@ -246,7 +250,7 @@ int ams_tcp_drop_excess(struct ams_stack *stack, int id)
     if (seq_geq(end, conn->snd_end))
         return 0;
     int refs = send_cut(conn, end);
-    drain_check(stack, conn);
+    tcp_send_drained(stack, conn);
     return refs;
 }
 
@@ -267,7 +271,7 @@ void tcp_send_acked(struct ams_stack *stack, struct tcp_conn *conn, uint32_t una
     }
     if (!(conn->flags & CONN_SNDBUF_FIXED) && conn->cwnd * 2 > conn->sndbuf && !tcp_frames_short(stack))
         conn->sndbuf = ams_min_u32(conn->cwnd * 2, stack->config.sndbuf_max);
-    drain_check(stack, conn);
+    tcp_send_drained(stack, conn);
     if (conn->flags & CONN_ORPHAN && conn->sock.id >= 0 && conn->refs_held == 0)
         sock_event(stack, &conn->sock, AMS_EV_RELEASED);
 }

@@ -55,6 +55,16 @@ void tcp_rexmit_restart(struct ams_stack *stack, struct tcp_conn *conn, uint64_t
     tcp_timer_update(stack, conn);
 }
 
+void tcp_fin_wait_2_start(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    if (conn->linger2 < 0) {
+        tcp_reset(stack, conn);
+        return;
+    }
+    conn->keep_at = now + (uint64_t)(conn->linger2 ? conn->linger2 : TCP_FIN_WAIT_2_TIMEOUT) * AMS_NS_PER_S;
+    tcp_timer_update(stack, conn);
+}
+
 void tcp_keepalive_restart(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
     if (conn->state == AMS_TCP_FIN_WAIT_2 && conn->flags & CONN_ORPHAN)
@@ -79,19 +89,32 @@ static bool user_timed_out(const struct tcp_conn *conn, uint64_t now)
            now - conn->first_unacked_at >= conn->user_timeout_ms * AMS_NS_PER_MS;
 }
 
+/* When to try again: the timer backs off, but not beyond the user timeout (as Linux). */
+static uint64_t next_try(const struct tcp_conn *conn, uint64_t now)
+{
+    uint64_t at = now + backed_off(conn);
+    if (AMS_LIKELY(!conn->user_timeout_ms || !conn->first_unacked_at))
+        return at;
+    uint64_t end = conn->first_unacked_at + conn->user_timeout_ms * AMS_NS_PER_MS;
+    return ams_max_u64(ams_min_u64(at, end), now + AMS_NS_PER_MS);
+}
+
 /* Return: false if the connection is gone. */
 static bool syn_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
     unsigned limit = conn->state == AMS_TCP_SYN_SENT ? stack->config.syn_retries : stack->config.synack_retries;
     if (conn->syn_retries)
         limit = conn->syn_retries;
-    if (conn->backoff >= limit || user_timed_out(conn, now)) {
+    unsigned defer = conn->listener ? conn->listener->defer_accept : 0;
+    if ((conn->backoff >= limit && (!conn->deferred || conn->backoff >= defer)) || user_timed_out(conn, now)) {
         give_up(stack, conn);
         return false;
     }
     conn->backoff++;
-    conn->flags |= CONN_SYN_NOW;
-    conn->rexmit_at = now + backed_off(conn);
+    /* a peer that has answered is asked once more at the end: then its answer will do */
+    if (!conn->deferred || conn->backoff >= defer)
+        conn->flags |= CONN_SYN_NOW;
+    conn->rexmit_at = next_try(conn, now);
     tcp_want_output(stack, conn);
     return true;
 }
@@ -107,7 +130,7 @@ static bool persist_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint
     if (conn->backoff < 16)
         conn->backoff++;
     conn->flags |= CONN_PROBE_NOW;
-    conn->rexmit_at = now + backed_off(conn);
+    conn->rexmit_at = next_try(conn, now);
     stack->counters.tcp_zero_window_probe++;
     tcp_want_output(stack, conn);
     return true;
@@ -130,7 +153,7 @@ static bool rexmit_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint6
     tcp_recovery_rto(stack, conn, now);
     if (conn->backoff < UINT8_MAX)
         conn->backoff++;
-    conn->rexmit_at = now + backed_off(conn);
+    conn->rexmit_at = next_try(conn, now);
     tcp_want_output(stack, conn);
     return true;
 }
@@ -152,7 +175,10 @@ static bool keep_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_
         conn->keep_at = now + conn->keepidle * AMS_NS_PER_S;
         return true;
     }
-    if (conn->probes >= conn->keepcnt) {
+    /* the user timeout takes the place of the count (as Linux) */
+    bool dead = conn->user_timeout_ms ? conn->probes && now - idle_since >= conn->user_timeout_ms * AMS_NS_PER_MS
+                                      : conn->probes >= conn->keepcnt;
+    if (dead) {
         stack->counters.tcp_keepalive_dropped++;
         conn->error = -AMS_ETIMEDOUT;
         conn->keep_at = 0;

@@ -313,8 +313,7 @@ static int close_gracefully(struct ams_stack *stack, struct tcp_conn *conn)
     queue_fin(stack, conn);
     int freed = let_go(stack, conn);
     if (conn->state == AMS_TCP_FIN_WAIT_2) {
-        conn->keep_at = stack->now + TCP_FIN_WAIT_2_TIMEOUT;
-        tcp_timer_update(stack, conn);
+        tcp_fin_wait_2_start(stack, conn, stack->now);
     } else if (conn->state == AMS_TCP_TIME_WAIT && freed) {
         tcp_tw_from(stack, conn, stack->now);
     }
