@@ -49,6 +49,8 @@ __all__ = [
 Endpoint: TypeAlias = Conduit | Acceptor | Datagrams
 
 _IP_FREEBIND = getattr(socket_module, "IP_FREEBIND", 15)  # linux/in.h
+_MSG_FASTOPEN = getattr(socket_module, "MSG_FASTOPEN", 0x20000000 if sys.platform == "linux" else 0)
+_FASTOPEN_CONNECT = (socket_module.IPPROTO_TCP, TCP_FASTOPEN_CONNECT)
 _BROADCAST = (socket_module.SOL_SOCKET, socket_module.SO_BROADCAST)
 #: Options of which the kernel's socket, bound as it is, tells the truth.
 _KERNEL_OPTIONS = {
@@ -62,6 +64,8 @@ _SO_BUF_LOCK = 72  # asm-generic/socket.h, Linux 5.14: 1 SO_SNDBUF, 2 SO_RCVBUF 
 _endpoints: weakref.WeakKeyDictionary[Any, Endpoint] = weakref.WeakKeyDictionary()
 _endings: weakref.WeakKeyDictionary[Any, weakref.finalize[Any, Any]] = weakref.WeakKeyDictionary()
 _users: weakref.WeakKeyDictionary[Endpoint, int] = weakref.WeakKeyDictionary()
+#: Those that the program wants opened fast.
+_fast: weakref.WeakSet[Any] = weakref.WeakSet()
 #: Those that the program has bound itself.
 _bound: weakref.WeakSet[Any] = weakref.WeakSet()
 #: The shadow of each descriptor, and endpoints whose descriptor has lost its object, by inode.
@@ -172,7 +176,7 @@ class _Shadow:
     def sendto(self: Any, data: Any, *arguments: Any) -> int:
         """Sends a datagram; with MSG_FASTOPEN it opens a connection whose SYN carries the data."""
         endpoint = _endpoints.get(self)
-        if endpoint is None and len(arguments) == 2 and arguments[0] & MSG_FASTOPEN:
+        if endpoint is None and len(arguments) == 2 and arguments[0] & _MSG_FASTOPEN:
             loop = _running_loop()
             sent = None if loop is None else loop._fastopen_shadow(self, data, arguments[1])
             if sent is not None:
@@ -228,6 +232,11 @@ class _Shadow:
         endpoint = _endpoints.get(self)
         if isinstance(endpoint, Datagrams) and (level, optname) == _BROADCAST:
             endpoint.broadcast = bool(value[0])
+        elif endpoint is None and (level, optname) == _FASTOPEN_CONNECT:
+            (_fast.add if value[0] else _fast.discard)(self)
+            with contextlib.suppress(OSError):  # the kernel may not be allowed to; that is its own affair
+                super().setsockopt(level, optname, *value)  # type: ignore[misc]
+            return
         elif endpoint is not None and (level, optname) not in _KERNEL_OPTIONS:
             try:
                 endpoint.socket.setsockopt(level, optname, *value)
@@ -392,7 +401,7 @@ _TCP_OPTIONS = tuple(
         "TCP_DEFER_ACCEPT", "TCP_NOTSENT_LOWAT", "TCP_LINGER2", "TCP_WINDOW_CLAMP", "TCP_FASTOPEN",
     )
     if hasattr(socket_module, name)
-) + (((socket_module.IPPROTO_TCP, TCP_FASTOPEN_CONNECT),) if sys.platform == "linux" else ())  # fmt: skip
+) + ((_FASTOPEN_CONNECT,) if sys.platform == "linux" else ())  # fmt: skip
 
 
 def _copy_options(sock: socket_module.socket, endpoint: Endpoint) -> None:
@@ -404,6 +413,9 @@ def _copy_options(sock: socket_module.socket, endpoint: Endpoint) -> None:
             value = get(level, option)
             if value != target.getsockopt(level, option):
                 target.setsockopt(level, option, value)
+    if sock in _fast:
+        with contextlib.suppress(OSError):
+            target.setsockopt(*_FASTOPEN_CONNECT, 1)
     linger: Any = get(sol, socket_module.SO_LINGER, 8)
     if any(linger):
         target.setsockopt(sol, socket_module.SO_LINGER, linger)
