@@ -591,12 +591,13 @@ void tcp_ecn_third(struct ams_stack *stack, struct tcp_conn *conn, const struct 
                    uint64_t now);
 /* The SYN-ACK came again; it will be acknowledged. */
 void tcp_ecn_synack_again(struct tcp_conn *conn, const struct tcp_repr *synack, uint8_t tos);
-/* Must a pure ACK leave before anything else (RFC 9768 section 3.2.2.1)? */
+/* In AccECN mode: must a pure ACK leave before anything else (RFC 9768
+ * section 3.2.2.1)? */
 bool tcp_ecn_handshake_ack(const struct tcp_conn *conn);
 /* The flags of a segment that is no SYN.  @handshake: it is that ACK */
 uint16_t tcp_ecn_ack_flags(struct tcp_conn *conn, bool handshake);
-/* Would a port that cuts super-frames spoil the flags?  It clears CWR on all
- * parts but the first (RFC 9768 section 3.3.4). */
+/* In AccECN mode: would a port that cuts super-frames spoil the flags?  It
+ * clears CWR on all parts but the first (RFC 9768 section 3.3.4). */
 bool tcp_ecn_unsplittable(const struct tcp_conn *conn);
 /* A retransmission timeout. */
 void tcp_ecn_timeout(struct tcp_conn *conn);

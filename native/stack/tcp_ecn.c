@@ -188,7 +188,7 @@ void tcp_ecn_synack_again(struct tcp_conn *conn, const struct tcp_repr *synack, 
 
 bool tcp_ecn_handshake_ack(const struct tcp_conn *conn)
 {
-    return conn->ecn & ECN_ACCURATE && tcp_accecn_of(conn)->marks & ACC_HANDSHAKE_ACK;
+    return tcp_accecn_of(conn)->marks & ACC_HANDSHAKE_ACK;
 }
 
 uint16_t tcp_ecn_ack_flags(struct tcp_conn *conn, bool handshake)
@@ -206,7 +206,7 @@ uint16_t tcp_ecn_ack_flags(struct tcp_conn *conn, bool handshake)
 
 bool tcp_ecn_unsplittable(const struct tcp_conn *conn)
 {
-    return conn->ecn & ECN_ACCURATE && tcp_accecn_of(conn)->r_cep << TCP_ACE_SHIFT & TCP_CWR;
+    return tcp_accecn_of(conn)->r_cep << TCP_ACE_SHIFT & TCP_CWR;
 }
 
 void tcp_ecn_timeout(struct tcp_conn *conn)

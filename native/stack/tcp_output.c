@@ -270,7 +270,7 @@ static uint32_t burst_size(const struct ams_stack *stack, const struct tcp_conn 
 static uint32_t segment_limit(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t mss)
 {
     uint32_t cap = conn->flow.family == AMS_IPV4 ? AMS_CAP_TSO4 : AMS_CAP_TSO6;
-    if (!(stack->caps & cap) || tcp_ecn_unsplittable(conn))
+    if (!(stack->caps & cap) || (conn->ecn & ECN_ACCURATE && tcp_ecn_unsplittable(conn)))
         return mss;
     uint32_t bytes = conn->pacing_rate ? ams_min_u32(tcp_paced_burst(conn), TCP_GSO_MAX) : burst_size(stack, conn, mss);
     /* at most half of the window at once, as Linux, so that the other half keeps the peer busy */
@@ -551,7 +551,7 @@ static enum emit_result emit_ack(struct ams_stack *stack, struct tcp_conn *conn,
     struct tcp_repr repr;
     uint8_t options[TCP_OPTIONS_MAX];
     segment_init(stack, conn, &repr, probe ? conn->snd_una - 1 : conn->snd_nxt, 0, now);
-    if (AMS_UNLIKELY(tcp_ecn_handshake_ack(conn))) {
+    if (AMS_UNLIKELY(conn->ecn & ECN_ACCURATE) && tcp_ecn_handshake_ack(conn)) {
         uint16_t ecn = tcp_ecn_ack_flags(conn, true);
         if (!conn->n_runs && !probe)
             repr.flags = TCP_ACK | ecn;
@@ -606,7 +606,7 @@ static enum emit_result tcp_emit_one(struct ams_stack *stack, struct tcp_conn *c
         return conn->flags & CONN_RST_NOW ? emit_rst(stack, conn, tx, now) : emit_syn(stack, conn, tx, now);
     if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_SENT))
         return EMIT_NONE;
-    if (AMS_UNLIKELY(tcp_ecn_handshake_ack(conn)))
+    if (AMS_UNLIKELY(conn->ecn & ECN_ACCURATE) && tcp_ecn_handshake_ack(conn))
         return emit_ack(stack, conn, tx, false, now);
     enum emit_result result = EMIT_NONE;
     if (conn->state != AMS_TCP_SYN_RECEIVED || conn->fastopen & FO_CHILD) {

@@ -133,13 +133,13 @@ bool tcp_parse(const uint8_t *data, uint32_t length, struct tcp_repr *out)
     out->n_sack = 0;
     out->fastopen_kind = 0;
     out->n_others = out->raw_len = 0;
-    out->raw = data;
     const uint8_t *options = data + TCP_HEADER;
     if (AMS_LIKELY(header_len == TCP_HEADER + 12 && load_be32(options) == TIMESTAMPS_ALIGNED)) {
         out->has_timestamps = true;
         out->tsval = load_be32(options + 4);
         out->tsecr = load_be32(options + 8);
     } else if (header_len > TCP_HEADER) {
+        out->raw = data;
         parse_options(options, header_len - TCP_HEADER, out);
     }
     return true;
