@@ -100,6 +100,14 @@ static inline void linux_info_fill(struct linux_tcp_info *out, const struct ams_
     out->dsack_dups = (uint32_t)info->dsack_dups;
     out->snd_wnd = info->snd_wnd;
     out->rcv_wnd = info->rcv_wnd;
+    out->received_ce = info->received_ce;
+    out->delivered_ce = info->delivered_ce;
+    out->received_e1_bytes = info->received_ect1_bytes;
+    out->received_e0_bytes = info->received_ect0_bytes;
+    out->received_ce_bytes = info->received_ce_bytes;
+    out->delivered_e1_bytes = info->delivered_ect1_bytes;
+    out->delivered_e0_bytes = info->delivered_ect0_bytes;
+    out->delivered_ce_bytes = info->delivered_ce_bytes;
 }
 
 #endif

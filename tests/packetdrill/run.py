@@ -3,9 +3,13 @@
 
     tests/packetdrill/run.py --packetdrill ~/packetdrill/gtests/net/packetdrill ~/packetdrill/gtests/net/tcp
 
-Needs root (namespaces), packetdrill's source directory with the program built in it, iproute2 and procps.
+Needs root (namespaces), packetdrill's source directory with the program built in it, bash, iproute2 and procps.
 Builds the adapter first.  Prints a line for each failure and a table by folder; the exit status is the
-number of failures, at most 100.
+number of failures, at most 100.  --results writes the table, with the reasons of what fails (reasons.txt), to a
+file.
+
+A script's commands find a private copy of the network's sysctls, where they may set what the kernel below doesn't
+know or allow: it is the adapter that reads them.
 """
 
 from __future__ import annotations
@@ -85,6 +89,10 @@ FLAGS = {
 # though packetdrill gives them to sh.
 NAMESPACE = (
     'mount --bind "$(readlink -f "$(command -v bash)")" /bin/sh 2>/dev/null;'
+    'mkdir "$AMS_PD_STATE/ipv4"; cp /proc/sys/net/ipv4/* "$AMS_PD_STATE/ipv4" 2>/dev/null;'
+    'for setting in tcp_ecn_option=2 tcp_ecn_option_beacon=3 tcp_rto_max_ms=120000 tcp_shrink_window=0; do'
+    '  [ -e "$AMS_PD_STATE/ipv4/${setting%=*}" ] || echo "${setting#*=}" >"$AMS_PD_STATE/ipv4/${setting%=*}"; done;'
+    'mount --bind "$AMS_PD_STATE/ipv4" /proc/sys/net/ipv4;'
     "ip link set lo up; ip link add tun0 type dummy 2>/dev/null || ip tuntap add tun0 mode tun;"
     'ip link set tun0 up; exec "$@"'
 )
@@ -172,6 +180,44 @@ def table(results: list[Result]) -> str:
     return "\n".join([*lines, f"{sum(passed.values()):4d} of {sum(total.values()):4d}  in all"])
 
 
+def reasons() -> dict[str, str]:
+    """Why scripts fail, by ``folder/name`` and by ``folder/``: the lines of reasons.txt."""
+    lines = (HERE / "reasons.txt").read_text().splitlines()
+    pairs = (line.split(":", 1) for line in lines if line and not line.startswith("#"))
+    return {name.strip(): reason.strip() for name, reason in pairs}
+
+
+def markdown(results: list[Result], revision: str) -> str:
+    """The table by folder and variant, and what fails, by reason."""
+    variants = [variant for variant in VARIANTS if any(result.variant == variant for result in results)]
+    cells: dict[str, Counter[str]] = {}
+    failed: dict[str, set[str]] = {}
+    known = reasons()
+    for result in results:
+        folder = "/".join(result.path.parent.parts[-2:])
+        cell = cells.setdefault(folder, Counter())
+        cell[f"{result.variant} of"] += 1
+        cell[result.variant] += result.passed
+        if not result.passed:
+            name = f"{result.path.parent.name}/{result.path.name}"
+            reason = known.get(name, known.get(f"{result.path.parent.name}/", "not known"))
+            failed.setdefault(reason, set()).add(name)
+    total = sum(cells.values(), Counter())
+    out = [f"Scripts of google/packetdrill {revision}, made by `run.py --results`: passed of run.", ""]
+    out += ["| folder | " + " | ".join(variants) + " |", "|---" * (len(variants) + 1) + "|"]
+    for name, cell in [*sorted(cells.items()), ("all", total)]:
+        out.append(f"| {name} | " + " | ".join(f"{cell[v]} of {cell[f'{v} of']}" for v in variants) + " |")
+    out += ["", "| what fails | why |", "|---|---|"]
+    out += [f"| {', '.join(sorted(names))} | {reason} |" for reason, names in sorted(failed.items())]
+    return "\n".join(out) + "\n"
+
+
+def revision_of(packetdrill: Path) -> str:
+    """The commit of packetdrill's sources, shortened; empty where git doesn't know."""
+    command = ["git", "-C", str(packetdrill), "rev-parse", "--short=10", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -179,6 +225,7 @@ def main() -> int:
     parser.add_argument("--packetdrill", type=Path, required=True, help="packetdrill's source directory, built")
     parser.add_argument("--out", type=Path, help="where to build the adapter (default: a temporary directory)")
     parser.add_argument("--variants", default="ipv4", help="comma-separated: ipv4, ipv6, mapped; or all")
+    parser.add_argument("--results", type=Path, help="write the table and the reasons of failures to this file")
     parser.add_argument("-j", "--jobs", type=int, default=2)
     parser.add_argument("-v", "--verbose", action="store_true", help="print what packetdrill said of failures")
     parser.add_argument("-x", "--extra", action="append", help="an argument for packetdrill, such as --verbose")
@@ -199,6 +246,8 @@ def main() -> int:
             last = result.output if args.verbose else (result.output.splitlines() or [""])[-1]
             print(f"FAIL {result.variant} {result.path.parent.name}/{result.path.name}: {last}")
     print(table(results))
+    if args.results:
+        args.results.write_text(markdown(results, revision_of(args.packetdrill)))
     return min(100, sum(not result.passed for result in results))
 
 

@@ -81,13 +81,13 @@ uint32_t sendbuf_used(const struct pd_file *file)
 }
 
 /* What one buffer holds: a super-frame of at most half the peer's window. */
-static uint32_t buffer_size(const struct pd_world *world, const struct pd_file *file, uint32_t mss)
+static uint32_t buffer_size(const struct pd_file *file, uint32_t mss)
 {
     uint32_t window = file->sendbuf.window;
     uint32_t bound = window > SMALL_WINDOW ? window / 2 : window;
     uint32_t size = GSO_MAX - 1 - HEADER_ROOM;
-    if (!world->offload || !mss)
-        return mss ? mss : 1;
+    if (!mss)
+        return 1;
     size = bound && size > bound ? bound : size;
     return size > mss ? size / mss * mss : mss;
 }
@@ -156,7 +156,7 @@ size_t sendbuf_room(struct pd_world *world, struct pd_file *file)
     if (file->id < 0 || ams_tcp_get_info(world->stack, file->id, &info, world->now) < 0)
         return 0;
     sendbuf_sync(file, &info);
-    uint32_t size = buffer_size(world, file, info.snd_mss);
+    uint32_t size = buffer_size(file, info.snd_mss);
     const struct pd_buffer *tail = buf->n ? &buf->queue[buf->n - 1] : NULL;
     bool unsent = tail && tail->start >= file->written - info.not_sent && info.not_sent;
     if (unsent && !tail->record && tail->end - tail->start < size)
@@ -175,7 +175,7 @@ void sendbuf_wrote(struct pd_world *world, struct pd_file *file, size_t n, bool 
     struct pd_buffer *tail = buf->n ? &buf->queue[buf->n - 1] : NULL;
     uint64_t sent = file->written + n - info.not_sent;
     bool joins = tail && !tail->record && tail->start >= sent && tail->end > sent &&
-                 tail->end - tail->start + n <= buffer_size(world, file, info.snd_mss);
+                 tail->end - tail->start + n <= buffer_size(file, info.snd_mss);
     if (joins)
         tail->end += n;
     else

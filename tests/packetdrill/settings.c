@@ -159,10 +159,11 @@ uint32_t settings_notsent_lowat(void)
     return value > 0 && value <= UINT32_MAX ? (uint32_t)value : UINT32_MAX;
 }
 
-/* Linux: 0 off, 1 asks and accepts, 2 accepts; 3 and above are AccECN's, which falls back to these. */
+/* Linux: 0 off, 1 asks and accepts, 2 accepts; from 3 on with accurate feedback. */
 static uint32_t read_ecn(void)
 {
-    static const uint32_t modes[] = {AMS_ECN_OFF, AMS_ECN_ASK, AMS_ECN_ACCEPT, AMS_ECN_ASK, AMS_ECN_ASK, AMS_ECN_ACCEPT};
+    static const uint32_t modes[] = {AMS_ECN_OFF, AMS_ECN_ASK, AMS_ECN_ACCEPT, AMS_ECN_ACCURATE,
+                                     AMS_ECN_ACCURATE_CLASSIC, AMS_ECN_ACCURATE_ACCEPT};
     long value = sysctl_number("tcp_ecn", 0, 2);
     return value >= 0 && value <= 5 ? modes[value] : AMS_ECN_ACCEPT;
 }

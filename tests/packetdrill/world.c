@@ -63,7 +63,7 @@ int world_start(struct pd_world *world, const struct ams_endpoint *local)
     config.now = world->now;
     settings_read(world, &config, &port);
     world->offload = settings_offload();
-    world->hub = ams_hub_new(1, 65535, world->offload ? 0 : AMS_HUB_NO_OFFLOAD); /* scripts send segments larger than the MTU, as GRO makes them */
+    world->hub = ams_hub_new(1, 65535, 0); /* scripts send segments larger than the MTU, as GRO makes them */
     port.hub = world->hub;
     char error[256] = "no memory";
     struct ams_port_config wire = {.spec = "mem:packetdrill", .hub = world->hub};
@@ -201,7 +201,8 @@ int world_close(struct pd_world *world, int fd)
 
 /* ---- the wire ----------------------------------------------------------------------- */
 
-int world_inject(struct pd_world *world, const void *packet, size_t len)
+/* Puts one IP packet on the wire.  Return: 0 or -1 with errno. */
+static int wire_put(struct pd_world *world, const void *packet, size_t len)
 {
     char frame[PD_PACKET_MAX];
     if (!len || len + ETHERNET > sizeof(frame)) {
@@ -215,10 +216,16 @@ int world_inject(struct pd_world *world, const void *packet, size_t len)
     frame[13] = (char)(v4 ? 0x00 : 0xdd);
     memcpy(frame + ETHERNET, packet, len);
     int status = ams_port_send(world->wire, frame, len + ETHERNET, world->now);
-    if (status < 0)
-        return world_fail(status);
+    return status < 0 ? world_fail(status) : 0;
+}
+
+int world_inject(struct pd_world *world, const void *packet, size_t len)
+{
+    char mss[16] = "0";
+    settings_option("mss", mss, sizeof(mss));
+    int status = segment_cut(world, packet, len, (size_t)atoi(mss), wire_put);
     world_settle(world);
-    return 0;
+    return status;
 }
 
 /* Answers "who has?" for every address but the stack's own. */
@@ -288,6 +295,37 @@ static bool link_chatter(struct pd_world *world, const uint8_t *frame, size_t le
     return kind >= 133 && kind <= 137;
 }
 
+/* Appends a packet to those that packetdrill has not seen.  Return: 0. */
+static int out_put(struct pd_world *world, const void *data, size_t len)
+{
+    struct pd_packet *packet = malloc(sizeof(*packet) + len);
+    if (!packet)
+        abort();
+    packet->next = NULL;
+    packet->at = world->now;
+    packet->len = len;
+    memcpy(packet->data, data, len);
+    if (world->out_tail)
+        world->out_tail->next = packet;
+    else
+        world->out_head = packet;
+    world->out_tail = packet;
+    return 0;
+}
+
+/* The segment size of the connection to that port; 0: none. */
+static size_t mss_towards(struct pd_world *world, uint16_t port)
+{
+    struct ams_tcp_info info;
+    for (int id = 0; id < world->n_by_id; id++) {
+        const struct pd_file *file = world->by_id[id];
+        if (file && file->state != PD_LISTENING && file->remote.port == port &&
+            ams_tcp_get_info(world->stack, id, &info, world->now) == 0)
+            return info.snd_mss;
+    }
+    return 0;
+}
+
 /* Takes one frame off the wire.  Return: false if there is none. */
 static bool wire_take(struct pd_world *world)
 {
@@ -297,19 +335,9 @@ static bool wire_take(struct pd_world *world)
         return false;
     if (len <= ETHERNET || link_chatter(world, (const uint8_t *)frame, (size_t)len))
         return true;
+    const char *packet = frame + ETHERNET;
     size_t size = (size_t)len - ETHERNET;
-    struct pd_packet *packet = malloc(sizeof(*packet) + size);
-    if (!packet)
-        abort();
-    packet->next = NULL;
-    packet->at = world->now;
-    packet->len = size;
-    memcpy(packet->data, frame + ETHERNET, size);
-    if (world->out_tail)
-        world->out_tail->next = packet;
-    else
-        world->out_head = packet;
-    world->out_tail = packet;
+    segment_cut(world, packet, size, world->offload ? 0 : mss_towards(world, segment_remote_port(packet, size)), out_put);
     return true;
 }
 

@@ -13,6 +13,7 @@
  *   open.c      a socket's life, receive.c and send.c its data
  *   sendbuf.c   how much a socket takes, by Linux's books
  *   errqueue.c  its error queue: zero copy, timestamps
+ *   segment.c   packets cut as devices cut them
  *   files.c     poll, epoll and pipes
  *   sockopt.c   getsockopt and setsockopt, struct tcp_info
  *   settings.c  the namespace's sysctls, as the engine's configuration
@@ -194,7 +195,7 @@ struct pd_world {
     struct pd_packet *out_head, *out_tail;
     struct pd_ref *pinned;    /* memory of closed sockets that the engine may still refer to */
     int n_pinned;
-    bool offload;             /* segmentation is left to the device */
+    bool offload;             /* the device segments: packets are not cut */
     struct pd_file *by_fd[PD_FDS];
     struct pd_file **by_id;
     int n_by_id;
@@ -259,6 +260,13 @@ void errqueue_mark(struct pd_file *file);
 void errqueue_progress(struct pd_world *world, struct pd_file *file);
 /* SO_TIMESTAMPING.  Return: 0 or -1 with errno. */
 int errqueue_timestamping(struct pd_world *world, struct pd_file *file, int flags);
+
+/* ---- segment.c */
+typedef int segment_emit(struct pd_world *world, const void *packet, size_t len);
+/* Hands a packet on, cut into segments of mss bytes (0: whole).  Return: 0 or -1 with errno. */
+int segment_cut(struct pd_world *world, const void *packet, size_t len, size_t mss, segment_emit *emit);
+/* The TCP port that a packet goes to; 0: none. */
+uint16_t segment_remote_port(const void *packet, size_t len);
 
 /* ---- files.c */
 struct packetdrill_interface;
