@@ -770,6 +770,9 @@ void tcp_rate_app_limited(struct tcp_conn *conn);
 void tcp_receive(struct ams_stack *stack, struct tcp_conn *conn, struct ams_frame *frame, uint32_t seq, bool fin,
                  uint64_t now);
 void tcp_receive_fini(struct ams_stack *stack, struct tcp_conn *conn);
+/* Notes a duplicate to be reported (RFC 2883): the first since the last ACK,
+ * and what touches it. */
+void tcp_dsack_note(struct tcp_conn *conn, uint32_t start, uint32_t end);
 /* Fills in SACK blocks for an ACK.
  * @room: blocks at most */
 void tcp_sack_blocks(struct tcp_conn *conn, struct tcp_repr *repr, int room);

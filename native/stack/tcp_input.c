@@ -269,9 +269,7 @@ static void out_of_window(struct ams_stack *stack, struct tcp_conn *conn, const 
         return;
     if (seg->payload && seq_leq(tcp->seq + seg->payload, conn->rcv_nxt)) {
         stack->counters.tcp_dup_data++;
-        conn->dsack.start = tcp->seq; /* RFC 2883 section 4.1 */
-        conn->dsack.end = tcp->seq + seg->payload;
-        conn->flags |= CONN_DSACK;
+        tcp_dsack_note(conn, tcp->seq, tcp->seq + seg->payload); /* RFC 2883 section 4.1 */
     }
     conn->last_rcv_at = now;
     if ((tcp->flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) && tcp->seq == conn->irs)

@@ -94,8 +94,15 @@ static void sack_note(struct tcp_conn *conn, uint32_t seq)
     conn->n_sack_recent = (uint8_t)(n + 1);
 }
 
-static void dsack_note(struct tcp_conn *conn, uint32_t start, uint32_t end)
+void tcp_dsack_note(struct tcp_conn *conn, uint32_t start, uint32_t end)
 {
+    if (conn->flags & CONN_DSACK) {
+        if (seq_leq(start, conn->dsack.end) && seq_geq(end, conn->dsack.start)) {
+            conn->dsack.start = seq_min(conn->dsack.start, start);
+            conn->dsack.end = seq_max(conn->dsack.end, end);
+        }
+        return;
+    }
     conn->dsack.start = start;
     conn->dsack.end = end;
     conn->flags |= CONN_DSACK;
@@ -218,7 +225,7 @@ static void ooo_insert(struct ams_stack *stack, struct tcp_conn *conn, struct am
         uint32_t end = seq + frame->len;
         if (seq_geq(seq, run->seq)) { /* its head is there already */
             uint32_t known = seq_min(end, run->end);
-            dsack_note(conn, seq, known);
+            tcp_dsack_note(conn, seq, known);
             sack_note(conn, run->seq);
             if (seq_leq(end, run->end)) {
                 frame_free(frame);
@@ -245,6 +252,7 @@ static void fin_reached(struct ams_stack *stack, struct tcp_conn *conn)
 {
     runs_free(stack, conn);
     conn->rcv_nxt++;
+    conn->flags &= ~CONN_DSACK; /* the peer sends nothing more that it could help with */
     conn->flags |= CONN_FIN_RECEIVED | CONN_ACK_NOW;
 }
 
@@ -255,6 +263,8 @@ static void ooo_drain(struct ams_stack *stack, struct tcp_conn *conn)
         struct tcp_run run = conn->runs[0];
         runs_remove(conn, 0);
         uint32_t seq = run.seq;
+        if (seq_lt(seq, conn->rcv_nxt)) /* the segment that filled the hole had it, too */
+            tcp_dsack_note(conn, seq, seq_min(run.end, conn->rcv_nxt));
         while (run.head) {
             struct ams_frame *frame = run.head;
             run.head = frame->next;
@@ -289,8 +299,6 @@ static void ooo_drain(struct ams_stack *stack, struct tcp_conn *conn)
  * will ride on it. */
 static void ack_policy(struct ams_stack *stack, struct tcp_conn *conn, uint32_t segment, uint64_t now)
 {
-    if (segment > conn->rcv_mss)
-        conn->rcv_mss = ams_min_u32(segment, tcp_advertised_mss(stack, conn));
     if (segment) {
         if (!conn->data_rcv_at || now - conn->data_rcv_at > conn->rto)
             conn->quickacks = TCP_QUICKACKS;
@@ -314,7 +322,7 @@ static bool trim_left(struct ams_stack *stack, struct tcp_conn *conn, struct ams
     uint32_t old = conn->rcv_nxt - *seq;
     stack->counters.tcp_dup_data++;
     if (frame->len)
-        dsack_note(conn, *seq, seq_min(conn->rcv_nxt, *seq + frame->len));
+        tcp_dsack_note(conn, *seq, seq_min(conn->rcv_nxt, *seq + frame->len));
     conn->flags |= CONN_ACK_NOW;
     if (old > frame->len || (old == frame->len && !fin))
         return false;
@@ -347,6 +355,10 @@ void tcp_receive(struct ams_stack *stack, struct tcp_conn *conn, struct ams_fram
         frame_free(frame);
         return;
     }
+    uint32_t len = frame->len;
+    uint32_t segment = frame->flags & FRAME_GSO ? frame->gso_size : len;
+    if (segment > conn->rcv_mss)
+        conn->rcv_mss = ams_min_u32(segment, tcp_advertised_mss(stack, conn));
     if (seq != conn->rcv_nxt) {
         if (conn->acks_owed < UINT8_MAX)
             conn->acks_owed++;
@@ -354,8 +366,6 @@ void tcp_receive(struct ams_stack *stack, struct tcp_conn *conn, struct ams_fram
         ooo_insert(stack, conn, frame, seq, fin);
         return;
     }
-    uint32_t len = frame->len;
-    uint32_t segment = frame->flags & FRAME_GSO ? frame->gso_size : len;
     stack->counters.tcp_rx_bytes += len;
     conn->bytes_received += len;
     conn->rcv_nxt += len;

@@ -238,3 +238,31 @@ def test_simultaneous_open_acknowledges_the_repeated_syn() -> None:
         s.expect("A", seq=1, ack=1, sack=[(0, 1)])
         s.quiet()
         assert conn.connected
+
+
+def test_of_several_duplicates_the_first_is_reported() -> None:
+    with Script() as s:
+        s.open(mss=1460, sack=True)
+        s.send("PA", seq=301, ack=1, data=bytes(300))
+        s.expect("A", ack=1, sack=[(301, 601)])
+        s.send("PA", seq=901, ack=1, data=bytes(300))
+        s.expect("A", ack=1, sack=[(901, 1201), (301, 601)])
+        s.send("PA", seq=1, ack=1, data=bytes(1200))
+        s.expect("A", ack=1201, sack=[(301, 601)])
+
+
+def test_a_fin_ends_the_report_of_duplicates() -> None:
+    with Script() as s:
+        s.open(mss=1000, sack=True)
+        s.send("PA", seq=1, ack=1, data=bytes(1000))
+        s.expect("A", ack=1001)
+        s.send("FPA", seq=1, ack=1, data=bytes(1000))
+        s.expect("A", ack=1002, sack=[])
+
+
+def test_segments_out_of_order_show_the_peers_segment_size() -> None:
+    with Script() as s:
+        conn = s.open(mss=1460, sack=True)
+        s.send("PA", seq=2001, ack=1, data=bytes(1000))
+        s.expect("A", ack=1)
+        assert conn.info.rcv_mss == 1000
