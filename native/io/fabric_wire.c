@@ -283,6 +283,8 @@ static bool wire_elsewhere(struct ams_fabric *fabric, struct fabric_wire *wire, 
         if (target == SWITCH_TO_HOST) /* for the network, or for a tuple of ours that nobody has */
             target = memcmp(frame->data, fabric->sw.mac, 6) == 0 ? SWITCH_TO_CONTROL : SWITCH_TO_WIRE;
     }
+    if (neighbor & SWITCH_NEIGHBOR_OURS) /* whatever station it was sent to */
+        target = SWITCH_TO_CONTROL;
     if (target == SWITCH_TO_CONTROL) {
         /* What a host that shares our address gets of a group's frames, it has got. */
         if (frame->flags & FRAME_GSO)

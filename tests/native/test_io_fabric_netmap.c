@@ -9,6 +9,7 @@
 #include "io/netmap.h"
 #include "netmap_fake.h"
 #include "wire/bytes.h"
+#include "wire/checksum.h"
 
 #define SHARED_PORT 1u
 #define OTHER_PORT 2u
@@ -314,6 +315,59 @@ static void test_a_device_that_is_gone(void)
     }
 }
 
+/* The checksum of a TCP segment in a frame, its own field included: 0xffff if it is right. */
+static uint16_t sum_of(const uint8_t *data, bool v6, uint32_t length)
+{
+    uint32_t l4 = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER);
+    uint8_t src[16], dst[16];
+
+    packets_ip(src, v6, 2);
+    packets_ip(dst, v6, 1);
+    return checksum_fold(checksum_add(checksum_pseudo(src, dst, PROTO_TCP, length - l4), data + l4, length - l4));
+}
+
+/* A veth leaves checksums to its receiver: who is no client, and isn't told, gets them finished. */
+static void test_unfinished_checksums_are_finished(void)
+{
+    static const uint8_t host_mac[6] = {2, 0, 0, 0, 0, 0x99};
+    struct ams_hub *hub = ams_hub_new(1, 0, AMS_HUB_NO_OFFLOAD);
+    struct ams_port_config port = {.spec = "mem:x", .hub = hub, .flags = AMS_PORT_MONITOR};
+    struct ams_port *monitor;
+    char error[256];
+
+    CHECK_EQ(ams_port_open(&monitor, &port, error, sizeof(error)), 0);
+    for (int v6 = 0; v6 < 2; v6++) {
+        struct ams_fabric_config config = fabric_config();
+        uint8_t copy[PACKETS_MAX], src[16], dst[16];
+        struct ams_fabric_frame info;
+        fake_init(&fake);
+        fake.link.partial = true;
+        config.uplink.spec = "netmap:eth0";
+        config.host = (struct ams_port_config){.spec = "mem:y", .hub = hub};
+        CHECK_EQ(ams_fabric_new(&fabric, &config, error, sizeof(error)), 0);
+        CHECK_EQ(fabric_serve(fabric), 0);
+        struct packets_frame what = {.v6 = v6, .sport = 5000, .dport = 22, .payload = 31};
+        uint32_t length = packets_build(frame, &what), l4 = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER);
+        packets_ip(src, v6, 2);
+        packets_ip(dst, v6, 1);
+        store_be16(frame + l4 + 16, checksum_fold(checksum_pseudo(src, dst, PROTO_TCP, length - l4)));
+        CHECK(sum_of(frame, v6, length) != 0xffff);
+        CHECK(fake_wire_send(&fake, 0, frame, (uint16_t)length, 0));
+        run();
+        CHECK_EQ(ams_fabric_punted(fabric, &info, (char *)copy, sizeof(copy)), 1);
+        CHECK_EQ(sum_of(copy, v6, length), 0xffff);
+        memcpy(frame, host_mac, 6);
+        CHECK(fake_wire_send(&fake, 0, frame, (uint16_t)length, 0));
+        run();
+        CHECK_EQ(ams_port_recv(monitor, (char *)copy, sizeof(copy), 1), (int)length);
+        CHECK_EQ(sum_of(copy, v6, length), 0xffff);
+        ams_fabric_free(fabric);
+        fake_fini(&fake);
+    }
+    ams_port_close(monitor);
+    ams_hub_free(hub);
+}
+
 static bool attempt(void)
 {
     struct ams_fabric_config config = fabric_config();
@@ -343,6 +397,7 @@ int main(void)
     RUN(test_a_full_ring_of_the_nic_drops_and_goes_on);
     RUN(test_a_link_that_goes_down_and_up);
     RUN(test_a_device_that_is_gone);
+    RUN(test_unfinished_checksums_are_finished);
     RUN(test_every_allocation_may_fail);
     return check_report();
 }
