@@ -350,13 +350,12 @@ void super_forward(struct ams_fabric *fabric, struct fabric_port *from, const st
         super_to_client(fabric, from, &super, fabric->ports[target]);
         return;
     }
-    if (target == SWITCH_TO_CONTROL) {
+    if (target == SWITCH_TO_CONTROL || target == SWITCH_TO_HOST) { /* as path_dispatch() */
         super_to_control(fabric, from, &super);
         return;
     }
-    struct fabric_wire *wire = target == SWITCH_TO_HOST   ? &fabric->host
-                               : target == SWITCH_TO_WIRE ? fabric_wire_to(fabric, super.tx.head, from->index) : NULL;
-    if (wire && wire->port)
+    struct fabric_wire *wire = target == SWITCH_TO_WIRE ? fabric_wire_to(fabric, super.tx.head, from->index) : NULL;
+    if (wire)
         super_to_wire(fabric, from, &super, wire);
     else /* a group address has no use for TCP */
         fabric_count(from, FABRIC_NOWHERE, 1);
@@ -371,7 +370,7 @@ void super_from_wire(struct ams_fabric *fabric, struct fabric_port *from, const 
     if (!super_describe(&super, frame->data, frame->len, frame->len, frame->gso_size))
         fabric_count(from, FABRIC_IN_CHAIN, 1);
     else if (super.tx.gso_hdr_len + super.tx.gso_size > fabric->mtu + ETH_HEADER)
-        fabric_count(to ? to : fabric->ports[wire->index], FABRIC_OUT_LENGTH, 1);
+        fabric_count(to ? to : fabric->ports[wire ? wire->index : AMS_FABRIC_CONTROL], FABRIC_OUT_LENGTH, 1);
     else if (to)
         super_to_client(fabric, from, &super, to);
     else if (wire)

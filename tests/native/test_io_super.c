@@ -462,6 +462,35 @@ static void test_who_answers_gets_one_segment(void)
     stage_free(&stage);
 }
 
+/* A host that has our address, too, would not take it: who answers refuses it. */
+static void test_a_host_that_shares_gets_none_of_ours(void)
+{
+    struct ams_hub *hub = ams_hub_new(1, 0, 0);
+    struct ams_fabric_config config = fabric_config();
+    struct ams_port_config there = {.spec = "mem:peer", .hub = hub, .flags = AMS_PORT_MONITOR};
+    struct ams_fabric_frame info;
+    struct ams_port *peer;
+    struct stage stage;
+    char error[256], frame[FABRIC_FRAME_MAX];
+
+    config.flags = AMS_FABRIC_HOST_SHARES;
+    config.tx_slots = config.rx_slots = SLOTS;
+    config.host = (struct ams_port_config){.spec = "mem:host", .hub = hub};
+    CHECK_EQ(ams_port_open(&peer, &there, error, sizeof(error)), 0);
+    CHECK_EQ(ams_fabric_new(&stage.fabric, &config, error, sizeof(error)), 0);
+    CHECK_EQ(fabric_serve(stage.fabric), 0);
+    CHECK_EQ(open_client(stage.fabric, &stage.one, 0), 0);
+    CHECK_EQ(open_client(stage.fabric, &stage.two, 0), 0);
+    claim(stage.fabric, &stage.one, ONE);
+    send_super(&stage, false, NOBODY, 10000);
+    CHECK_EQ(ams_port_recv(peer, frame, sizeof(frame), 1), -AMS_EAGAIN);
+    CHECK_EQ(ams_fabric_punted(stage.fabric, &info, frame, sizeof(frame)), 1);
+    CHECK_EQ(info.index, stage.one.link.index);
+    stage_free(&stage);
+    ams_port_close(peer);
+    ams_hub_free(hub);
+}
+
 static void test_captures_show_it_whole(void)
 {
     struct stage stage = stage_new(0);
@@ -591,6 +620,11 @@ static void test_super_frames_come_from_wires(void)
     from_peer(&stage, peer, &tx);
     CHECK(!receive(&stage.two));
     CHECK_EQ(counter(&stage, &stage.two, FABRIC_OUT_LENGTH), 1);
+    tx = super_tx(head, false, NOBODY, 9000); /* for whoever answers, too */
+    tx.gso_size = 1461;
+    from_peer(&stage, peer, &tx);
+    CHECK_EQ(ams_fabric_punted(stage.fabric, &info, punted, sizeof(punted)), -AMS_EAGAIN);
+    CHECK_EQ(fabric_counter(stage.fabric, AMS_FABRIC_CONTROL, FABRIC_OUT_LENGTH), 1);
     ams_port_close(peer);
     stage_free(&stage);
     ams_hub_free(hub);
@@ -734,6 +768,7 @@ int main(void)
     RUN(test_a_full_ring_takes_nothing_of_it);
     RUN(test_a_receiver_with_a_bad_slot_loses_it);
     RUN(test_who_answers_gets_one_segment);
+    RUN(test_a_host_that_shares_gets_none_of_ours);
     RUN(test_captures_show_it_whole);
     RUN(test_super_frames_leave_by_wires);
     RUN(test_super_frames_come_from_wires);
