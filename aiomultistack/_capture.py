@@ -100,6 +100,10 @@ class Recorder:
         self.result.frames += 1
         self.result.dropped += bool(reason)
 
+    def flush(self) -> None:
+        """Shows what was written to those who watch; for when nothing more is waiting."""
+        self._writer.flush()
+
 
 # ---- the loop's side ---------------------------------------------------------------------------------
 
@@ -253,6 +257,7 @@ def capture_loops(
                     if not alive:
                         selector.unregister(key.fileobj)
                 recorder.result.lost = sum(stream.lost for stream in streams)
+                recorder.flush()
         finally:
             for stream in streams:
                 stream.sock.close()

@@ -133,6 +133,8 @@ def capture(
         pass
     lost = f", {result.lost} missing" if result.lost else ""
     click.echo(f"aiomultistack: {result.frames} frames, {result.dropped} of them dropped{lost}", err=True)
+    if result.lost and not snap:
+        click.echo("They came faster than they could be written; --snap 128 keeps headers alone.", err=True)
 
 
 def _loops(pids: Sequence[int]) -> list[Address]:

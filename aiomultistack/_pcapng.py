@@ -68,6 +68,10 @@ class PcapngWriter:
             options.append((_EPB_FLAGS, struct.pack("<I", _OUTBOUND if outbound else _INBOUND)))
         self._block(_ENHANCED_PACKET, head + _padded(frame) + _options(options))
 
+    def flush(self) -> None:
+        """Lets whoever reads the file see all frames."""
+        self._file.flush()
+
     def _block(self, kind: int, body: bytes) -> None:
         length = struct.pack("<I", len(body) + 12)
         self._file.write(struct.pack("<I", kind) + length + body + length)

@@ -5,8 +5,10 @@ Blocking code, with no more of the protocol than one who only looks needs: LIST 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -197,17 +199,23 @@ def capture(
         if ready is not None:
             ready()
         frame, size = ffi.new("struct ams_msg_frame *"), ffi.sizeof("struct ams_msg_frame")
+        sock.setblocking(False)
         while not recorder.done:
-            sock.settimeout(None if recorder.left is None else max(0.001, recorder.left))
             try:
                 data = sock.recv(_FRAME_SIZE)
-            except TimeoutError:
-                break
+            except BlockingIOError:
+                recorder.flush()
+                select.select([sock], [], [], recorder.left)
+                continue
             if len(data) < size:
                 break  # the switch has ended
             ffi.buffer(frame)[:] = data[:size]
             index = int(frame.index)
-            name = f"{index} {names.get(index) or _WIRE_NAMES.get(index, 'client')}"
+            if index not in names:
+                names[index] = _WIRE_NAMES.get(index, "client")  # if it is gone again
+                with contextlib.suppress(SwitchError):  # attached since
+                    names |= {port["index"]: port_name(port) for port in describe(path)["ports"]}
+            name = f"{index} {names[index]}"
             recorder.frame(
                 index, partial(str, name), frame.time, data[size:], frame.length, bool(frame.outgoing),
                 reasons[frame.reason] if frame.reason >= 0 else "",

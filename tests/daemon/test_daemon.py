@@ -218,6 +218,23 @@ def test_a_capture_tells_why_frames_were_dropped(shared: Switch, forger: Any, tm
         ).stdout
 
 
+def test_a_capture_knows_who_attached_after_it_began(shared: Switch, tmp_path: Path) -> None:
+    target = tmp_path / "capture.pcapng"
+    capture = Process([sys.executable, "-m", "aiomultistack", "capture", "--socket", shared.path, "-w", str(target)])
+    until(lambda: "capturing" in capture.error(), "the capture's start")
+    spec, error = ffi.new("char[]", f"switch:{shared.path}".encode()), ffi.new("char[]", 256)
+    out = ffi.new("struct ams_port **")
+    assert lib.ams_port_open(out, ffi.new("struct ams_port_config *", {"spec": spec}), error, 256) == 0
+    client = next(port for port in shared.clients() if port["pid"] == os.getpid())
+    assert lib.ams_port_send(out[0], b"x" * 60, 60, 0) == 0
+    name = f"{client['index']} {client['name']}".encode()
+    until(lambda: name in target.read_bytes(), "its name in the file")
+    lib.ams_port_close(out[0])
+    capture.process.send_signal(signal.SIGINT)
+    assert capture.process.wait(30) == 0, capture.error()
+    capture.close()
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to ask as somebody else")
 def test_captures_are_not_for_everybody(shared: Switch) -> None:
