@@ -148,7 +148,8 @@ struct ams_port_info {
 };
 
 /* Opens a port.  On failure returns a negative status and writes a sentence
- * that says what to do into error[0..error_size). */
+ * that says what to do into error[0..error_size).  Frames on a switch's port
+ * are as on a wire: no longer than its MTU, with checksums. */
 int ams_port_open(struct ams_port **port, const struct ams_port_config *config, char *error, size_t error_size);
 void ams_port_close(struct ams_port *port);
 void ams_port_info(struct ams_port *port, struct ams_port_info *info);

@@ -90,12 +90,14 @@ int ams_port_open(struct ams_port **port, const struct ams_port_config *config, 
 {
     struct port_error reason = {error, error ? error_size : 0};
     struct frame_pool *pool = mem_alloc(sizeof(*pool));
+    struct ams_port_config raw = *config;
 
     *port = NULL;
+    raw.flags |= PORT_RAW;
     if (!pool)
         return port_fail(&reason, -AMS_ENOMEM, "out of memory");
     frame_pool_init(pool, config->pool_frames ? config->pool_frames : PORT_POOL_FRAMES, false);
-    int status = port_open(port, config, pool, &reason);
+    int status = port_open(port, &raw, pool, &reason);
     if (status) {
         frame_pool_fini(pool);
         mem_free(pool);

@@ -112,6 +112,8 @@ extern const struct port_ops xdp_ops;
 extern const struct port_ops netmap_ops;
 extern const struct port_ops switch_ops;
 
+#define PORT_RAW 0x80000000u  /* in a config's flags: the user is no stack, and has no way to tell of offloads */
+
 #define PORT_OWN 0            /* of serve() */
 #define PORT_SHARED 1
 #define PORT_PROVE 1u         /* of claim() */

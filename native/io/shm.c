@@ -333,9 +333,8 @@ int shm_open_fds(struct shm_port *shm, const struct port_ops *ops, const struct 
     memcpy(shm->port.info.mac, link.mac, 6);
     shm->port.info.mtu = ams_min_u32(link.mtu, shm->region.tx.buf_size - ETH_HEADER);
     shm->port.info.fd = shm->notify_fd;
-    shm->port.info.caps = AMS_CAP_CSUM_RX;
     shm->longest = 1;
-    if (link.features & RING_LINK_SUPER && !(flags & AMS_PORT_NO_OFFLOAD))
+    if (link.features & RING_LINK_SUPER && !(flags & (AMS_PORT_NO_OFFLOAD | PORT_RAW)))
         shm_offload(shm);
     return 0;
 }

@@ -33,7 +33,7 @@ struct shm_fds {
  * @shm: memory of the caller's, often the first member of its own struct
  * @ops: the vtable that the port shows: shm_ops, or one that wraps it
  * @fds: duplicated, they stay the caller's
- * @flags: AMS_PORT_NO_OFFLOAD, or 0
+ * @flags: AMS_PORT_NO_OFFLOAD, PORT_RAW: super-frames neither way
  * Return: 0, or a status with *error saying why. */
 int shm_open_fds(struct shm_port *shm, const struct port_ops *ops, const struct shm_fds *fds, struct frame_pool *pool,
                  uint32_t flags, struct port_error *error);

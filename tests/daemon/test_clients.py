@@ -58,6 +58,40 @@ aiomultistack.run(main())
     client.expect("to myself")
 
 
+BULK = """
+import asyncio, hashlib, sys, aiomultistack
+host, port, server = sys.argv[1], int(sys.argv[2]), len(sys.argv) > 3
+data = b"".join(hashlib.sha256(bytes([i & 255, i >> 8])).digest() for i in range(32768)) * 8  # 8 MB
+async def serve(reader, writer):
+    writer.write(b"whole" if await reader.read(-1) == data else b"broken")
+    writer.close()
+async def main():
+    if server:
+        await asyncio.start_server(serve, host, port)
+        print("serving", flush=True)
+        await asyncio.sleep(600)
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(data)
+    writer.write_eof()
+    print((await reader.read()).decode(), flush=True)
+    writer.close()
+aiomultistack.run(main())
+"""
+
+
+@HOSTS
+@pytest.mark.parametrize("offload", ["1", "0"])
+def test_bulk_passes_in_super_frames_or_segments(shared: Switch, host: str, offload: str) -> None:
+    port = free_port()
+    server = shared.client(BULK, host, str(port), "server", environment={"AIOMULTISTACK_OFFLOAD": offload})
+    server.expect("serving")
+    client = shared.client(BULK, host, str(port))
+    client.expect("whole")
+    counters = next(row["counters"] for row in shared.clients() if row["pid"] == server.pid)
+    assert (counters["out_super"] > 0) == (offload == "1")
+    assert (counters["out_cut"] > 0) == (offload == "0")
+
+
 @HOSTS
 def test_datagrams(shared: Switch, host: str) -> None:
     program = """

@@ -23,17 +23,24 @@ struct stage {
 };
 
 static uint8_t payload[LONGEST];
+static struct frame_pool pool; /* of all clients */
 
+/* Opens a client's port as a stack does.  Return: 0 or a status. */
 static int open_client(struct ams_fabric *fabric, struct client *client, uint32_t flags)
 {
     char spec[64], error[256];
+    struct port_error reason = {error, sizeof(error)};
     int status = ams_fabric_attach(fabric, NULL, &client->link);
 
+    client->port = NULL;
     if (status < 0)
         return status;
     snprintf(spec, sizeof(spec), "shm:%d,%d,%d", client->link.memory_fd, client->link.kick_fd, client->link.notify_fd);
     struct ams_port_config config = {.spec = spec, .flags = flags};
-    return ams_port_open(&client->port, &config, error, sizeof(error));
+    status = port_open(&client->port, &config, &pool, &reason);
+    if (status)
+        client_close(client);
+    return status;
 }
 
 static void claim(struct ams_fabric *fabric, const struct client *client, uint16_t number)
@@ -721,10 +728,12 @@ static bool build_and_play(void)
     char error[256];
     bool done = false;
 
+    frame_pool_fini(&pool); /* what it kept would not be allocated */
+    frame_pool_init(&pool, PORT_POOL_FRAMES, false);
     config.tx_slots = config.rx_slots = SLOTS;
     config.uplink = (struct ams_port_config){.spec = "mem:uplink", .hub = hub};
     if (hub && !ams_fabric_new(&fabric, &config, error, sizeof(error)) && !fabric_serve(fabric) &&
-        !client_open(fabric, &one) && !client_open(fabric, &two)) {
+        !open_client(fabric, &one, 0) && !open_client(fabric, &two, 0)) {
         bool ready = true;
         for (int i = 0; i < 2 && ready; i++) {
             struct ams_endpoint local = packets_endpoint(false, 1, i ? TWO : ONE);
@@ -758,8 +767,27 @@ static void test_every_allocation_may_fail(void)
     CHECK(check_every_allocation(build_and_play) > 15);
 }
 
+/* Who has only ams_port_recv() gets what is on a wire. */
+static void test_raw_ports_get_segments(void)
+{
+    struct stage stage = stage_new(0);
+    struct client raw;
+    char frame[2048];
+
+    CHECK_EQ(client_open(stage.fabric, &raw), 0);
+    CHECK(!(raw.port->info.caps & AMS_CAP_TSO4));
+    claim(stage.fabric, &raw, NOBODY);
+    send_super(&stage, false, NOBODY, 5000);
+    for (uint32_t offset = 0; offset < 5000; offset += MSS)
+        CHECK_EQ(ams_port_recv(raw.port, frame, sizeof(frame), 1), 54 + ams_min_u32(MSS, 5000 - offset));
+    CHECK_EQ(ams_port_recv(raw.port, frame, sizeof(frame), 1), -AMS_EAGAIN);
+    client_close(&raw);
+    stage_free(&stage);
+}
+
 int main(void)
 {
+    frame_pool_init(&pool, PORT_POOL_FRAMES, false);
     RUN(test_super_frames_pass_whole);
     RUN(test_others_get_segments);
     RUN(test_what_is_forged_is_dropped);
@@ -774,6 +802,8 @@ int main(void)
     RUN(test_super_frames_come_from_wires);
     RUN(test_checksums_are_filled_in);
     RUN(test_random_chains);
+    RUN(test_raw_ports_get_segments);
     RUN(test_every_allocation_may_fail);
+    frame_pool_fini(&pool);
     return check_report();
 }
