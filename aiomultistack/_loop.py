@@ -351,7 +351,11 @@ class Loop(SocketMethods):
                 raise
         if start_serving:
             server._start()
-            await asyncio.sleep(0)
+            try:
+                await asyncio.sleep(0)
+            except BaseException:  # nobody gets to know of the server
+                server.close()
+                raise
         return server
 
     async def _server_addresses(self, host: Any, port: Any, family: int, flags: int) -> list[SockAddr]:

@@ -49,7 +49,10 @@ MODULES = (
 )  # fmt: skip
 
 #: Those whose blocking sockets are in threads of their own.
-TAP_MODULES = ("test_buffered_proto", "test_server", "test_sslproto")
+TAP_MODULES = ("test_buffered_proto", "test_server", "test_ssl", "test_sslproto", "test_streams")
+
+#: Names of the kernel's loopback address in tests.
+LOCAL = ("127.0.0.1", "localhost")
 
 _INSIDE = "AMS_CPYTHON_SUITE_INSIDE"
 
@@ -117,9 +120,13 @@ class TapLoop(SuiteLoop):
 
     async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
         """On our address instead of 127.0.0.1."""
-        return await super().create_server(
-            protocol_factory, TapLoop.own if host == "127.0.0.1" else host, port, **options
-        )
+        return await super().create_server(protocol_factory, TapLoop.own if host in LOCAL else host, port, **options)
+
+    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
+        """To our address if a server of this loop is meant."""
+        if host in LOCAL and self._pumps[0].serves(socket.SOCK_STREAM, (TapLoop.own, port)):
+            host = TapLoop.own
+        return await super().create_connection(protocol_factory, host, port, **options)
 
 
 class KernelSocket(socket.socket):

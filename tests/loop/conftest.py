@@ -19,12 +19,14 @@ import inspect
 import itertools
 import os
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import trustme
 
 import aiomultistack
 from aiomultistack._virtual import new_virtual_loop
@@ -221,3 +223,15 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's and a client's context that trust each other."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("server.test", "10.9.0.1", "fd09::1", "127.0.0.1", "::1")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import re
 import socket
 import sys
 from typing import Any
@@ -97,6 +98,26 @@ async def test_happy_eyeballs(virtual: Net, net: Net, monkeypatch: pytest.Monkey
         protocol = await connect("several.test", port, happy_eyeballs_delay=0.01)
         assert protocol.transport.get_extra_info("peername") == (host, port)
         await done(protocol)
+
+
+@pytest.mark.parametrize(("interleave", "order"), [(None, "6644"), (1, "6464"), (2, "6644"), (0, "6644")])
+async def test_interleave(net: Net, monkeypatch: pytest.MonkeyPatch, interleave: int | None, order: str) -> None:
+    """The order of attempts, as the errors of all of them tell it (RFC 8305 section 4)."""
+    if net.flavour == "uvloop-kernel":
+        pytest.skip("uvloop doesn't know it")
+    ports = [free_port() for _ in range(4)]
+    rows: list[Any] = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (net.host6, port, 0, 0)) for port in ports[:2]
+    ] + [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (net.host4, port)) for port in ports[2:]]
+
+    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+        return rows
+
+    monkeypatch.setattr(type(net.loop), "getaddrinfo", staticmethod(getaddrinfo))
+    with pytest.raises(OSError, match="Multiple exceptions") as caught:
+        await net.loop.create_connection(Recorder, "several.test", 80, interleave=interleave)
+    tried = re.findall(r"Connect call failed \('([^']*)'", str(caught.value))
+    assert "".join("6" if ":" in host else "4" for host in tried) == order
 
 
 async def test_user_space_and_system_in_one_name(ours: Net, net: Net, monkeypatch: pytest.MonkeyPatch) -> None:

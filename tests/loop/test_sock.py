@@ -133,6 +133,35 @@ async def test_half_close(net: Net) -> None:
         assert caught.value.errno == errno.EPIPE
 
 
+async def test_receiving_ends_by_itself(net: Net) -> None:
+    """SHUT_RD: the end of the stream, though the peer goes on; SHUT_RDWR: both."""
+    async with sockets(net) as (server, client):
+        waiting = asyncio.ensure_future(net.loop.sock_recv(client, 10))
+        await asyncio.sleep(0.01)
+        client.shutdown(socket.SHUT_RD)
+        assert await waiting == b""
+        await net.loop.sock_sendall(client, b"still")
+        assert await net.loop.sock_recv(server, 10) == b"still"
+        client.shutdown(socket.SHUT_RDWR)
+        assert await net.loop.sock_recv(server, 10) == b""
+        with pytest.raises(BrokenPipeError):
+            await net.loop.sock_sendall(client, b"x")
+
+
+async def test_a_pair_of_sockets_is_the_kernel_s(net: Net) -> None:
+    one, two = socket.socketpair()
+    one.setblocking(False)
+    two.setblocking(False)
+    with one:
+        transport, client = await net.loop.create_connection(Recorder, sock=two)
+        await net.loop.sock_sendall(one, b"hello")
+        assert await client.received(5) == b"hello"
+        transport.write(b"answer")
+        assert await net.loop.sock_recv(one, 10) == b"answer"
+        transport.close()
+        await client.lost
+
+
 async def test_reset(net: Net) -> None:
     async with sockets(net) as (server, client):
         client.setsockopt(SOL, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -9,22 +9,9 @@ import ssl
 from typing import Any
 
 import pytest
-import trustme
 
 from .conftest import Net
 from .protocols import Echo, Recorder
-
-
-@pytest.fixture(scope="module")
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's and a client's context that trust each other."""
-    authority = trustme.CA()
-    certificate = authority.issue_cert("server.test", "10.9.0.1", "fd09::1", "127.0.0.1", "::1")
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
 
 
 @pytest.mark.parametrize("family", [4, 6])
