@@ -181,7 +181,7 @@ def _mode(context: click.Context, parameter: click.Parameter, value: str) -> int
               help="Shared by all clients.  [default: the uplink's own]")
 @click.option("--gateway", metavar="ADDR", multiple=True, help="A router for clients, one of each family at most.")
 @click.option("--host-address", "host_addresses", metavar="ADDR/LEN", multiple=True,
-              help="For the kernel's side of a TAP.")
+              help="For the kernel's side of a TAP; with an uplink these may be the switch's own.")
 @click.option("--mac", metavar="MAC", help="Of the link that clients see.  [default: the uplink's]")
 @click.option("--mtu", type=click.IntRange(0, 65535), default=0, help="Bytes.  [default: the uplink's]")
 @click.option("--max-clients", type=click.IntRange(1, 4000), default=256, show_default=True)
