@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from interop.lab import command, namespace
@@ -31,28 +30,37 @@ pytestmark = [
 NIC4, NIC6 = "10.66.0.1", "fd66::1"
 PEER4, PEER6 = "10.66.0.2", "fd66::2"
 KERNEL, A, B = 8000, 8001, 8002
+EXAMPLE = ROOT / "examples" / "one_address"
 
-#: Asks every server over both families, again and again, each over a new connection; tells what came of it.
+#: Asks every server over both families, again and again, ten requests to a connection; tells how many were answered,
+#: and how often each exception came instead.  One that isn't for a connection that failed ends the asking.
 LOAD = """
-import json, socket, sys, threading, time
-hosts, ports = sys.argv[1].split(","), [int(port) for port in sys.argv[2].split(",")]
-counts = {f"{port}/{host}": [0, 0] for port in ports for host in hosts}
-def load(host, port):
-    tally = counts[f"{port}/{host}"]
+import collections, http.client, json, sys, threading, time
+hosts, ports, seconds = sys.argv[1].split(","), [int(port) for port in sys.argv[2].split(",")], float(sys.argv[3])
+tallies = {f"{port}/{host}": collections.Counter() for port in ports for host in hosts}
+def ask(host, port, tally):
+    connection = http.client.HTTPConnection(host, port, timeout=seconds)
+    try:
+        for _ in range(10):
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            if answer.status != 200 or b"TCP" not in answer.read():
+                raise AssertionError(answer.status)
+            tally["good"] += 1
+            time.sleep(0.004)
+    except (OSError, http.client.RemoteDisconnected) as error:
+        tally[type(error).__name__] += 1
+        time.sleep(0.02)
+    finally:
+        connection.close()
+def load(host, port, tally):
     while True:
-        try:
-            with socket.create_connection((host, port), 5) as sock:
-                sock.sendall(b"hello\\n")
-                good = sock.recv(100).startswith(b"HELLO ")
-        except OSError:
-            good = False
-        tally[not good] += 1
-        time.sleep(0.002 if good else 0.02)
+        ask(host, port, tally)
 for host in hosts:
     for port in ports:
-        threading.Thread(target=load, args=(host, port), daemon=True).start()
+        threading.Thread(target=load, args=(host, port, tallies[f"{port}/{host}"]), daemon=True).start()
 for line in sys.stdin:
-    print(json.dumps(counts), flush=True)
+    print(json.dumps(tallies), flush=True)
 """
 
 #: The same service as SERVER's, on the kernel's TCP.
@@ -90,6 +98,11 @@ class Stage:
         self.processes.append(Process([*self._inside(), sys.executable, "-c", program, *arguments]))
         return self.processes[-1]
 
+    def run(self, *arguments: str) -> Process:
+        """Python with arguments, beside the NIC."""
+        self.processes.append(Process([sys.executable, *arguments], environment={"AIOMULTISTACK_CONTROL": "0"}))
+        return self.processes[-1]
+
     def serve(self, port: int) -> Process:
         """A server on user-space TCP."""
         server = self.switch.client(SERVER, str(port))
@@ -117,37 +130,68 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
             made.close()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 def test_deaths_and_returns_under_load(stage: Stage) -> None:
-    kernel = stage.here(KERNEL_SERVER, str(KERNEL))
-    kernel.expect("serving")
-    first, second = stage.serve(A), stage.serve(B)
-    load = stage.there(LOAD, f"{NIC4},{NIC6}", f"{KERNEL},{A},{B}")
+    """http.server on the kernel's TCP; aiohttp in process A and uvicorn in process B on user-space TCP."""
+    pytest.importorskip("aiohttp")
+    pytest.importorskip("uvicorn")
+    (stage.path / "index.html").write_text("the kernel's TCP")
+    stage.run("-m", "http.server", str(KERNEL), "--bind", "::", "--directory", str(stage.path))
+    commands = {
+        A: (str(EXAMPLE / "aiohttp_app.py"), str(A)),
+        B: ("-m", "uvicorn", "--app-dir", str(EXAMPLE), "asgi_app:app", "--host", "", "--port", str(B),
+            "--no-access-log"),
+    }  # fmt: skip
 
-    def counts() -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(load.ask("tell"))
-        return found
+    def tuples(port: int) -> set[tuple[str, str, int]]:
+        return {("tcp", host, port) for host in ("0.0.0.0", "::")} & stage.switch.tuples()
+
+    def start(port: int) -> Process:
+        run = "-m", "aiomultistack", "run", f"--port=switch:{stage.switch.path}"
+        process = stage.run(*run, *commands[port])
+        until(lambda: len(tuples(port)) == 2 or process.process.poll() is not None, f"a server at port {port}")
+        assert process.process.poll() is None, process.error()
+        return process
+
+    processes = {port: start(port) for port in commands}
+    load = stage.there(LOAD, f"{NIC4},{NIC6}", f"{KERNEL},{A},{B}", str(PATIENCE))
+
+    def tallies(*ports: int) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = json.loads(load.ask("tell"))
+        return {name: tally for name, tally in found.items() if int(name.partition("/")[0]) in ports}
 
     def all_go_on(*ports: int) -> None:
-        before = counts()
-        names = [f"{port}/{host}" for port in ports for host in (NIC4, NIC6)]
-        until(lambda: all(counts()[name][0] > before[name][0] + 10 for name in names), f"answers of {ports}")
+        before = tallies(*ports)
+
+        def answered() -> bool:
+            now = tallies(*ports)
+            return all(now[name].get("good", 0) > before[name].get("good", 0) + 20 for name in before)
+
+        until(answered, f"answers of {ports}")
+
+    def unhurt(*ports: int) -> None:
+        assert all(set(tally) == {"good"} for tally in tallies(*ports).values()), tallies(*ports)
 
     all_go_on(KERNEL, A, B)
-    quiet = counts()
-    assert all(tally[1] == quiet[name][1] for name, tally in quiet.items())
-    for end, process, port in ((signal.SIGKILL, first, A), (signal.SIGTERM, second, B)):
-        process.kill(end)
-        until(lambda port=port: ("tcp", "0.0.0.0", port) not in stage.switch.tuples(), "the release of a tuple")
-        all_go_on(KERNEL, *({A, B} - {port}))
-        stage.serve(port)
+    unhurt(KERNEL, A, B)
+    for end, port, other in ((signal.SIGKILL, A, B), (signal.SIGTERM, B, A)):
+        before = tallies(other)
+        processes[port].kill(end)
+        until(lambda port=port: not tuples(port), "the release of a tuple")
+        all_go_on(KERNEL, other)
+        assert [{**tally, "good": 0} for tally in tallies(other).values()] == [
+            {**tally, "good": 0} for tally in before.values()
+        ], "another process's clients notice nothing"
+        processes[port] = start(port)
         all_go_on(KERNEL, A, B)
     stage.switch.kill(signal.SIGKILL)
     all_go_on(KERNEL)
     stage.switch.start()
-    all_go_on(KERNEL, A, B)  # who listens has come back by itself
-    final = counts()
-    assert [final[f"{KERNEL}/{host}"][1] for host in (NIC4, NIC6)] == [0, 0], "the kernel's traffic never stopped"
+    all_go_on(KERNEL, A, B)  # servers have come back by themselves, and clients to them
+    unhurt(KERNEL)
+    for tally in tallies(A, B).values():  # each death was told to its clients: by a reset, a refusal, an end
+        assert set(tally) > {"good"}, tally
+        assert "TimeoutError" not in tally, tally
     load.kill()
     until(lambda: all(port.get("tuples") == 2 for port in stage.switch.clients()), "the clients")
 
