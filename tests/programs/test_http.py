@@ -140,6 +140,29 @@ async def test_aiohttp_both_ends(virtual_network: Network) -> None:
     await runner.cleanup()
 
 
+@LOSSY
+async def test_hypercorn_and_httpx_with_http2(virtual_network: Network, asgi: Any) -> None:
+    """Many streams on one connection; hypercorn makes its listening socket itself."""
+    httpx = pytest.importorskip("httpx")
+    pytest.importorskip("h2")
+    asyncio_, config_ = pytest.importorskip("hypercorn.asyncio"), pytest.importorskip("hypercorn.config")
+    config = config_.Config()
+    config.bind = ["0.0.0.0:28080"]
+    over = asyncio.Event()
+    task = virtual_network.host("server").start(asyncio_.serve(asgi, config, shutdown_trigger=over.wait))
+    await asyncio.sleep(1)
+    async with httpx.AsyncClient(http1=False, http2=True, timeout=60) as client:
+        answers = await asyncio.gather(
+            *(client.post("http://server:28080/digest", content=BODY) for _ in range(10)),
+            *(client.get("http://server:28080/hello/world") for _ in range(10)),
+        )
+    assert {answer.http_version for answer in answers} == {"HTTP/2"}
+    assert {answer.text for answer in answers[:10]} == {hashlib.sha256(BODY).hexdigest()}
+    assert all(answer.json()["hello"] == "world" for answer in answers[10:])
+    over.set()
+    await asyncio.wait_for(task, 60)
+
+
 # ---- over a TAP ----------------------------------------------------------------------------------------------
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import smtplib
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from interop.lab import STACK4, Bench
 
+import aiomultistack
 from aiomultistack.testing import Network
 
 LOSSY = pytest.mark.virtual_network(loss=0.02, delay=0.01, reorder=0.01)
@@ -39,6 +41,34 @@ def test_aiosmtpd(bench: Bench) -> None:
 
     bench.run(main)
     assert [mail.content.decode().replace("\r\n", "\n") for mail in mails] == [text] * 3
+
+
+@LOSSY
+async def test_aiosmtpd_and_aiosmtplib(virtual_network: Network, certificate: Path, client_tls: ssl.SSLContext) -> None:
+    """With STARTTLS in the middle."""
+    smtp = pytest.importorskip("aiosmtpd.smtp")
+    smtplib_ = pytest.importorskip("aiosmtplib")
+    mails: list[Any] = []
+    text = "Subject: long\r\n\r\n" + "".join(f"line {number}\r\n" for number in range(20_000))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    class Handler:
+        async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 -- aiosmtpd's name
+            mails.append(envelope)
+            return "250 OK"
+
+    with virtual_network.host("server"):
+        server = await asyncio.get_running_loop().create_server(
+            lambda: smtp.SMTP(Handler(), tls_context=context, require_starttls=True, hostname="server"), "0.0.0.0", 25
+        )
+    async with smtplib_.SMTP(
+        hostname="server", port=25, start_tls=True, tls_context=client_tls, local_hostname="client"
+    ) as client:
+        for _ in range(3):
+            await client.sendmail("from@example.com", ["to@example.com"], text)
+    server.close()
+    assert [mail.content.decode() for mail in mails] == [text] * 3
 
 
 @LOSSY
@@ -149,7 +179,20 @@ async def test_anyio_listener(virtual_network: Network) -> None:
     await listener.aclose()
 
 
-def test_dask_distributed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["tap", "mem"])
+def stack(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A loop on a TAP, or on a hub in memory; neither in virtual time."""
+    if request.param == "tap":
+        yield request.getfixturevalue("bench")
+        return
+    made = Bench(aiomultistack.Config("mem:programs", [f"{STACK4}/24"], time_wait=0.05, control=False))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_dask_distributed(stack: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scheduler, two workers and a client, with Dask's comms on asyncio's transports, on one loop of ours."""
     distributed = pytest.importorskip("distributed")
     comms = pytest.importorskip("distributed.comm.asyncio_tcp", reason="this Dask has tornado's comms only")
@@ -171,4 +214,4 @@ def test_dask_distributed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None
                     (future,) = await client.scatter([data])
                     assert await client.submit(len, future) == len(data)
 
-    bench.run(main)
+    stack.run(main)

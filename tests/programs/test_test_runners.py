@@ -1,4 +1,4 @@
-"""Test frameworks that make the loops themselves: pytest-asyncio, anyio's plugin, unittest; as docs/testing.md shows."""
+"""Test frameworks that make the loops themselves, as docs/testing.md shows: pytest-asyncio and anyio's plugin."""
 
 from __future__ import annotations
 
