@@ -92,6 +92,7 @@ class _Fields:
     time_wait: float = _field(60.0, float)
     ephemeral_ports: tuple[int, int] = _field((32768, 60999), lambda text: tuple(map(int, text.split("-"))))
     offload: bool = _field(True, _boolean)
+    pacing: bool = _field(False, _boolean)
     user_timeout_option: bool = _field(False, _boolean)
     dad: bool = _field(False, _boolean)
     base: str = _field("auto")
@@ -134,6 +135,7 @@ class Config(_Fields):
     time_wait: seconds that a closed connection's ports stay reserved (RFC 9293 section 3.6.1).
     ephemeral_ports: first and last local port of outgoing connections.
     offload: let the port do checksums and segmentation where it can.
+    pacing: spread what a connection sends over its round-trip time, with any congestion control; ``"bbr"`` always does.
     user_timeout_option: tell peers about TCP_USER_TIMEOUT where it is set, and heed what they tell where it isn't
         (RFC 5482).
     dad: probe IPv6 addresses before use (RFC 4862 section 5.4); they are usable a second later then.
@@ -172,6 +174,7 @@ class Config(_Fields):
         time_wait: float = 60.0,
         ephemeral_ports: tuple[int, int] = (32768, 60999),
         offload: bool = True,
+        pacing: bool = False,
         user_timeout_option: bool = False,
         dad: bool = False,
         base: str = "auto",
@@ -200,6 +203,7 @@ class Config(_Fields):
             time_wait=time_wait,
             ephemeral_ports=ephemeral_ports,
             offload=offload,
+            pacing=pacing,
             user_timeout_option=user_timeout_option,
             dad=dad,
             base=base,
@@ -330,7 +334,7 @@ def _check(config: Config) -> None:
     _check_choice("host_stack", config.host_stack, ("no", "also"))
     _check_choice("ecn", config.ecn, ECN_MODES)
     _check_choice("base", config.base, ("auto", "uvloop", "asyncio"))
-    for name in ("offload", "user_timeout_option", "dad", "control"):
+    for name in ("offload", "pacing", "user_timeout_option", "dad", "control"):
         if not isinstance(getattr(config, name), bool):
             raise ConfigError(f"{name} must be true or false, not {getattr(config, name)!r}")
     for name in ("sndbuf", "rcvbuf", "sndbuf_max", "rcvbuf_max", "backlog", "max_connections"):

@@ -373,6 +373,8 @@ def _stack_config(config: Config, keep: list[Any]) -> Any:
     stack.time_wait_ms = max(1, round(config.time_wait * 1000))
     stack.ephemeral_low, stack.ephemeral_high = config.ephemeral_ports
     stack.flags = 0 if config.dad else lib.AMS_STACK_NO_DAD
+    if config.pacing:
+        stack.flags |= lib.AMS_STACK_PACING
     if config.user_timeout_option:
         stack.flags |= lib.AMS_STACK_USER_TIMEOUT_OPTION
     if config.scheme == "shm":  # a switch's own stack: its clients have the same addresses

@@ -357,6 +357,7 @@ struct ams_stack_config {
 #define AMS_STACK_NO_WSCALE 8      /* and for window scaling */
 #define AMS_STACK_NO_BLACK_HOLE 32 /* repeated timeouts don't make segments shorter */
 #define AMS_STACK_NO_IDLE_RESTART 16 /* cwnd is kept over idle times (RFC 5681 section 4.1) */
+#define AMS_STACK_PACING 128       /* AMS_OPT_PACING is on unless turned off */
 #define AMS_STACK_USER_TIMEOUT_OPTION 64 /* tell peers about AMS_OPT_USER_TIMEOUT, heed theirs (RFC 5482) */
 #define AMS_STACK_HAIRPIN 0x100    /* other stacks on the link have the same addresses: as AMS_IDENTITY_HAIRPIN */
 

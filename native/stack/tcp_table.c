@@ -125,6 +125,7 @@ struct tcp_conn *tcp_conn_new(struct ams_stack *stack, uint64_t now)
     conn->keepintvl = TCP_KEEPINTVL_DEFAULT;
     conn->keepcnt = TCP_KEEPCNT_DEFAULT;
     conn->linger = -1;
+    conn->flags = stack->config.flags & AMS_STACK_PACING ? CONN_PACING : 0;
     conn->cc = tcp->cc_default;
     conn->ssthresh = UINT32_MAX;
     conn->created = now;

@@ -253,6 +253,50 @@ def test_pacing_keeps_the_rate_in_the_long_run() -> None:
     assert paced < 1.2 * plain
 
 
+def departures(flags: int) -> tuple[list[tuple[int, int]], int]:
+    """When frames with data left a CUBIC sender that fills 100 Mbit/s, how long they were, and its pacing rate."""
+    with World(3, delay_ns=10 * MS, rate_bps=100_000_000, queue_frames=1000) as world:
+        client = world.host("10.1.0.1/24", flags=lib.AMS_STACK_NO_DAD | flags)
+        server = world.host("10.1.0.2/24")
+        server.listen()
+        connection = client.connect("10.1.0.2")
+        connection.send(bytes(10_000_000))
+        world.run(500 * MS)
+        wire = world.wire(monitor=True)
+        world.run(100 * MS)
+        mac = bytes(client.mac)
+        return [(at, len(frame)) for at, frame in wire.frames if frame[6:12] == mac], int(connection.info.pacing_rate)
+
+
+def test_a_stack_can_pace_all_its_connections() -> None:
+    """What leaves at one instant is a millisecond's data at most; else it is what an ACK lets go."""
+    frames, rate = departures(lib.AMS_STACK_PACING)
+    bursts: dict[int, int] = {}
+    for at, length in frames:
+        bursts[at] = bursts.get(at, 0) + length
+    assert rate > 10_000_000
+    assert sum(bursts.values()) > 900_000
+    assert len(bursts) > 60  # in 100 ms
+    assert max(bursts.values()) < 3 * rate / 1000
+    _, unpaced = departures(0)
+    assert unpaced == 0
+
+
+def test_super_frames_are_a_millisecond_long_where_output_is_paced() -> None:
+    """As Linux sizes them: not what the window lets go, not two segments."""
+    with Script(offload=True, flags=lib.AMS_STACK_NO_DAD | lib.AMS_STACK_PACING) as s:
+        connection = s.open(mss=1000, sack=True, rtt=5 * MS)
+        connection.send(bytes(60_000))
+        s.wait(5 * MS)
+        s.drain()
+        s.send("A", seq=1, ack=10_001)
+        s.wait(5 * MS)
+        rate = connection.info.pacing_rate
+        lengths = [s._payload_length(frame) for _, frame in s.queue]
+        assert sum(lengths) > 15_000
+        assert 3000 <= max(lengths) <= rate / 1000
+
+
 def test_a_loop_that_is_busy_now_and_then_does_not_lower_the_rate() -> None:
     """Wake-ups that are late by 8 ms: what wasn't sent meanwhile is sent then."""
     link: dict[str, Any] = {"delay_ns": 25 * MS, "rate_bps": 20_000_000, "queue_frames": 100}

@@ -135,6 +135,7 @@ def test_every_field_has_a_variable() -> None:
         "mac": "02:00:00:00:00:01", "mtu": "1400", "congestion": "newreno", "ecn": "ask", "seed": "1", "sndbuf": "1000",
         "rcvbuf": "1000", "sndbuf_max": "1000", "rcvbuf_max": "1000", "backlog": "7", "max_connections": "9",
         "time_wait": "2", "ephemeral_ports": "1000-2000", "offload": "no", "user_timeout_option": "yes",
+        "pacing": "on",
         "dad": "yes", "base": "asyncio", "control": "0", "dns": "10.9.0.1,[fd09::1]:54", "dns_search": "example.org",
         "dns_timeout": "2.5",
     }  # fmt: skip
