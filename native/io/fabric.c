@@ -96,12 +96,13 @@ static void fabric_answer(struct ams_fabric *fabric)
 
 /* True if enough was delivered to tell the receivers.  Where there are many of
  * them, they wait for some frames each: telling costs the same for one as for
- * eight, a cache line that the receiver has, and has to have back. */
+ * eight, a cache line that the receiver has, and has to have back.  But nobody
+ * is left alone with a ring that fills up. */
 static inline bool fabric_publish_due(const struct ams_fabric *fabric)
 {
     uint32_t enough = ams_min_u32(FABRIC_PUBLISH_EACH * fabric->n_dirty, FABRIC_PUBLISH_MAX);
 
-    return fabric->unpublished >= ams_max_u32(enough, FABRIC_PUBLISH);
+    return fabric->urgent || fabric->unpublished >= ams_max_u32(enough, FABRIC_PUBLISH);
 }
 
 /* One batch from everybody who is awake.  Return: how many frames. */

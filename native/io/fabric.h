@@ -48,6 +48,7 @@
 #define FABRIC_PUBLISH 128u      /* frames delivered before receivers are told, at least */
 #define FABRIC_PUBLISH_EACH 8u   /* frames for each of them that pay for telling it */
 #define FABRIC_PUBLISH_MAX 1024u /* and at most */
+#define FABRIC_PUBLISH_ONE 128u  /* for one of them, if that is no more than a quarter of its ring */
 #define FABRIC_HEAD 128u         /* bytes of a frame that are copied before they are looked at */
 #define FABRIC_CLIENTS_MAX 4096u
 #define FABRIC_FRAME_MAX 9216u   /* the longest frame that a client may send or get */
@@ -135,6 +136,8 @@ struct fabric_port {
     /* what delivering to the port touches */
     struct ring rx;
     uint32_t dirty;              /* RING_WAKE_*: what was done to its rings since they were published */
+    uint32_t unpublished;        /* slots filled since then */
+    uint32_t tell_after;         /* how many of them make it urgent */
     uint16_t index;
     bool client;
     bool active;                 /* polled; its place is fabric->active[place] */
@@ -181,6 +184,7 @@ struct ams_fabric {
     struct fabric_port **dirty;
     uint32_t n_dirty;
     uint32_t unpublished;        /* frames */
+    bool urgent;                 /* a receiver's ring fills up: tell it */
     bool capturing;
     int32_t capture_index;
     uint64_t now;
@@ -243,6 +247,16 @@ static inline void fabric_touch(struct ams_fabric *fabric, struct fabric_port *p
     if (!port->dirty)
         fabric->dirty[fabric->n_dirty++] = port;
     port->dirty |= what;
+}
+
+/* Notes that slots of a port's RX ring were filled. */
+static inline void fabric_filled(struct ams_fabric *fabric, struct fabric_port *port, uint32_t slots)
+{
+    fabric_touch(fabric, port, RING_WAKE_RX);
+    port->unpublished += slots;
+    if (AMS_UNLIKELY(port->unpublished >= port->tell_after))
+        fabric->urgent = true;
+    fabric->unpublished++;
 }
 
 /* Copies a frame for whoever captures. */

@@ -66,8 +66,7 @@ static inline uint8_t *path_reserve(struct ams_fabric *fabric, struct fabric_por
     __builtin_prefetch(&rx->slots[ahead < rx->num_slots ? ahead : ahead - rx->num_slots], 1);
     fabric_count(port, FABRIC_OUT_FRAMES, 1);
     fabric_count(port, FABRIC_OUT_BYTES, length);
-    fabric_touch(fabric, port, RING_WAKE_RX);
-    fabric->unpublished++;
+    fabric_filled(fabric, port, 1);
     return buffer;
 }
 
@@ -103,9 +102,11 @@ void fabric_publish(struct ams_fabric *fabric)
         if (ring_bell_due(port->user_bell, port->dirty) && write(port->notify_fd, "", 1) == 1)
             fabric_count(port, FABRIC_WAKEUPS, 1);
         port->dirty = 0;
+        port->unpublished = 0;
     }
     fabric->n_dirty = 0;
     fabric->unpublished = 0;
+    fabric->urgent = false;
 }
 
 /* ---- from a client ------------------------------------------------------------------- */

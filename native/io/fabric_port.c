@@ -125,6 +125,7 @@ static struct fabric_port *client_new(const struct ams_fabric *fabric, const str
         return NULL;
     }
     port->rx = port->region.rx;
+    port->tell_after = ams_min_u32(port->rx.num_slots / 4, FABRIC_PUBLISH_ONE);
     port->tx = port->region.tx;
     port->user_bell = port->region.user_bell;
     port->device_bell = port->region.device_bell;

@@ -282,8 +282,7 @@ static void super_to_client(struct ams_fabric *fabric, struct fabric_port *from,
         fabric_count(to, FABRIC_OUT_FRAMES, 1);
         fabric_count(to, FABRIC_OUT_BYTES, super->tx.total);
         fabric_count(to, FABRIC_OUT_SUPER, 1);
-        fabric_touch(fabric, to, RING_WAKE_RX);
-        fabric->unpublished += super->segments;
+        fabric_filled(fabric, to, ring_slots_for(&to->rx, super->tx.total));
     } else {
         fabric_count(to, reason, 1);
     }
