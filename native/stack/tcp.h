@@ -454,6 +454,7 @@ struct tcp_listener {
 struct tcp_host {
     struct tcp_flow **buckets;
     uint32_t n_buckets;       /* power of two */
+    struct tcp_flow *latest;  /* of the latest segment; NULL: gone, or none */
     uint32_t n_flows;
     uint32_t n_conns;
     struct tcp_listener *listeners[TCP_LISTENER_BUCKETS];
@@ -490,6 +491,10 @@ struct tcp_delivery;
 
 /* ---- tcp_table.c -------------------------------------------------------------- */
 struct tcp_flow *tcp_flow_find(struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
+                               const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family);
+/* The same for a received segment: they come in trains, so the flow of the
+ * latest is looked at first. */
+struct tcp_flow *tcp_flow_next(struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
                                const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family);
 int tcp_flow_insert(struct ams_stack *stack, struct tcp_flow *flow);
 void tcp_flow_remove(struct ams_stack *stack, struct tcp_flow *flow);

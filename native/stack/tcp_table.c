@@ -47,6 +47,17 @@ struct tcp_flow *tcp_flow_find(struct ams_stack *stack, const uint8_t local_ip[1
     return NULL;
 }
 
+struct tcp_flow *tcp_flow_next(struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
+                               const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family)
+{
+    struct tcp_host *tcp = stack->tcp;
+    struct tcp_flow *flow = tcp->latest;
+    if (flow && flow->remote_port == remote_port && flow->local_port == local_port &&
+        ip_equal(flow->remote_ip, remote_ip) && ip_equal(flow->local_ip, local_ip))
+        return flow;
+    return tcp->latest = tcp_flow_find(stack, local_ip, local_port, remote_ip, remote_port, family);
+}
+
 /* Doubles the bucket array; without memory the chains just get longer. */
 static void buckets_grow(struct tcp_host *tcp)
 {
@@ -89,6 +100,8 @@ void tcp_flow_remove(struct ams_stack *stack, struct tcp_flow *flow)
 {
     struct tcp_host *tcp = stack->tcp;
     struct tcp_flow **slot = &tcp->buckets[flow->hash & (tcp->n_buckets - 1)];
+    if (tcp->latest == flow)
+        tcp->latest = NULL;
     for (; *slot; slot = &(*slot)->hash_next)
         if (*slot == flow) {
             *slot = flow->hash_next;

@@ -291,7 +291,7 @@ def test_simultaneous_open() -> None:
         s.send("SAC", seq=0, ack=1)
         assert connection.info.state == lib.AMS_TCP_ESTABLISHED
         assert accurate(connection)
-        s.expect("A" + letters(INITIAL), seq=1, ack=1)
+        s.drain()  # an ACK, or none
         connection.send(b"data")
         s.expect("PA" + letters(INITIAL))
 
