@@ -27,13 +27,11 @@ SERVERS = {
     "uvicorn": (["uvicorn"], "uvicorn worker_app:app --host 0.0.0.0 --port {port} --workers 2 --no-access-log"),
     "gunicorn with uvicorn's worker": (
         ["gunicorn", "uvicorn_worker"],
-        "gunicorn worker_app:app --bind 0.0.0.0:{port} --workers 2 --worker-class uvicorn_worker.UvicornWorker "
-        "--no-control-socket",
+        "gunicorn worker_app:app --bind 0.0.0.0:{port} --workers 2 --worker-class uvicorn_worker.UvicornWorker",
     ),
     "gunicorn with aiohttp's worker": (
         ["gunicorn", "aiohttp"],
-        "gunicorn worker_app:web_app --bind 0.0.0.0:{port} --workers 2 --worker-class aiohttp.GunicornWebWorker "
-        "--no-control-socket",
+        "gunicorn worker_app:web_app --bind 0.0.0.0:{port} --workers 2 --worker-class aiohttp.GunicornWebWorker",
     ),
     "hypercorn": (["hypercorn"], "hypercorn worker_app:app --bind 0.0.0.0:{port} --workers 2"),
 }
@@ -51,7 +49,8 @@ def serving(switch: Switch, command: str) -> Iterator[Process]:
     """A server's own command under ``aiomultistack run``; checks that SIGTERM ends it and its workers."""
     process = Process(
         [sys.executable, "-m", "aiomultistack", "run", f"--port=switch:{switch.path}", "-m", *command.split()],
-        environment={"AIOMULTISTACK_CONTROL": "0"}, cwd=HERE, start_new_session=True,
+        environment={"AIOMULTISTACK_CONTROL": "0", "XDG_RUNTIME_DIR": str(Path(switch.path).parent)},  # gunicorn's
+        cwd=HERE, start_new_session=True,
     )  # fmt: skip
     try:
         yield process
