@@ -278,6 +278,40 @@ def test_reuse_port_makes_a_group(shared: Switch) -> None:
     shared.client(SERVER, str(port)).expect(f"refused {errno.EADDRINUSE}")  # one that doesn't share
 
 
+def test_reuse_port_inside_one_stack_and_beside_another(shared: Switch) -> None:
+    """Two listeners of one process share their port with each other, and with another process."""
+    program = """
+import asyncio, sys, aiomultistack
+
+def answering(name):
+    async def serve(reader, writer):
+        await reader.readline()
+        writer.write(name + b"\\n")
+        writer.close()
+    return serve
+
+async def main():
+    port = int(sys.argv[1])
+    servers = [await asyncio.start_server(answering(name), None, port, reuse_port=True) for name in (b"one", b"two")]
+    print("serving", flush=True)
+    loop = asyncio.get_running_loop()
+    while await loop.run_in_executor(None, sys.stdin.readline):
+        servers.pop().close()
+        print("closed", flush=True)
+
+aiomultistack.run(main())
+"""
+    port = free_port()
+    server = shared.client(program, str(port))
+    server.expect("serving")
+    client = connecting(shared)
+    assert {client.ask(f"{HOST4} {port} hello") for _ in range(40)} == {"one", "two"}
+    other = serving(shared, port, "reuse_port")
+    assert {client.ask(f"{HOST4} {port} hello") for _ in range(60)} == {"one", "two", f"HELLO {other.pid}"}
+    assert server.ask("close one of them") == "closed"
+    assert {client.ask(f"{HOST4} {port} hello") for _ in range(40)} == {"one", f"HELLO {other.pid}"}
+
+
 def test_uvicorn_s_workers(shared: Switch) -> None:
     """They are started anew, not forked, and are given the parent's socket."""
     uvicorn = pytest.importorskip("uvicorn")
