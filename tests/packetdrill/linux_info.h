@@ -6,6 +6,7 @@
 #ifndef PD_LINUX_INFO_H
 #define PD_LINUX_INFO_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -90,10 +91,16 @@ static inline void linux_info_fill(struct linux_tcp_info *out, const struct ams_
     out->segs_out = (uint32_t)info->segs_out;
     out->segs_in = (uint32_t)info->segs_in;
     out->notsent_bytes = info->not_sent;
-    out->total_retrans = linux_packets((uint32_t)info->bytes_retrans, mss);
+    out->total_retrans = (uint32_t)info->segs_retrans;
+    out->delivery_rate = info->delivery_rate;
+    out->busy_time = info->busy_time / 1000;
+    out->rwnd_limited = info->rwnd_limited / 1000;
+    out->data_segs_in = info->data_segs_in;
+    out->data_segs_out = info->data_segs_out;
     out->pacing_rate = info->pacing_rate ? info->pacing_rate : UINT64_MAX;
     out->max_pacing_rate = UINT64_MAX;
-    out->delivered = linux_packets((uint32_t)info->delivered, mss) + (info->state != AMS_TCP_SYN_SENT && info->state != AMS_TCP_SYN_RECEIVED);
+    bool synchronized = info->state != AMS_TCP_SYN_SENT && info->state != AMS_TCP_SYN_RECEIVED;
+    out->delivered = linux_packets((uint32_t)info->delivered, mss) + synchronized;
     out->min_rtt = linux_us(info->min_rtt);
     out->bytes_sent = info->bytes_sent;
     out->bytes_retrans = info->bytes_retrans;

@@ -90,7 +90,7 @@ FLAGS = {
 NAMESPACE = (
     'mount --bind "$(readlink -f "$(command -v bash)")" /bin/sh 2>/dev/null;'
     'mkdir "$AMS_PD_STATE/ipv4"; cp /proc/sys/net/ipv4/* "$AMS_PD_STATE/ipv4" 2>/dev/null;'
-    'for setting in tcp_ecn_option=2 tcp_ecn_option_beacon=3 tcp_rto_max_ms=120000 tcp_shrink_window=0; do'
+    "for setting in tcp_ecn_option=2 tcp_ecn_option_beacon=3 tcp_rto_max_ms=120000 tcp_shrink_window=0; do"
     '  [ -e "$AMS_PD_STATE/ipv4/${setting%=*}" ] || echo "${setting#*=}" >"$AMS_PD_STATE/ipv4/${setting%=*}"; done;'
     'mount --bind "$AMS_PD_STATE/ipv4" /proc/sys/net/ipv4;'
     "ip link set lo up; ip link add tun0 type dummy 2>/dev/null || ip tuntap add tun0 mode tun;"
@@ -162,10 +162,11 @@ def suits(path: Path, variant: str) -> bool:
         return variant == "ipv6"
     if path.stem.endswith("v4"):
         return variant == "ipv4"
-    address = own_options(path).get("--local_ip", "")
-    if variant == "ipv6" and ("." in address or "icmp unreachable frag_needed" in path.read_text(errors="replace")):
-        return False
-    return variant == "ipv6" or ":" not in address
+    own = own_options(path)
+    addresses = own.get("--local_ip", "") + own.get("--remote_ip", "")
+    if variant == "ipv6":
+        return "." not in addresses and "icmp unreachable frag_needed" not in path.read_text(errors="replace")
+    return ":" not in addresses
 
 
 def table(results: list[Result]) -> str:
