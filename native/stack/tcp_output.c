@@ -368,7 +368,9 @@ static enum emit_result emit_retransmission(struct ams_stack *stack, struct tcp_
     rec->unit = (uint16_t)mss;
     tcp_recovery_sent(conn, rec, len, now);
     stack->counters.tcp_retrans++;
-    if (!conn->rexmit_at)
+    /* the first one gets a whole timeout to be acknowledged (RFC 6675 section 6): without that, one that was found
+     * lost a round trip late would time out on each path longer than the minimum timeout */
+    if (!conn->rexmit_at || index == 0)
         tcp_rexmit_restart(stack, conn, now);
     return emit_data(stack, conn, tx, rec->seq, len, rec->marks, now);
 }

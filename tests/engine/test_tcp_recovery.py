@@ -621,3 +621,27 @@ def test_data_goes_out_beside_as_many_sack_blocks_as_there_may_be(timestamps: bo
         assert sum(s._payload_length(frame) for _, frame in s.queue) == 5 * 1460
         blocks = [len(value) // 2 for name, value in s.queue[0][1][TCP].options if name == "SAck"]
         assert blocks == [3 if timestamps else 4]
+
+
+@pytest.mark.parametrize("sack", [False, True])
+def test_a_fast_retransmission_has_a_whole_timeout_to_be_acknowledged(sack: bool) -> None:
+    """RFC 6675 section 6: on a path of 300 ms the timer of 500 ms that began with the original would expire first."""
+    with Script() as s:
+        connection = s.open(mss=1000, sack=sack, rtt=300 * MS)
+        first = 1
+        for _ in range(20):  # until the round trip is known well
+            connection.send(bytes(1000))
+            s.expect("PA", seq=first)
+            s.wait(300 * MS)
+            first += 1000
+            s.send("A", seq=1, ack=first)
+        connection.send(bytes(6000))
+        s.wait(300 * MS)
+        s.drain()
+        for count in range(2, 6):
+            s.send("A", seq=1, ack=first, sack=[(first + 1000, first + 1000 * count)] if sack else None)
+        s.expect("A", seq=first, length=1000)
+        s.quiet(310 * MS)
+        s.send("A", seq=1, ack=first + 6000)
+        s.quiet(2 * SECOND)
+        assert s.host.counters()["stack.tcp_rto"] == 0
