@@ -161,16 +161,6 @@ static struct plan {
     int fastopen;
 } plan;
 
-/* The wire's frames come from the free list: what fails is the stacks' own. */
-static void keep_large_frames(struct frame_pool *pool)
-{
-    struct ams_frame *frames[64];
-    for (int i = 0; i < 64; i++)
-        frames[i] = frame_new(pool, FRAME_CLASS_LARGE);
-    for (int i = 0; i < 64; i++)
-        frame_free(frames[i]);
-}
-
 /* Opens B's port.  Return: false if there was no memory. */
 static bool listen_at(struct transfer *transfer)
 {
@@ -202,7 +192,6 @@ static bool carry_out_plan(void)
     long fail_at = check_fail_at;
     check_fail_at = 0; /* the stacks are made; what fails is a connection's */
     transfer_init(&transfer, plan.options);
-    keep_large_frames(&transfer.world.pool);
     check_fail_at = fail_at;
     transfer.drop_every = plan.drop_every;
     transfer.longest = plan.longest;
