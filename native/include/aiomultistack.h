@@ -684,6 +684,16 @@ int ams_udp_recv(struct ams_stack *stack, int id, struct ams_endpoint *from, cha
 /* Returns 1: the id is free at once. */
 int ams_udp_close(struct ams_stack *stack, int id);
 int ams_udp_local(struct ams_stack *stack, int id, struct ams_endpoint *out);
+/* Joins a multicast group (its port is ignored), until the endpoint leaves it
+ * or is closed.  -AMS_EADDRINUSE (it is in it), -AMS_EADDRNOTAVAIL (it isn't),
+ * -AMS_EINVAL, -AMS_ENOBUFS (20 per endpoint); -AMS_EOPNOTSUPP where somebody
+ * else speaks for the addresses (AMS_IDENTITY_QUIET). */
+int ams_udp_join(struct ams_stack *stack, int id, const struct ams_endpoint *group, uint64_t now);
+int ams_udp_leave(struct ams_stack *stack, int id, const struct ams_endpoint *group, uint64_t now);
+#define AMS_UDP_MULTICAST_HOPS 1 /* 0 to 255; -1: the default, 1 */
+#define AMS_UDP_MULTICAST_LOOP 2 /* 1 (the default): a stack that is in the group receives what it sends to it */
+int ams_udp_setopt(struct ams_stack *stack, int id, int option, int value);
+int ams_udp_getopt(struct ams_stack *stack, int id, int option, int *value);
 
 /* ---- routing: which addresses are the stack's ---------------------------- */
 

@@ -13,6 +13,7 @@
 
 #include <string.h>
 
+#include "stack/multicast.h"
 #include "stack/iface.h"
 #include "stack/ip.h"
 #include "stack/neighbor.h"
@@ -336,6 +337,8 @@ void icmp_input(struct ams_stack *stack, struct ams_frame *frame, const struct i
         echo_reply(stack, frame, ip, now);
     else if (ip->family == AMS_IPV6 && (icmp.type == ICMP6_NEIGHBOR_SOLICIT || icmp.type == ICMP6_NEIGHBOR_ADVERT))
         ndp_input(stack, frame, ip, now);
+    else if (ip->family == AMS_IPV6 && icmp.type == ICMP6_MLD_QUERY)
+        multicast_input(stack, frame, ip, now);
     else
         icmp_error_input(stack, frame, ip, &icmp, now);
     frame_free(frame);

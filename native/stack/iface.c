@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "stack/multicast.h"
 #include "stack/neighbor.h"
 #include "wire/bytes.h"
 #include "wire/ipv4.h"
@@ -106,9 +107,9 @@ bool iface_is_broadcast(const struct ams_stack *stack, const uint8_t ip[16])
 bool iface_in_group(const struct ams_stack *stack, const uint8_t ip[16])
 {
     if (ip_is4(ip))
-        return load_be32(ip + 12) == 0xe0000001u; /* 224.0.0.1 (RFC 1112 section 4) */
+        return load_be32(ip + 12) == 0xe0000001u || multicast_joined(stack, ip); /* 224.0.0.1 (RFC 1112 section 4) */
     static const uint8_t all_nodes[16] = {0xff, 0x02, [15] = 1};
-    if (ip_equal(ip, all_nodes))
+    if (ip_equal(ip, all_nodes) || multicast_joined(stack, ip))
         return true;
     const struct iface_table *table = stack->iface;
     for (uint32_t i = 0; i < table->n_addrs; i++) {
@@ -177,6 +178,11 @@ void iface_start(struct ams_stack *stack, uint64_t now)
         return;
     for (uint32_t i = 0; i < table->n_addrs; i++) {
         struct iface_addr *addr = &table->addrs[i];
+        if (addr->family == AMS_IPV6 && !ip_is_loopback(addr->ip)) { /* first, for switches that watch (RFC 4862 section 5.4.2) */
+            uint8_t group[16];
+            ipv6_solicited_node(group, addr->ip);
+            multicast_join(stack, group, now);
+        }
         if (addr->state == IFACE_USABLE) {
             neighbor_announce(stack, addr);
         } else {
@@ -200,8 +206,11 @@ void iface_conflict(struct ams_stack *stack, struct iface_addr *addr, uint64_t n
 {
     stack->counters.dad_conflict++;
     if (addr->state == IFACE_TENTATIVE) {
+        uint8_t group[16];
+        ipv6_solicited_node(group, addr->ip);
         timer_cancel(&stack->wheel, &addr->timer);
         addr->state = IFACE_DUPLICATE;
+        multicast_leave(stack, group, now);
         stack->path_generation++;
         return;
     }

@@ -38,8 +38,8 @@ bool iface_may_bind(const struct ams_stack *stack, const uint8_t ip[16]);
 bool iface_on_link(const struct ams_stack *stack, const uint8_t ip[16]);
 /* True for 255.255.255.255 and the broadcast addresses of our subnets. */
 bool iface_is_broadcast(const struct ams_stack *stack, const uint8_t ip[16]);
-/* True for the groups that we are in: all nodes, and the solicited-node
- * groups of our addresses. */
+/* True for the groups that we are in: all nodes, the solicited-node groups
+ * of our addresses, and what was joined (multicast.h). */
 bool iface_in_group(const struct ams_stack *stack, const uint8_t ip[16]);
 /* True if the stack has an address of that family that is no duplicate. */
 bool iface_has_family(const struct ams_stack *stack, uint8_t family);

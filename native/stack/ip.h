@@ -52,6 +52,8 @@ struct ip_send {
     uint8_t tos;
     uint8_t hop_limit;       /* 0: by the kind of destination */
     bool fragmentable;       /* IPv4: without DF, routers may cut it */
+    bool also_here;          /* to a group that we are in: receive a copy, too */
+    bool only_here;          /* it does not go out */
     uint16_t csum_offset;    /* of the L4 checksum, from the L4 header */
 };
 

@@ -10,6 +10,7 @@
  */
 #include <string.h>
 
+#include "stack/multicast.h"
 #include "stack/icmp.h"
 #include "stack/iface.h"
 #include "stack/ip.h"
@@ -90,6 +91,10 @@ void ip4_deliver(struct ams_stack *stack, struct ams_frame *frame, const struct 
         return;
     case PROTO_ICMP:
         icmp_input(stack, frame, ip, now);
+        return;
+    case PROTO_IGMP:
+        multicast_input(stack, frame, ip, now);
+        frame_free(frame);
         return;
     default: /* RFC 1122 section 3.2.2.1 */
         icmp_send_error(stack, frame, ip,

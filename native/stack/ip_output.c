@@ -193,6 +193,19 @@ static int refuse(struct ams_frame *frame, int status)
     return status;
 }
 
+/* Lets ourselves receive a copy of what goes to a group. */
+static void loop_copy(struct ams_stack *stack, const struct ams_frame *frame)
+{
+    struct ams_frame *copy = frame_new(stack->pool, (enum frame_class)frame->class_);
+    if (!copy) {
+        stack->counters.no_memory++;
+        return;
+    }
+    memcpy(copy->data, frame->data, frame->len);
+    copy->len = frame->len;
+    ip_loop(stack, copy);
+}
+
 int ip_send(struct ams_stack *stack, struct ip_path *path, struct ams_frame *frame, const struct ip_send *send,
             uint64_t now)
 {
@@ -232,6 +245,10 @@ int ip_send(struct ams_stack *stack, struct ip_path *path, struct ams_frame *fra
     if (!neighbor_ready(neighbor, now))
         return neighbor_wait(stack, neighbor, frame, now);
     memcpy(frame->data, neighbor->header, ETH_HEADER);
+    if (AMS_UNLIKELY(send->also_here))
+        loop_copy(stack, frame);
+    if (AMS_UNLIKELY(send->only_here))
+        return refuse(frame, 0);
     return ip_transmit(stack, frame);
 }
 

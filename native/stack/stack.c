@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "stack/multicast.h"
 #include "stack/icmp.h"
 #include "stack/iface.h"
 #include "stack/ip.h"
@@ -115,7 +116,7 @@ struct module {
 };
 
 static const struct module modules[] = {
-    {iface_init, iface_fini}, {route_init, route_fini}, {neighbor_init, neighbor_fini},
+    {iface_init, iface_fini}, {multicast_init, multicast_fini}, {route_init, route_fini}, {neighbor_init, neighbor_fini},
     {reass_init, reass_fini}, {udp_init, udp_fini},     {tcp_init, tcp_fini},
 };
 
@@ -370,6 +371,9 @@ void stack_timers(struct ams_stack *stack, uint64_t now)
         case STACK_TIMER_ROUTE:
             route_timer_expired(stack, timer, stack->now);
             break;
+        case STACK_TIMER_MULTICAST:
+            multicast_timer_expired(stack, timer, stack->now);
+            break;
         }
     }
 }
@@ -456,7 +460,7 @@ int ams_stack_endpoints(struct ams_stack *stack)
 uint64_t ams_stack_memory(struct ams_stack *stack)
 {
     return sizeof(*stack) + stack->n_socks * (sizeof(*stack->socks) + sizeof(*stack->sock_links)) +
-           neighbor_memory(stack) + reass_memory(stack) + udp_memory(stack) + tcp_memory(stack) + stack->pool->bytes;
+           neighbor_memory(stack) + multicast_memory(stack) + reass_memory(stack) + udp_memory(stack) + tcp_memory(stack) + stack->pool->bytes;
 }
 
 int ams_stack_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_t now)

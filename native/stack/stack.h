@@ -13,6 +13,7 @@
  *   stack.c      life cycle, the three verbs, the queue of ready-made frames
  *   events.c     endpoint ids, the ready list, events to the application
  *   iface.c      addresses, source selection, duplicate address detection
+ *   multicast.c  multicast groups, and what routers are told of them
  *   route.c      next hop and path MTU
  *   neighbor.c   neighbour cache, ARP and NDP, bounded wait queues
  *   ip_input.c   IPv4/IPv6 receive; ip_output.c: headers and paths
@@ -60,7 +61,8 @@ struct stack_link {
 #define STACK_COUNTER_TABLE(X)                                                          \
     X(rx_frames) X(rx_not_for_us) X(rx_short) X(rx_bad_ethertype)                        \
     X(arp_rx) X(arp_tx) X(arp_bad) X(neighbor_failed) X(neighbor_queue_full)             \
-    X(ndp_rx) X(ndp_tx) X(ndp_bad) X(dad_conflict)                                       \
+    X(ndp_rx) X(ndp_tx) X(ndp_bad) X(dad_conflict) X(group_query_rx) X(group_report_tx)   \
+                                         \
     X(ip_rx) X(ip_bad_header) X(ip_bad_checksum) X(ip_truncated) X(ip_unknown_protocol)  \
     X(ip_no_route) X(ip_options_dropped) X(ip6_ext_dropped)                              \
     X(frag_rx) X(frag_done) X(frag_timeout) X(frag_overlap) X(frag_limit) X(frag_bad)    \
@@ -93,6 +95,7 @@ enum stack_timer_kind {
     STACK_TIMER_REASS,    /* reass_timer_expired() */
     STACK_TIMER_IFACE,    /* iface_timer_expired() */
     STACK_TIMER_ROUTE,    /* route_timer_expired() */
+    STACK_TIMER_MULTICAST,   /* multicast_timer_expired() */
 };
 
 /* ---- endpoints (events.c) ---------------------------------------------- */
@@ -240,6 +243,7 @@ static inline bool ip_is_loopback(const uint8_t ip[16])
 #define STACK_IP_IDS 64
 
 struct iface_table;
+struct multicast_table;
 struct route_table;
 struct neighbor_table;
 struct reass_table;
@@ -267,6 +271,7 @@ struct ams_stack {
     uint64_t trim_at;          /* when caches are trimmed next; 0: now, since the last connection has gone */
     /* modules */
     struct iface_table *iface;
+    struct multicast_table *groups;
     struct route_table *route;
     struct neighbor_table *neighbors;
     struct reass_table *reass;
@@ -294,6 +299,8 @@ struct ams_stack {
  * failure; fini is legal after a failed init. */
 int iface_init(struct ams_stack *stack);
 void iface_fini(struct ams_stack *stack);
+int multicast_init(struct ams_stack *stack);
+void multicast_fini(struct ams_stack *stack);
 int route_init(struct ams_stack *stack);
 void route_fini(struct ams_stack *stack);
 int neighbor_init(struct ams_stack *stack);
@@ -312,6 +319,7 @@ void neighbor_timer_expired(struct ams_stack *stack, struct ams_timer *timer, ui
 void reass_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
 void iface_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
 void route_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
+void multicast_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
 
 /* TCP's part of the verbs.  tcp_output fills up to n descriptors. */
 int tcp_output(struct ams_stack *stack, struct ams_tx *tx, int n, uint64_t now);

@@ -111,6 +111,32 @@ static const char *check_timers(const struct tcp_conn *conn)
     return NULL;
 }
 
+/* The state is what became of the FINs, and a connection that the application
+ * has let go of comes to an end. */
+static const char *check_state(const struct tcp_conn *conn)
+{
+    bool ours = conn->flags & CONN_FIN_SENT && conn->snd_una == conn->snd_nxt;
+    bool orphan = conn->flags & CONN_ORPHAN && !(conn->flags & (CONN_ON_OUTPUT | CONN_RST_NOW));
+    switch (conn->state) {
+    case AMS_TCP_FIN_WAIT_1:
+    case AMS_TCP_CLOSING:
+    case AMS_TCP_LAST_ACK:
+        EXPECT(!ours, "our FIN was acknowledged and the state doesn't show it");
+        break;
+    case AMS_TCP_FIN_WAIT_2:
+        EXPECT(ours, "the state is FIN-WAIT-2 and our FIN isn't acknowledged");
+        EXPECT(!orphan || conn->keep_at, "nothing ends FIN-WAIT-2");
+        break;
+    case AMS_TCP_TIME_WAIT:
+        EXPECT(ours && conn->flags & CONN_FIN_RECEIVED, "the state is TIME-WAIT without two FINs");
+        EXPECT(conn->keep_at, "nothing ends TIME-WAIT");
+        break;
+    default:
+        break;
+    }
+    return NULL;
+}
+
 static const char *check_conn(struct ams_stack *stack, struct tcp_conn *conn)
 {
     const struct tcp_flow *flow = &conn->flow;
@@ -126,7 +152,9 @@ static const char *check_conn(struct ams_stack *stack, struct tcp_conn *conn)
         wrong = check_scoreboard(conn);
     if (!wrong)
         wrong = check_receive(conn);
-    return wrong ? wrong : check_timers(conn);
+    if (!wrong)
+        wrong = check_timers(conn);
+    return wrong ? wrong : check_state(conn);
 }
 
 const char *ams_stack_check(struct ams_stack *stack)

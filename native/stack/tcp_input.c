@@ -419,6 +419,27 @@ static bool text_input(struct ams_stack *stack, struct tcp_conn *conn, struct se
     return false;
 }
 
+/* The ACK field, of a segment whose ACK counts.
+ * @acceptable: false: it does though the rest is to be dropped
+ * Return: false: the segment goes no further, or the connection is gone. */
+static bool ack_input(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, bool acceptable,
+                      uint64_t now)
+{
+    const struct tcp_repr *tcp = seg->tcp;
+    uint32_t una = conn->snd_una;
+    if (!tcp_process_ack(stack, conn, tcp, seg->payload, now))
+        return false; /* nor does it renew ts_recent: who made its ACK up could stop the real peer's segments */
+    if (acceptable && conn->flags & CONN_TS_OK && tcp->has_timestamps && seq_leq(tcp->seq, conn->last_ack_sent) &&
+        (int32_t)(tcp->tsval - conn->ts_recent) >= 0) {
+        conn->ts_recent = tcp->tsval; /* RFC 7323 section 4.3 */
+        conn->ts_recent_at = now;
+    }
+    if (conn->snd_una == una)
+        return true;
+    neighbor_confirm(&conn->path, now);
+    return !(conn->flags & CONN_FIN_SENT && conn->snd_una == conn->snd_nxt && fin_acked(stack, conn, now));
+}
+
 /* The steps before ACK processing.  Return: false: drop the segment. */
 static bool checks(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, uint64_t now)
 {
@@ -454,7 +475,7 @@ static bool checks(struct ams_stack *stack, struct tcp_conn *conn, const struct 
          * when the window is closed (section 3.10.7.4) */
         if (conn->rcv_adv == conn->rcv_nxt && tcp->flags & TCP_ACK && !(tcp->flags & (TCP_RST | TCP_SYN)) &&
             conn->state != AMS_TCP_SYN_RECEIVED)
-            tcp_process_ack(stack, conn, tcp, seg->payload, now);
+            ack_input(stack, conn, seg, false, now);
         return false;
     }
     if (AMS_UNLIKELY(tcp->flags & TCP_RST)) {
@@ -482,21 +503,10 @@ static void conn_input(struct ams_stack *stack, struct tcp_conn *conn, struct se
             return;
         conn->last_rcv_at = now;
         conn->probes = 0;
-        uint32_t una = conn->snd_una;
         if (AMS_UNLIKELY(conn->ext))
             tcp_option_receive(stack, conn, tcp, now);
-        if (!tcp_process_ack(stack, conn, tcp, seg->payload, now))
-            return; /* nor does it renew ts_recent: who made its ACK up could stop the real peer's segments */
-        if (conn->flags & CONN_TS_OK && tcp->has_timestamps && seq_leq(tcp->seq, conn->last_ack_sent) &&
-            (int32_t)(tcp->tsval - conn->ts_recent) >= 0) {
-            conn->ts_recent = tcp->tsval; /* RFC 7323 section 4.3 */
-            conn->ts_recent_at = now;
-        }
-        if (conn->snd_una != una) {
-            neighbor_confirm(&conn->path, now);
-            if (conn->flags & CONN_FIN_SENT && conn->snd_una == conn->snd_nxt && fin_acked(stack, conn, now))
-                return;
-        }
+        if (!ack_input(stack, conn, seg, true, now))
+            return;
     }
     if (AMS_UNLIKELY(conn->ecn & (ECN_OK | ECN_ACCURATE)))
         tcp_ecn_arrived(conn, tcp, seg->ip->tos, seg->payload, seg->frame->flags & FRAME_GSO ? seg->frame->gso_size : 0);

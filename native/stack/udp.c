@@ -118,6 +118,15 @@ struct udp_sock *udp_find(const struct ams_stack *stack, const struct ams_endpoi
     return best;
 }
 
+struct udp_sock *udp_find_next(const struct ams_stack *stack, struct udp_sock *last, const struct ams_endpoint *local,
+                               const struct ams_endpoint *remote)
+{
+    struct udp_sock *udp = last ? last->next : *bucket_of(stack->udp, local->port);
+    while (udp && !match(udp, local, remote))
+        udp = udp->next;
+    return udp;
+}
+
 /* True if another endpoint excludes binding to local. */
 static bool table_conflicts(const struct udp_host *host, const struct ams_endpoint *local, uint32_t flags)
 {
@@ -142,10 +151,21 @@ static struct ams_endpoint wildcard4(uint16_t port)
     return out;
 }
 
+/* What the owner is asked for: an endpoint that is bound to a group sends
+ * from any of our addresses. */
+static struct ams_endpoint claimed(const struct ams_endpoint *local)
+{
+    struct ams_endpoint tuple = *local;
+    if (udp_is_group(local->ip))
+        memset(tuple.ip + (local->family == AMS_IPV4 ? 12 : 0), 0, local->family == AMS_IPV4 ? 4 : 16);
+    return tuple;
+}
+
 /* Undoes claim(). */
 static void release(struct ams_stack *stack, const struct ams_endpoint *local, uint32_t flags)
 {
-    stack->owner.release(stack->owner.ctx, PROTO_UDP, local);
+    struct ams_endpoint first = claimed(local);
+    stack->owner.release(stack->owner.ctx, PROTO_UDP, &first);
     if (udp_is_dual(local, flags)) {
         struct ams_endpoint second = wildcard4(local->port);
         stack->owner.release(stack->owner.ctx, PROTO_UDP, &second);
@@ -157,13 +177,14 @@ static int claim(struct ams_stack *stack, const struct ams_endpoint *local, uint
 {
     if (table_conflicts(stack->udp, local, flags))
         return -AMS_EADDRINUSE;
-    int status = stack->owner.claim(stack->owner.ctx, PROTO_UDP, local);
+    struct ams_endpoint first = claimed(local);
+    int status = stack->owner.claim(stack->owner.ctx, PROTO_UDP, &first);
     if (status < 0 || !udp_is_dual(local, flags))
         return status;
     struct ams_endpoint second = wildcard4(local->port);
     status = stack->owner.claim(stack->owner.ctx, PROTO_UDP, &second);
     if (status < 0)
-        stack->owner.release(stack->owner.ctx, PROTO_UDP, local);
+        stack->owner.release(stack->owner.ctx, PROTO_UDP, &first);
     return status;
 }
 
@@ -209,12 +230,12 @@ static int choose_local(struct ams_stack *stack, const struct ams_endpoint *loca
     } else if (remote->family == AMS_IPV4) {
         ip_map4(out->ip, (const uint8_t[4]){0});
     }
-    if (!ip_is_any(out->ip))
+    if (!udp_is_open(out->ip))
         return iface_may_bind(stack, out->ip) ? 0 : -AMS_EADDRNOTAVAIL;
     if (!iface_has_family(stack, (uint8_t)out->family) &&
         !(udp_is_dual(out, flags) && iface_has_family(stack, AMS_IPV4)))
         return -AMS_EAFNOSUPPORT;
-    if (remote && !iface_source(stack, remote->ip, out->ip))
+    if (remote && ip_is_any(out->ip) && !iface_source(stack, remote->ip, out->ip))
         return -AMS_EADDRNOTAVAIL;
     return 0;
 }
@@ -246,6 +267,8 @@ int ams_udp_open(struct ams_stack *stack, const struct ams_endpoint *local, cons
     udp->local = bound;
     udp->flags = flags;
     udp->created = stack->now;
+    udp->group_hops = UDP_GROUP_HOPS;
+    udp->group_loop = true;
     status = sock_register(stack, &udp->sock, SOCK_UDP);
     if (status < 0)
         goto fail_claimed;
@@ -273,6 +296,7 @@ static void queue_free(struct udp_sock *udp)
 static void udp_free(struct ams_stack *stack, struct udp_sock *udp)
 {
     table_remove(stack->udp, udp);
+    udp_groups_fini(stack, udp);
     release(stack, &udp->local, udp->flags);
     sock_unregister(stack, &udp->sock);
     queue_free(udp);

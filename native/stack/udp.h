@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * udp.h - UDP endpoints, as udp.c, udp_data.c and the stack's own books know
+ * udp.h - UDP endpoints, as udp.c, udp_data.c, udp_group.c and the stack's own books know
  * them; what the rest of the stack calls is in stack.h.
  */
 #ifndef AMS_STACK_UDP_H
@@ -9,6 +9,11 @@
 #include "stack/ip.h"
 #include "stack/route.h"
 #include "stack/stack.h"
+#include "wire/bytes.h"
+#include "wire/ipv4.h"
+#include "wire/ipv6.h"
+
+#define UDP_GROUP_HOPS 1 /* RFC 1112 section 6.1 */
 
 struct udp_sock {
     struct sock sock;            /* first: events.c knows no other part */
@@ -22,6 +27,10 @@ struct udp_sock {
     uint32_t queue_bytes;        /* payload */
     uint32_t queue_charge;
     int error;                   /* status, for the next call */
+    uint8_t (*groups)[16];       /* that it has joined */
+    uint32_t n_groups;
+    uint8_t group_hops;          /* hop limit of what it sends to groups */
+    bool group_loop;             /* what it sends to groups of ours is received here, too */
     uint64_t created;
     uint64_t packets_in, packets_out;
     uint64_t bytes_in, bytes_out;
@@ -47,11 +56,27 @@ static inline bool udp_endpoint_valid(const struct ams_endpoint *endpoint)
     return (ip_is4(endpoint->ip) != 0) == (endpoint->family == AMS_IPV4);
 }
 
+static inline bool udp_is_group(const uint8_t ip[16])
+{
+    return ip_is4(ip) ? ipv4_is_multicast(ip + 12) : ipv6_is_multicast(ip);
+}
+
+/* True for addresses that are nobody's alone: the source is chosen per datagram. */
+static inline bool udp_is_open(const uint8_t ip[16])
+{
+    return ip_is_any(ip) || udp_is_group(ip);
+}
+
 /* The endpoint of an id, or NULL. */
 struct udp_sock *udp_of(struct ams_stack *stack, int id);
 /* The endpoint for a datagram, or NULL. */
 struct udp_sock *udp_find(const struct ams_stack *stack, const struct ams_endpoint *local,
                           const struct ams_endpoint *remote);
+/* The next endpoint that a datagram to a group is for, behind `last` (NULL: the first). */
+struct udp_sock *udp_find_next(const struct ams_stack *stack, struct udp_sock *last, const struct ams_endpoint *local,
+                               const struct ams_endpoint *remote);
+/* Leaves all groups. */
+void udp_groups_fini(struct ams_stack *stack, struct udp_sock *udp);
 /* Bytes that UDP's tables and endpoints hold, frames not counted. */
 uint64_t udp_memory(const struct ams_stack *stack);
 

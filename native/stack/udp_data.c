@@ -40,7 +40,7 @@ static int take_error(struct udp_sock *udp)
 static int choose_source(const struct ams_stack *stack, const struct udp_sock *udp, const uint8_t dst[16],
                          uint8_t src[16])
 {
-    if (ip_is_any(udp->local.ip))
+    if (udp_is_open(udp->local.ip))
         return iface_source(stack, dst, src) ? 0 : -AMS_ENETUNREACH;
     memcpy(src, udp->local.ip, 16);
     /* a tentative address must not be seen on the link (RFC 4862 section 5.4) */
@@ -95,6 +95,11 @@ int ams_udp_send(struct ams_stack *stack, int id, const struct ams_endpoint *to,
         udp->path.generation = 0; /* look it up */
     }
     struct ip_send send = {.src = src, .dst = to->ip, .protocol = PROTO_UDP, .csum_offset = UDP_CHECKSUM_AT};
+    if (udp_is_group(to->ip)) {
+        send.hop_limit = udp->group_hops;
+        send.only_here = udp->group_hops == 0;
+        send.also_here = udp->group_loop && iface_in_group(stack, to->ip);
+    }
     status = ip_send(stack, &udp->path, frame, &send, stack->now);
     if (status < 0)
         return status;
@@ -146,6 +151,23 @@ static void queue_add(struct ams_stack *stack, struct udp_sock *udp, struct ams_
     sock_event(stack, &udp->sock, AMS_EV_READABLE);
 }
 
+/* Queues copies of what came for a group for all that it is for, but `first`. */
+static void queue_copies(struct ams_stack *stack, const struct udp_sock *first, const struct ams_frame *frame,
+                         const struct ams_endpoint *local, const struct ams_endpoint *from)
+{
+    struct udp_sock *udp = NULL;
+    while ((udp = udp_find_next(stack, udp, local, from)) != NULL) {
+        struct ams_frame *copy = udp == first ? NULL : frame_new(stack->pool, (enum frame_class)frame->class_);
+        if (!copy) {
+            stack->counters.no_memory += udp != first;
+            continue;
+        }
+        memcpy(copy->data, frame->data, frame->len);
+        copy->len = frame->len;
+        queue_add(stack, udp, copy, from);
+    }
+}
+
 /* Takes the first datagram off the queue.  Owns: the caller. */
 static struct ams_frame *queue_take(struct udp_sock *udp)
 {
@@ -191,6 +213,8 @@ void udp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip
     }
     frame_trim(frame, ip->l4_off + repr.length);
     frame_pull(frame, ip->l4_off + UDP_HEADER);
+    if (udp_is_group(ip->dst))
+        queue_copies(stack, udp, frame, &local, &remote);
     queue_add(stack, udp, frame, &remote);
 }
 

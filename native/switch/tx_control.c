@@ -14,11 +14,6 @@
 #include "wire/arp.h"
 #include "wire/icmp.h"
 
-/* MLD (RFC 2710, RFC 3810) */
-#define ICMP6_MLD_REPORT 131
-#define ICMP6_MLD_DONE 132
-#define ICMP6_MLD2_REPORT 143
-
 #define NDP_OPTION_SOURCE_MAC 1
 #define NDP_OPTION_TARGET_MAC 2
 #define NDP_HOP_LIMIT 255 /* RFC 4861 section 7.1 */

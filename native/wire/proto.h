@@ -22,6 +22,7 @@
 
 #define PROTO_HOPOPTS 0
 #define PROTO_ICMP 1
+#define PROTO_IGMP 2
 #define PROTO_TCP 6
 #define PROTO_UDP 17
 #define PROTO_ROUTING 43

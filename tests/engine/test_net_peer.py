@@ -185,7 +185,7 @@ def test_duplicate_address_detection() -> None:
         wire = world.wire()
         host = world.host("fd01::1/64", flags=0)
         world.settle()
-        probes = [Ether(data) for _, data in wire.frames]
+        probes = [packet for packet in (Ether(data) for _, data in wire.frames) if ICMPv6ND_NS in packet]
         targets = {checked(p)[ICMPv6ND_NS].tgt for p in probes}
         assert "fd01::1" in targets
         assert len(targets) == 2

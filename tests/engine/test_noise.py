@@ -31,6 +31,7 @@ def conversation(address: str, wildcard: str) -> list[bytes]:
         near.send(bytes(30_000))
         refused = client.connect(address, 81)
         world.run(20 * SECOND, lambda: server.accepted and len(server.accepted[0].received) == 30_000)
+        world.run(20 * SECOND, lambda: refused.closed)
         assert refused.closed == "ECONNREFUSED"
         near.shutdown()
         server.accepted[0].abort()

@@ -279,6 +279,23 @@ def test_zero_window_probe_is_answered() -> None:
         s.expect("A", ack=4097, win=0)
 
 
+def test_our_fin_may_be_acknowledged_beside_data_that_has_no_room() -> None:
+    """Section 3.10.7.4: with a closed window the ACK of an unacceptable segment counts, also for the FIN's state."""
+    with Script(rcvbuf=4096) as s:
+        connection = s.open()
+        connection.pause()
+        for seq in (1, 1461, 2921):
+            s.send("A", seq=seq, ack=1, data=b"x" * min(1460, 4097 - seq))
+        connection.shutdown()
+        s.drain()
+        s.send("A", seq=4097, ack=2, data=b"no room")
+        assert connection.info.state == lib.AMS_TCP_FIN_WAIT_2
+        connection.resume()
+        s.drain()
+        s.send("FA", seq=4097, ack=2)
+        assert connection.info.state == lib.AMS_TCP_TIME_WAIT
+
+
 # ---- sending ------------------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@
 #define FLIGHT 96                /* frames under way in one direction; further ones are lost */
 #define BATCH 16
 #define MAX_RECORDS 600
-#define HOSTILE (40 * AMS_NS_PER_S) /* shorter than any time-out that ends a connection */
+#define HOSTILE (15 * AMS_NS_PER_S) /* its echo in back-offs is shorter than any time-out that ends a connection */
 #define LIFE (3000 * AMS_NS_PER_S)
 #define DAMAGED 1                /* ams_frame.marks: one bit was flipped, two might cancel out */
 
@@ -43,7 +43,7 @@ struct end {
     int id;                      /* -1: none yet, or gone */
     uint32_t written, read;
     uint32_t refs;               /* pieces lent to the engine */
-    bool shut, eof;
+    bool used, shut, eof;
 };
 
 struct link {
@@ -208,8 +208,9 @@ static int connection_of(const struct fuzz *fuzz, int host, int id)
 static void accepted(struct fuzz *fuzz, int id, int listener)
 {
     for (int k = 0; k < CONNS; k++) {
-        if (fuzz->listeners[k] == listener && fuzz->ends[SERVER][k].id < 0 && !fuzz->fragile[k]) {
+        if (fuzz->listeners[k] == listener && !fuzz->ends[SERVER][k].used) {
             fuzz->ends[SERVER][k].id = id;
+            fuzz->ends[SERVER][k].used = true;
             return;
         }
     }
@@ -380,8 +381,9 @@ static void do_connect(struct fuzz *fuzz)
     int k = how % CONNS;
     struct end *end = &fuzz->ends[CLIENT][k];
     struct ams_endpoint remote = packets_endpoint(fuzz->how & IPV6, 2, (uint16_t)(80 + k));
-    if (end->id >= 0 || end->written || fuzz->fragile[k] || end->shut)
+    if (end->used)
         return;
+    end->used = true;
     end->id = ams_tcp_connect(fuzz->stack[CLIENT], NULL, &remote, fuzz->now);
     FUZZ_ASSERT(end->id >= 0);
 }
@@ -493,6 +495,17 @@ static void wind_up(struct fuzz *fuzz)
         }
 }
 
+static void close_all(struct fuzz *fuzz)
+{
+    for (int host = 0; host < HOSTS; host++)
+        for (int k = 0; k < CONNS; k++)
+            if (fuzz->ends[host][k].id >= 0) {
+                fuzz->fragile[k] = true;
+                ams_tcp_close(fuzz->stack[host], fuzz->ends[host][k].id);
+                fuzz->ends[host][k].id = -1;
+            }
+}
+
 static void heal(struct fuzz *fuzz)
 {
     uint64_t end = fuzz->now + LIFE;
@@ -507,13 +520,9 @@ static void heal(struct fuzz *fuzz)
             waits = waits || (fuzz->ends[CLIENT][k].id >= 0 && !broken(fuzz, k) && !complete(fuzz, k));
         FUZZ_ASSERT(fuzz->now < end);
     }
-    for (int host = 0; host < HOSTS; host++)
-        for (int k = 0; k < CONNS; k++)
-            if (fuzz->ends[host][k].id >= 0) {
-                fuzz->fragile[k] = true;
-                ams_tcp_close(fuzz->stack[host], fuzz->ends[host][k].id);
-                fuzz->ends[host][k].id = -1;
-            }
+    close_all(fuzz);
+    run_until(fuzz, fuzz->now + LIFE);
+    close_all(fuzz); /* what was accepted after its client had closed */
     run_until(fuzz, fuzz->now + LIFE);
     for (int host = 0; host < HOSTS; host++) {
         FUZZ_ASSERT(ams_stack_endpoints(fuzz->stack[host]) == (host == SERVER ? CONNS : 0));

@@ -295,11 +295,13 @@ static void test_gateway(void)
         int a = world_udp(&world, A, v6, 7);
         struct ams_endpoint far = address(v6 ? "20010db8" : "08080808", v6);
         far.port = 53;
+        world_settle(&world);
+        uint64_t before = world_counters(&world, B)->rx_not_for_us;
         CHECK_EQ(ams_udp_send(world.host[A], a, &far, "x", 1, world.now), 0);
         world_settle(&world);
         const struct world_frame *last = &world.trace[world.n_trace - 1];
         CHECK_MEM(last->data, packets_peer_mac, 6);
-        CHECK_EQ(world_counters(&world, B)->rx_not_for_us, 1); /* it is no router */
+        CHECK_EQ(world_counters(&world, B)->rx_not_for_us, before + 1); /* it is no router */
         world_fini(&world);
     }
 }

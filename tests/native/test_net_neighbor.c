@@ -253,7 +253,9 @@ static void test_addresses_are_announced(void)
     world_init(&world, plain);
     world_settle(&world);
     CHECK_EQ(world_count(&world, A, ETHERTYPE_ARP), 1);
-    CHECK_EQ(world_count(&world, A, ETHERTYPE_IPV6), 2); /* fd00::1 and the link-local address */
+    CHECK_EQ(world_counters(&world, A)->ndp_tx, 2);          /* fd00::1 and the link-local address */
+    CHECK_EQ(world_counters(&world, A)->group_report_tx, 1); /* their solicited-node group is the same */
+    CHECK_EQ(world_count(&world, A, ETHERTYPE_IPV6), 3);
     world_fini(&world);
 }
 
