@@ -96,7 +96,7 @@ class DatagramTransport(transports._FlowControlMixin, transports.DatagramTranspo
             if self._socket is None:
                 self._socket = StackSocket(
                     self._pump.node, lambda: self._id, lambda: self._sockname, lambda: self._peername,
-                    socket.SOCK_DGRAM, flags=self._flags,
+                    socket.SOCK_DGRAM, flags=self._flags, touch=self._pump.touch,
                 )  # fmt: skip
             return self._socket
         return default

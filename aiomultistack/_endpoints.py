@@ -232,7 +232,7 @@ class Datagrams(_Endpoint):
         if self._socket is None:
             self._socket = StackSocket(
                 self.pump.node, lambda: self._id, lambda: self._sockname, lambda: self._peername, socket.SOCK_DGRAM,
-                flags=self._flags,
+                flags=self._flags, touch=self.pump.touch,
             )  # fmt: skip
         return self._socket
 

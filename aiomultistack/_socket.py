@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from . import _multicast
 from ._addresses import FAMILIES, SockAddr
 from ._node import EndpointInfo, Node, check_status, ffi, lib, status_error
 
@@ -76,9 +77,12 @@ class StackSocket:
     """A socket of the user-space stack, as far as one may look at it.
 
     number: returns the engine's id, -1 once the endpoint is closed.  flags: what it was bound with (AMS_LISTEN_*).
+    touch: has what an option made the engine send sent soon.
     """
 
-    __slots__ = ("_flags", "_listener", "_node", "_number", "_peername", "_sockname", "family", "proto", "type")
+    __slots__ = (
+        "_flags", "_listener", "_node", "_number", "_peername", "_sockname", "_touch", "family", "proto", "type",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -89,6 +93,7 @@ class StackSocket:
         kind: int = socket.SOCK_STREAM,
         listener: bool = False,
         flags: int = 0,
+        touch: Callable[[], None] | None = None,
     ) -> None:
         self._node = node
         self._number = number
@@ -96,6 +101,7 @@ class StackSocket:
         self._peername = peername
         self._listener = listener
         self._flags = flags
+        self._touch = touch
         name = sockname()
         self.family = FAMILIES[4] if name is None or len(name) == 2 else FAMILIES[6]
         self.type = socket.SocketKind(kind)
@@ -221,6 +227,11 @@ class StackSocket:
             except (struct.error, TypeError):
                 raise OSError(errno.EINVAL, "SO_LINGER wants struct.pack('ii', on, seconds)") from None
             self._set(lib.AMS_OPT_LINGER, seconds if on else -1)
+            return
+        if self.type == socket.SOCK_DGRAM and _multicast.is_option(level, optname):
+            _multicast.set_option(self._node.stack, self._open(), level, optname, value, self._node.now())
+            if self._touch is not None:
+                self._touch()
             return
         number = value if isinstance(value, int) else _INT.unpack(value)[0]
         if (level, optname) in _FIXED or ((level, optname) in _FLAGS and level == socket.SOL_SOCKET):

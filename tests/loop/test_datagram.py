@@ -140,3 +140,35 @@ async def test_exception_in_datagram_received(net: Net) -> None:
     server.transport.abort()
     await server.lost
     await closed(client)
+
+
+@pytest.mark.parametrize("group", ["239.7.7.7", "ff05::77"])
+async def test_a_group_is_joined_and_left(net: Net, group: str) -> None:
+    """The options of ip(7) and ipv6(7); whoever is in the group hears himself, too."""
+    if not net.ours:
+        pytest.skip("which interface a kernel's group is on depends on its routes")
+    v6 = ":" in group
+    host = net.host6 if v6 else net.host4
+    protocol = await endpoint(net, local_addr=("::" if v6 else "0.0.0.0", 5353))
+    sock = protocol.transport.get_extra_info("socket")
+    level = socket.IPPROTO_IPV6 if v6 else socket.IPPROTO_IP
+    join, leave = (
+        (socket.IPV6_JOIN_GROUP, socket.IPV6_LEAVE_GROUP)
+        if v6
+        else (socket.IP_ADD_MEMBERSHIP, socket.IP_DROP_MEMBERSHIP)
+    )
+    request = socket.inet_pton(socket.AF_INET6 if v6 else socket.AF_INET, group) + bytes(4)
+    sock.setsockopt(level, join, request)
+    with pytest.raises(OSError, match="in use"):
+        sock.setsockopt(level, join, request)
+    protocol.transport.sendto(b"query", (group, 5353))
+    data, sender = await protocol.received.get()
+    assert (data, sender[0]) == (b"query", host)
+    sock.setsockopt(level, socket.IPV6_MULTICAST_LOOP if v6 else socket.IP_MULTICAST_LOOP, 0)
+    protocol.transport.sendto(b"not for us", (group, 5353))
+    sock.setsockopt(level, leave, request)
+    with pytest.raises(OSError, match="address"):
+        sock.setsockopt(level, leave, request)
+    protocol.transport.sendto(b"the last", (host, 5353))
+    assert (await protocol.received.get())[0] == b"the last"
+    await closed(protocol)
