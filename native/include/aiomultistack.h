@@ -360,6 +360,7 @@ struct ams_stack_config {
 #define AMS_STACK_PACING 128       /* AMS_OPT_PACING is on unless turned off */
 #define AMS_STACK_USER_TIMEOUT_OPTION 64 /* tell peers about AMS_OPT_USER_TIMEOUT, heed theirs (RFC 5482) */
 #define AMS_STACK_HAIRPIN 0x100    /* other stacks on the link have the same addresses: as AMS_IDENTITY_HAIRPIN */
+#define AMS_STACK_NO_REPORTS 0x200 /* nobody is told of multicast groups (IGMP, MLD): a link without routers and snooping switches */
 
 /* One event: four int32_t in a row. */
 #define AMS_EVENT_WORDS 4

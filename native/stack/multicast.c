@@ -95,7 +95,7 @@ static bool is_group(const uint8_t ip[16])
 static bool is_reported(const struct ams_stack *stack, const uint8_t ip[16])
 {
     static const uint8_t all_nodes[16] = {0xff, 0x02, [15] = 1};
-    if (stack->link_flags & STACK_LINK_QUIET)
+    if (stack->link_flags & STACK_LINK_QUIET || stack->config.flags & AMS_STACK_NO_REPORTS)
         return false;
     if (ip_is4(ip))
         return load_be32(ip + 12) != 0xe0000001u;
