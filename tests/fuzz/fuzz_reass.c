@@ -201,7 +201,7 @@ static void fuzz_init(struct fuzz *fuzz)
     FUZZ_ASSERT(fuzz->stack);
     for (int v6 = 0; v6 < 2; v6++) {
         struct ams_endpoint any = packets_wildcard(v6, 9);
-        fuzz->udp[v6] = ams_udp_open(fuzz->stack, &any, NULL, 0);
+        fuzz->udp[v6] = ams_udp_open(fuzz->stack, &any, NULL, AMS_LISTEN_V6ONLY);
         FUZZ_ASSERT(fuzz->udp[v6] >= 0);
     }
     fuzz->v6 = take8(&fuzz->input) & 1;
