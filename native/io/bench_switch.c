@@ -40,7 +40,7 @@
 #define BENCH_STRIDE 16u         /* frames to a probe */
 #define BENCH_FEW 1000000u       /* frames a second up to which each one is a probe */
 #define BENCH_STAMPS 4096u       /* probes whose time a port remembers; a power of two */
-#define BENCH_SAMPLES (1u << 17)
+#define BENCH_SAMPLES (1u << 17) /* the last ones are kept */
 #define BENCH_HEAD 64u           /* bytes that are written anew for each frame */
 #define BENCH_PROBE 62u          /* where a probe's number is: payload in both families */
 #define BENCH_PORT 10000u
@@ -71,7 +71,6 @@ struct bench {
     uint8_t (*heads)[BENCH_HEAD]; /* the first bytes of a frame from each port */
     struct bench_stamp *stamps;  /* all ports' */
     uint32_t *samples;
-    uint32_t n_samples;
     uint32_t stride;             /* frames to a probe; 0: none */
     uint64_t sent;               /* frames, and below probes, while it counted */
     uint64_t probes, arrived;
@@ -151,9 +150,7 @@ static void bench_probe(struct bench *bench, const uint8_t *data, uint64_t now)
     if (stamp->number != number || !stamp->time)
         return;
     if (bench->began && stamp->time >= bench->began) {
-        bench->arrived++;
-        if (bench->n_samples < BENCH_SAMPLES)
-            bench->samples[bench->n_samples++] = (uint32_t)ams_min_u64(now - stamp->time, UINT32_MAX);
+        bench->samples[bench->arrived++ % BENCH_SAMPLES] = (uint32_t)ams_min_u64(now - stamp->time, UINT32_MAX);
     }
     stamp->time = 0;
 }
@@ -403,12 +400,13 @@ static void bench_report(struct bench *bench, struct ams_bench_switch_result *re
     result->sent = bench->sent;
     result->probes = bench->probes;
     result->probes_lost = bench->probes - bench->arrived;
-    if (!bench->n_samples)
+    uint32_t samples = (uint32_t)ams_min_u64(bench->arrived, BENCH_SAMPLES);
+    if (!samples)
         return;
-    qsort(bench->samples, bench->n_samples, sizeof(*bench->samples), compare_samples);
-    result->samples = bench->n_samples;
-    result->p50_ns = bench->samples[bench->n_samples / 2];
-    result->p99_ns = bench->samples[bench->n_samples - 1 - bench->n_samples / 100];
+    qsort(bench->samples, samples, sizeof(*bench->samples), compare_samples);
+    result->samples = samples;
+    result->p50_ns = bench->samples[samples / 2];
+    result->p99_ns = bench->samples[samples - 1 - samples / 100];
 }
 
 /* Runs the load on its core. */

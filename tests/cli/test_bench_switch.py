@@ -36,7 +36,7 @@ def test_a_short_run_moves_frames(arguments: tuple[str, ...]) -> None:
     assert all(run["frames"] > 0 for cell in cells.values() for run in cell["runs"])
     assert [latency["load"] for latency in result["latency"]] == ["idle", "half", "90 %"]
     for latency in result["latency"]:  # whatever was lost, what arrived tells its time
-        assert latency["probes"] == latency["samples"] + latency["lost"]
+        assert latency["samples"] == min(latency["probes"] - latency["lost"], 1 << 17)
         assert latency["samples"] > 0
         assert 0 < latency["p50"] <= latency["p99"]
         assert latency["rate"] > 0

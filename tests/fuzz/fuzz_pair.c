@@ -345,6 +345,7 @@ static void do_frame(struct fuzz *fuzz)
     if (!link->count)
         return;
     int index = which % link->count;
+    struct ams_frame *frame;
     switch (how >> 1 & 7) {
     case 0: case 1: deliver(fuzz, how & 1, link_take(link, index)); break;
     case 2: case 3: frame_free(link_take(link, index)); break;
@@ -352,8 +353,8 @@ static void do_frame(struct fuzz *fuzz)
     case 5: damage(fuzz, link->frames[index]); break;
     case 6: mark(link->frames[index]); break;
     case 7: /* to the end of the line */
-        link->frames[link->count] = link_take(link, index);
-        link->count++;
+        frame = link_take(link, index);
+        link->frames[link->count++] = frame;
         break;
     }
 }
