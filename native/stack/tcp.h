@@ -249,6 +249,7 @@ struct tcp_conn {
     uint32_t snd_mss;         /* payload per segment, options deducted */
     uint32_t mss_peer;        /* MSS option received */
     uint32_t max_snd_wnd;     /* largest window seen (RFC 9293 section 3.8.6.2.1) */
+    uint32_t notsent_lowat;   /* TCP_NOTSENT_LOWAT, 0: none */
     struct ams_frame *snd_head, *snd_tail;
     struct ams_frame *snd_cursor; /* holds snd_nxt, or NULL */
     uint32_t sndbuf;
@@ -268,6 +269,7 @@ struct tcp_conn {
     uint32_t rcv_space;       /* the most that was consumed in a round trip, 0: not yet known */
     uint32_t rcv_rtt;         /* as the peer's data shows it, TCP_AGO units, 0: not yet known */
     uint32_t rcv_rtt_echo;    /* the echo that it was measured by last */
+    uint32_t window_clamp;    /* TCP_WINDOW_CLAMP, 0: none */
     struct ams_frame *rcv_head, *rcv_tail;
     struct tcp_run *runs;     /* out of order; NULL: none */
     uint32_t n_runs;
@@ -330,6 +332,7 @@ struct tcp_conn {
     uint32_t undo_retrans;    /* retransmitted since, and not reported as duplicate */
     uint32_t retrans_ts;      /* our timestamp of the first retransmission that may be in flight */
     uint32_t retrans_high;    /* one past the highest byte retransmitted */
+    uint32_t lost_total;      /* bytes ever marked lost, low bits */
 
     /* delivery rate (tcp_rate.c) */
     uint64_t delivered;       /* bytes, SACKed ones included */
@@ -338,6 +341,7 @@ struct tcp_conn {
     uint32_t app_limited;     /* `delivered` (low bits) up to which samples are app-limited, 0: none */
     uint32_t rate_delivered;  /* the latest sample: bytes */
     uint32_t rate_interval;   /* in this time, TCP_AGO units */
+    uint32_t maxseg;          /* TCP_MAXSEG, 0: none */
     struct tcp_rec recs_inline[TCP_RECS_INLINE];
 
     /* RTT and RTO (RFC 6298), ns */
@@ -378,8 +382,6 @@ struct tcp_conn {
     uint16_t keepidle;        /* seconds */
     uint16_t keepintvl;
     uint32_t user_timeout_ms;
-    uint32_t notsent_lowat;   /* TCP_NOTSENT_LOWAT, 0: none */
-    uint32_t window_clamp;    /* TCP_WINDOW_CLAMP, 0: none */
     int16_t linger2;          /* TCP_LINGER2, seconds, -1: no FIN-WAIT-2 without an application, 0: default */
     int32_t error;            /* soft or final status */
     struct tcp_listener *listener; /* until the application has accepted */
@@ -390,8 +392,6 @@ struct tcp_conn {
     uint64_t created;
     uint64_t bytes_sent, bytes_acked, bytes_received, bytes_retrans;
     uint32_t segs_out, segs_in, segs_retrans, dsack_dups;
-    uint32_t lost_total;      /* bytes ever marked lost, low bits */
-    uint32_t maxseg;          /* TCP_MAXSEG, 0: none */
     uint32_t data_segs_in, data_segs_out;
     uint64_t busy_since, busy_time; /* ns with data to send or in flight; since 0: it is not */
     uint64_t rwnd_since, rwnd_time; /* ns of them in which the peer's window had no room */

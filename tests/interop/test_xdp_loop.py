@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -199,7 +200,8 @@ def test_ephemeral_ports_that_the_system_has_are_left_out(link: Wire) -> None:
         async def main() -> None:
             _, writer = await asyncio.open_connection(*server.getsockname())
             assert writer.get_extra_info("sockname") == (MACHINE4, 40002)
-            writer.transport.abort()
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()  # nobody accepts, and closes, at the other end
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
