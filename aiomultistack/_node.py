@@ -188,6 +188,8 @@ class Node:
         port = _port_config(config, hub, keep)
         stack = _stack_config(config, keep)
         stack.now = self.now()
+        if clock is not None:  # in virtual time there are neither routers nor switches that want to know of groups
+            stack.flags |= lib.AMS_STACK_NO_REPORTS
         out = ffi.new("struct ams_node **")
         error = ffi.new("char[]", _ERROR_SIZE)
         status = lib.ams_node_new(out, port, stack, error, _ERROR_SIZE)

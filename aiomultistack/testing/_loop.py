@@ -165,6 +165,15 @@ class NetworkLoop(VirtualLoop):
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return (sockaddr[0] if name is None or flags & socket.NI_NUMERICHOST else name), str(sockaddr[1])
 
+    async def create_datagram_endpoint(
+        self, protocol_factory: Any, local_addr: Any = None, remote_addr: Any = None, **options: Any
+    ) -> Any:
+        """`loop.create_datagram_endpoint()`; also one that is told no address is on the network."""
+        family = options.get("family", 0)
+        if not (local_addr or remote_addr or options.get("sock")) and family in _FAMILIES.values():
+            local_addr = ("0.0.0.0" if family == socket.AF_INET else "::", 0)
+        return await super().create_datagram_endpoint(protocol_factory, local_addr, remote_addr, **options)
+
     # ---- what virtual time rules out ----------------------------------------------------------------------
 
     async def subprocess_exec(self, *args: Any, **options: Any) -> Any:

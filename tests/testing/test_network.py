@@ -145,6 +145,20 @@ async def test_datagrams(virtual_network: Network) -> None:
     await asyncio.sleep(0)
 
 
+async def test_a_datagram_endpoint_without_any_address_is_on_the_network(virtual_network: Network) -> None:
+    loop = asyncio.get_running_loop()
+    with virtual_network.host("server") as host:
+        server, _ = await loop.create_datagram_endpoint(lambda: Datagrams(echo=True), ("0.0.0.0", 53))
+        address = server.get_extra_info("socket").getsockname()
+    assert address[1] == 53
+    client, protocol = await loop.create_datagram_endpoint(Datagrams, family=socket.AF_INET)
+    client.sendto(b"question", (host.addresses[0], 53))
+    assert await protocol.received.get() == b"QUESTION"
+    client.close()
+    server.close()
+    await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize(
     "faults",
     [
