@@ -297,6 +297,7 @@ struct tcp_conn {
     /* timestamps (RFC 7323) */
     uint32_t ts_recent;
     uint32_t ts_offset;
+    uint32_t challenge_ms;    /* when the last unasked-for ACK was owed, 0: never */
     uint64_t ts_recent_at;
 
     /* scoreboard */
@@ -315,6 +316,7 @@ struct tcp_conn {
     uint16_t reordering;      /* furthest that a segment came late, in segments, from DupThresh up */
     uint8_t reo_mult;         /* reordering window in quarters of the minimum RTT */
     uint8_t reo_persist;      /* recoveries until it shrinks again */
+    int16_t linger2;          /* TCP_LINGER2, seconds, -1: no FIN-WAIT-2 without an application, 0: default */
     uint64_t rack_sent_at;    /* send time of the latest-sent segment known delivered, 0: none */
     uint64_t retrans_oldest;  /* no retransmission in flight was sent before */
     uint32_t rack_end_seq;
@@ -375,14 +377,12 @@ struct tcp_conn {
     uint64_t first_unacked_at; /* since when nothing new was acknowledged */
     uint64_t last_rcv_at;
     uint64_t data_rcv_at;     /* of the latest payload in order, 0: none yet */
-    uint32_t challenge_ms;    /* when the last unasked-for ACK was owed, 0: never */
     uint8_t probes;           /* keep-alive or window probes unanswered */
     uint8_t keepcnt;
     int16_t linger;           /* seconds, -1: off */
     uint16_t keepidle;        /* seconds */
     uint16_t keepintvl;
     uint32_t user_timeout_ms;
-    int16_t linger2;          /* TCP_LINGER2, seconds, -1: no FIN-WAIT-2 without an application, 0: default */
     int32_t error;            /* soft or final status */
     struct tcp_listener *listener; /* until the application has accepted */
     struct tcp_conn *child_next, *child_prev;
