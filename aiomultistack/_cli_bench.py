@@ -33,33 +33,37 @@ def _words(*choices: str) -> Callable[[click.Context, click.Parameter, str], tup
     return convert
 
 
-def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Parses a comma-separated list of sizes in KB."""
-    try:
-        sizes = tuple(dict.fromkeys(int(word) for word in value.split(",")))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a list of numbers such as 1,4,32.", context, parameter) from None
-    if not all(0 < size <= 1 << 16 for size in sizes):
-        raise click.BadParameter("sizes are from 1 to 65536 KB.", context, parameter)
-    return sizes
+def _numbers(
+    example: str, allowed: Callable[[int], bool], rule: str
+) -> Callable[[click.Context, click.Parameter, str], tuple[int, ...]]:
+    """Parses a comma-separated list of numbers; rule: what is said if one is not allowed."""
+
+    def convert(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+        try:
+            numbers = tuple(dict.fromkeys(int(word) for word in value.split(",")))
+        except ValueError:
+            problem = f"{value!r} is not a list of numbers such as {example}."
+            raise click.BadParameter(problem, context, parameter) from None
+        if not all(map(allowed, numbers)):
+            raise click.BadParameter(rule, context, parameter)
+        return numbers
+
+    return convert
 
 
-def _frame_sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Parses a comma-separated list of frames' sizes."""
-    try:
-        sizes = tuple(dict.fromkeys(int(word) for word in value.split(",")))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a list of numbers such as 64,1514.", context, parameter) from None
-    if not all(14 <= size <= 1514 for size in sizes):
-        raise click.BadParameter("frames are from 14 to 1514 bytes long.", context, parameter)
-    return sizes
+_FRAME_SIZES = _numbers("64,1514", lambda size: 14 <= size <= 1514, "frames are from 14 to 1514 bytes long.")
+_PORT_COUNTS = _numbers(
+    "2,256",
+    lambda count: count == 1 or (0 < count <= 4096 and count % 2 == 0),
+    "numbers of ports are 1, or even and at most 4096.",
+)
 
 
 @bench.command()
 @click.option(
     "--sizes",
     metavar="KB,...",
-    callback=_sizes,
+    callback=_numbers("1,4,32", lambda size: 0 < size <= 1 << 16, "sizes are from 1 to 65536 KB."),
     default="1,4,8,16,24,32",
     show_default=True,
     help="Response bodies.",
@@ -158,22 +162,11 @@ def idle(connections: int, as_json: bool) -> None:
     out.print(f"  {size(result.resident):>8}  of resident memory, both ends, with all objects of Python's")
 
 
-def _counts(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Parses a comma-separated list of numbers of connections."""
-    try:
-        counts = tuple(dict.fromkeys(int(word) for word in value.split(",")))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a list of numbers such as 10,1000.", context, parameter) from None
-    if not all(0 < count <= 200_000 for count in counts):
-        raise click.BadParameter("numbers of connections are from 1 to 200000.", context, parameter)
-    return counts
-
-
 @bench.command()
 @click.option(
     "--connections",
     metavar="N,...",
-    callback=_counts,
+    callback=_numbers("10,1000", lambda count: 0 < count <= 200_000, "numbers of connections are from 1 to 200000."),
     default="10,100,1000,10000,100000",
     show_default=True,
     help="How many are served in turn.",
@@ -209,21 +202,10 @@ def engine(connections: tuple[int, ...], rounds: int, operations: int, as_json: 
     out.print(table)
 
 
-def _port_counts(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Parses a comma-separated list of numbers of ports."""
-    try:
-        counts = tuple(dict.fromkeys(int(word) for word in value.split(",")))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a list of numbers such as 2,256.", context, parameter) from None
-    if not all(count == 1 or (0 < count <= 4096 and count % 2 == 0) for count in counts):
-        raise click.BadParameter("numbers of ports are 1, or even and at most 4096.", context, parameter)
-    return counts
-
-
 @bench.command("switch")
-@click.option("--sizes", metavar="BYTES,...", callback=_frame_sizes, default="64,128,256,512,1024,1514",
+@click.option("--sizes", metavar="BYTES,...", callback=_FRAME_SIZES, default="64,128,256,512,1024,1514",
               show_default=True, help="Frames, between two ports.")  # fmt: skip
-@click.option("--ports", metavar="N,...", callback=_port_counts, default="1,2,4,8,16,32,64,128,256",
+@click.option("--ports", metavar="N,...", callback=_PORT_COUNTS, default="1,2,4,8,16,32,64,128,256",
               show_default=True, help="Ports, with the smallest frames.")  # fmt: skip
 @click.option("--family", "families", type=click.Choice(("4", "6", "both")), default="both", show_default=True,
               help="IP version.")  # fmt: skip
@@ -263,7 +245,7 @@ def bench_switch(families: str, peer: str, xdp: bool | None, as_json: bool, **op
 
 @bench.command()
 @click.argument("kind", type=click.Choice(("xdp",)), default="xdp")
-@click.option("--sizes", metavar="BYTES,...", callback=_frame_sizes, default="64,256,1514", show_default=True,
+@click.option("--sizes", metavar="BYTES,...", callback=_FRAME_SIZES, default="64,256,1514", show_default=True,
               help="Frames.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Length of a run.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each; the median counts.")
