@@ -24,7 +24,7 @@ would take part, the engine's does:
 
 `_on_data` is what the pump calls with received bytes.  It points at the protocol's data_received while the
 transport reads, at `_hold` while it is paused, and at `_drop` once it is closed, so that the usual case needs
-no question.  A `BufferedProtocol` reads from the engine straight into its own buffer.
+no question.  A `BufferedProtocol` reads from the engine straight into its own buffer (`_buffered.py`).
 
 Every call of the engine is guarded by `_id >= 0`: the id is dropped as soon as the engine may reuse it.
 """
@@ -35,13 +35,14 @@ import asyncio
 import contextvars
 import logging
 import warnings
-from asyncio import protocols, transports
+from asyncio import protocols
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ._addresses import ENDPOINT_SIZE, SockAddr, unpack
-from ._node import ffi, lib, status_error
+from ._buffered import BufferedReading
+from ._node import lib, status_error
 from ._pump import CLOSED, DATA, DRAINED, EOF, NOBODY, READABLE, REFS, RELEASED, SCRATCH, Pump
 from ._socket import StackSocket
 
@@ -64,13 +65,12 @@ _tcp_send = lib.ams_tcp_send
 _tcp_send_ref = lib.ams_tcp_send_ref
 
 
-class Transport(transports._FlowControlMixin, transports.Transport):
+class Transport(BufferedReading):
     """A TCP connection of the user-space stack."""
 
     __slots__ = (
-        "__weakref__", "_born", "_closing", "_conn_lost", "_context", "_deliver", "_eof", "_excess",
-        "_extra_info", "_held", "_held_eof", "_id", "_mode", "_names", "_no_write", "_on_data", "_paused", "_protocol",
-        "_pump", "_refs", "_run", "_server", "_stack", "_v6",
+        "__weakref__", "_born", "_conn_lost", "_context", "_eof", "_excess", "_extra_info", "_held_eof", "_names",
+        "_no_write", "_on_data", "_pump", "_refs", "_run", "_server", "_v6",
     )  # fmt: skip
 
     _start_tls_compatible = True
@@ -415,64 +415,6 @@ class Transport(transports._FlowControlMixin, transports.Transport):
             count = lib.ams_tcp_recv(self._stack, self._id, scratch, SCRATCH)
             if count > 0:
                 self._pass_on(self._on_data, view[:count])
-
-    def _read_buffered(self) -> None:
-        """Reads into a BufferedProtocol's buffers until nothing is left; in the transport's context."""
-        while self._mode == _READ_EVENT and not self._paused and not self._closing:
-            buffer = self._get_buffer()
-            if buffer is None:
-                return
-            target = ffi.from_buffer("char[]", buffer, True)
-            count = lib.ams_tcp_recv(self._stack, self._id, target, len(target))
-            ffi.release(target)
-            if count <= 0 or not self._buffer_updated(count):
-                return
-
-    def _feed(self, data: bytes) -> None:
-        """Data that came with the batch, for a BufferedProtocol; in the transport's context."""
-        view = memoryview(data)
-        while view and not self._closing:
-            if self._mode != _READ_EVENT:  # the protocol was switched in between
-                self._deliver(bytes(view))
-                return
-            if self._paused:
-                if self._held is None:
-                    self._held = deque()
-                self._held.appendleft(bytes(view))
-                return
-            buffer = self._get_buffer()
-            if buffer is None:
-                return
-            with memoryview(buffer).cast("B") as target:
-                count = min(len(target), len(view))
-                target[:count] = view[:count]
-            view = view[count:]
-            if not self._buffer_updated(count):
-                return
-
-    def _get_buffer(self) -> Any:
-        """A BufferedProtocol's buffer; None if it hasn't one, which is fatal."""
-        try:
-            buffer = self._protocol.get_buffer(-1)
-            if not len(buffer):
-                raise RuntimeError("get_buffer() returned an empty buffer")
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.get_buffer() call failed.")
-            return None
-        return buffer
-
-    def _buffer_updated(self, count: int) -> bool:
-        """Tells a BufferedProtocol of its data; False if it failed."""
-        try:
-            self._protocol.buffer_updated(count)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
-            return False
-        return True
 
     def _at_eof(self) -> None:
         """The peer has sent its FIN."""

@@ -1,12 +1,13 @@
 """Builds ``aiomultistack._native`` with cffi (out-of-line API mode).
 
-The declarations come from ``native/include/aiomultistack.h``, between its
-two markers: there is no second copy of any signature.
+The declarations come from the parts of ``native/include/aiomultistack.h``, between
+their two markers: there is no second copy of any signature.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -22,13 +23,19 @@ ONLY_ON = {
 
 
 def declarations() -> str:
-    """The part of the public header that cffi reads."""
-    text = (NATIVE / "include" / "aiomultistack.h").read_text()
-    _, _, rest = text.partition("/* CFFI-BEGIN */")
-    part, _, _ = rest.partition("/* CFFI-END */")
-    if not part:
-        raise RuntimeError("aiomultistack.h has lost its CFFI markers")
-    return part
+    """What cffi reads: the marked section of each part of the public header, in the order of their inclusion."""
+    include = NATIVE / "include"
+    parts = re.findall(r'^#include "(.+)"$', (include / "aiomultistack.h").read_text(), re.MULTILINE)
+    return "".join(section(include / part) for part in parts)
+
+
+def section(header: Path) -> str:
+    """The lines of a header between its markers."""
+    _, _, rest = header.read_text().partition("/* CFFI-BEGIN */")
+    marked, _, _ = rest.partition("/* CFFI-END */")
+    if not marked:
+        raise RuntimeError(f"{header.name} has lost its CFFI markers")
+    return marked
 
 
 def sources(platform: str = sys.platform) -> list[str]:
