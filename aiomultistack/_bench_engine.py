@@ -19,6 +19,7 @@ from aiomultistack._ui import Steps
 KINDS: dict[str, tuple[int, str]] = {
     "ack": (lib.AMS_BENCH_ACK, "ACK of two segments"),
     "data": (lib.AMS_BENCH_DATA, "data in order"),
+    "train": (lib.AMS_BENCH_TRAIN, "data in order, trains of 16"),
     "sack": (lib.AMS_BENCH_SACK, "data, every second early"),
     "transaction": (lib.AMS_BENCH_TRANSACTION, "accept, request, 1 KB, close"),
 }

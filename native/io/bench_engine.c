@@ -15,6 +15,8 @@
  *                peer acknowledges two with each segment
  *   data         segments of MSS bytes in order; the answers, an ACK for two,
  *                are made and dropped
+ *   train        the same, TRAIN segments of a connection one behind the
+ *                other, as a sender of bulk data has them arrive
  *   sack         of each two segments the second comes first, so that one
  *                ACK with a SACK block and one that closes the hole answer
  *   transaction  SYN, request, ACK and FIN come in; the engine accepts,
@@ -32,6 +34,7 @@
 #include "wire/tcp.h"
 
 #define BATCH 64u
+#define TRAIN 16u               /* a part of BATCH */
 #define MSS 1460u
 #define FLIGHT 10u              /* RFC 6928's initial window */
 #define RESPONSE 1024u
@@ -287,6 +290,30 @@ static int step_data(struct bench *bench, uint32_t first, uint32_t n)
     return status < 0 ? status : (int)n;
 }
 
+/* TRAIN segments in order from each of n peers, those of one together. */
+static int step_train(struct bench *bench, uint32_t first, uint32_t n)
+{
+    struct ams_frame *frames[BATCH];
+    int status = 0, filled = 0;
+
+    for (uint32_t i = 0; i < n * TRAIN && status >= 0; i++) {
+        struct peer *peer = &bench->peers[first + i / TRAIN];
+        struct ams_frame *frame = segment_new(bench, first + i / TRAIN, TCP_ACK, peer->snd_nxt, MSS);
+        if (!frame) {
+            while (filled)
+                frame_free(frames[--filled]);
+            return -AMS_ENOMEM;
+        }
+        peer->snd_nxt += MSS;
+        frames[filled++] = frame;
+        if (filled == (int)BATCH || i + 1 == n * TRAIN) {
+            status = exchange(bench, frames, filled);
+            filled = 0;
+        }
+    }
+    return status < 0 ? status : (int)(n * TRAIN);
+}
+
 /* The second of two segments, then the first. */
 static int step_sack(struct bench *bench, uint32_t first, uint32_t n)
 {
@@ -342,6 +369,7 @@ static int (*const steps[])(struct bench *, uint32_t, uint32_t) = {
     [AMS_BENCH_DATA] = step_data,
     [AMS_BENCH_SACK] = step_sack,
     [AMS_BENCH_TRANSACTION] = step_transaction,
+    [AMS_BENCH_TRAIN] = step_train,
 };
 
 /* ---- set-up ------------------------------------------------------------------------------ */

@@ -15,6 +15,7 @@
 #define AMS_BENCH_DATA 1        /* a data segment in order, read in place */
 #define AMS_BENCH_SACK 2        /* a data segment of which every second one comes early */
 #define AMS_BENCH_TRANSACTION 3 /* accept, request, response of 1 KB, close */
+#define AMS_BENCH_TRAIN 4       /* a data segment in order, 16 of a connection one behind the other */
 
 struct ams_bench_result {
     uint64_t operations;    /* segments, or transactions */
