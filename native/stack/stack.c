@@ -3,7 +3,8 @@
  * stack.c - life cycle of a stack, its verbs, and the queue of whole frames.
  *
  * Theory of operation.  stack_input() sorts received frames by EtherType and
- * lets each run up through the layers to the end; nothing is put off.
+ * lets each run up through the layers to the end; nothing is put off.  TCP may
+ * take what follows in the batch along with a segment (tcp_train.c).
  * stack_output() runs the timers that are due, then hands out first the
  * whole frames that wait in `out`, then what TCP builds.
  *
@@ -263,10 +264,13 @@ static inline void input_frame(struct ams_stack *stack, struct ams_frame *frame,
 void stack_input(struct ams_stack *stack, struct ams_frame **frames, int n, uint64_t now)
 {
     stack->now = ams_max_u64(stack->now, now);
-    for (int i = 0; i < n; i++) {
-        if (i + 1 < n)
-            AMS_PREFETCH(frames[i + 1]->data);
-        input_frame(stack, frames[i], stack->now);
+    stack->rx_next = frames;
+    stack->rx_end = frames + n;
+    while (stack->rx_next < stack->rx_end) {
+        struct ams_frame *frame = *stack->rx_next++;
+        if (stack->rx_next < stack->rx_end)
+            AMS_PREFETCH((*stack->rx_next)->data);
+        input_frame(stack, frame, stack->now); /* and perhaps some behind it (tcp_train.c) */
     }
 }
 

@@ -68,7 +68,7 @@ struct stack_link {
     X(frag_rx) X(frag_done) X(frag_timeout) X(frag_overlap) X(frag_limit) X(frag_bad)    \
     X(icmp_rx) X(icmp_bad) X(icmp_echo) X(icmp_error_rx) X(icmp_error_tx) X(icmp_rate_limited) \
     X(udp_rx) X(udp_bad) X(udp_no_port) X(udp_queue_full) X(udp_tx)                      \
-    X(tcp_rx) X(tcp_bad_checksum) X(tcp_bad_header) X(tcp_tx) X(tcp_tx_bytes)            \
+    X(tcp_rx) X(tcp_rx_merged) X(tcp_bad_checksum) X(tcp_bad_header) X(tcp_tx) X(tcp_tx_bytes)            \
     X(tcp_rx_bytes) X(tcp_retrans) X(tcp_rto) X(tcp_fast_retrans) X(tcp_rst_rx)          \
     X(tcp_rst_tx) X(tcp_no_conn) X(tcp_syn_rx) X(tcp_syn_dropped) X(tcp_accept_overflow) \
     X(tcp_active_open) X(tcp_passive_open) X(tcp_conn_failed) X(tcp_conn_reset)          \
@@ -267,6 +267,7 @@ struct ams_stack {
     int32_t *sock_links;       /* next free id */
     uint32_t socks_used;
     uint32_t socks_limit;
+    struct ams_frame **rx_next, **rx_end; /* of the batch that is being received: what hasn't been looked at */
     uint64_t now;              /* of the call in progress or the last one */
     uint64_t trim_at;          /* when caches are trimmed next; 0: now, since the last connection has gone */
     /* modules */

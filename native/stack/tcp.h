@@ -610,6 +610,15 @@ void tcp_ecn_timeout(struct tcp_conn *conn);
  * @segment: payload of the segments that were merged into it, 0: none were */
 void tcp_ecn_arrived(struct tcp_conn *conn, const struct tcp_repr *seg, uint8_t tos, uint32_t payload,
                      uint32_t segment);
+/* What is expected of a segment that says nothing new about congestion.
+ * @tos: of its forerunner
+ * @flags: set to the flags among AE, CWR and ECE that it has
+ * Return: false: nothing is known, or each segment is to be looked at. */
+bool tcp_ecn_predict(const struct tcp_conn *conn, uint8_t tos, uint16_t *flags);
+/* Such segments came.
+ * @payload: of all
+ * @tsval: of the last */
+void tcp_ecn_predicted(struct tcp_conn *conn, uint8_t tos, uint32_t payload, uint32_t tsval);
 /* An ACK came: what does it tell about congestion? */
 void tcp_ecn_ack(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *seg, uint32_t payload,
                  const struct tcp_delivery *delivery, uint64_t now);
@@ -769,11 +778,30 @@ void tcp_rate_sample(struct tcp_conn *conn, const struct tcp_delivery *delivery,
 /* The application has nothing more to send although it could. */
 void tcp_rate_app_limited(struct tcp_conn *conn);
 
+/* ---- tcp_train.c: segments that bring nothing but the next bytes ------------------------- */
+/* A segment has gone through TCP: takes those behind it in the batch that can be
+ * predicted from it.
+ * @ip: its network header */
+void tcp_train(struct ams_stack *stack, struct tcp_conn *conn, const struct ip_info *ip, uint64_t now);
+/* At a glance: has the next frame of the batch the right sequence number? */
+static inline bool tcp_train_likely(const struct ams_stack *stack, const struct tcp_conn *conn, const struct ip_info *ip)
+{
+    if (stack->rx_next == stack->rx_end)
+        return false;
+    const struct ams_frame *frame = *stack->rx_next;
+    return frame->len >= ip->l4_off + TCP_HEADER && load_be32(frame->data + ip->l4_off + 4) == conn->rcv_nxt;
+}
+
 /* ---- tcp_reass.c: received data --------------------------------------------------------- */
 /* Takes in-order or out-of-order payload; consumes frame (data/len is the
  * payload window).  fin: the segment ends with FIN. */
 void tcp_receive(struct ams_stack *stack, struct tcp_conn *conn, struct ams_frame *frame, uint32_t seq, bool fin,
                  uint64_t now);
+/* Appends payload to the in-order queue; consumes frame.  rcv_nxt is the caller's affair. */
+void tcp_receive_append(struct tcp_conn *conn, struct ams_frame *frame);
+/* rcv_nxt has moved: is an ACK to be sent now, or later?
+ * @segment: payload of the latest segment */
+void tcp_ack_policy(struct ams_stack *stack, struct tcp_conn *conn, uint32_t segment, uint64_t now);
 void tcp_receive_fini(struct ams_stack *stack, struct tcp_conn *conn);
 /* Notes a duplicate to be reported (RFC 2883): the first since the last ACK,
  * and what touches it. */
@@ -785,6 +813,8 @@ void tcp_sack_blocks(struct tcp_conn *conn, struct tcp_repr *repr, int room);
 /* ---- tcp_rcvbuf.c: the receive buffer and its window ------------------------------------ */
 /* Three quarters of the frames that there may be are in use: nothing grows. */
 bool tcp_frames_short(const struct ams_stack *stack);
+/* Seven eighths of them are: data is dropped. */
+bool tcp_receive_scarce(const struct ams_stack *stack);
 /* Is data at seq to be dropped, because frames are needed elsewhere? */
 bool tcp_receive_refused(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t seq);
 /* Full-sized data came that echoes a new timestamp of ours. */

@@ -246,6 +246,31 @@ void tcp_ecn_arrived(struct tcp_conn *conn, const struct tcp_repr *seg, uint8_t 
     }
 }
 
+bool tcp_ecn_predict(const struct tcp_conn *conn, uint8_t tos, uint16_t *flags)
+{
+    *flags = 0;
+    if (AMS_LIKELY(!(conn->ecn & (ECN_OK | ECN_ACCURATE))))
+        return true;
+    if ((tos & IP_ECN_MASK) == IP_CE)
+        return false;
+    if (!(conn->ecn & ECN_ACCURATE))
+        return true;
+    const struct tcp_accecn *acc = tcp_accecn_of(conn);
+    *flags = (uint16_t)(acc->s_cep << TCP_ACE_SHIFT & TCP_ACE);
+    return (acc->marks & (ACC_CHECKED | ACC_THIRD)) == ACC_CHECKED;
+}
+
+void tcp_ecn_predicted(struct tcp_conn *conn, uint8_t tos, uint32_t payload, uint32_t tsval)
+{
+    if (!(conn->ecn & ECN_ACCURATE)) {
+        classic_arrived(conn, tos, 0);
+        return;
+    }
+    if (conn->flags & CONN_TS_OK)
+        tcp_accecn_of(conn)->newest_tsval = tsval;
+    tcp_accecn_arrived(conn, tos, payload, 0);
+}
+
 void tcp_ecn_ack(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *seg, uint32_t payload,
                  const struct tcp_delivery *delivery, uint64_t now)
 {

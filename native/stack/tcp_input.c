@@ -489,35 +489,37 @@ static bool checks(struct ams_stack *stack, struct tcp_conn *conn, const struct 
     return tcp->flags & TCP_ACK;
 }
 
-static void conn_input(struct ams_stack *stack, struct tcp_conn *conn, struct segment *seg, uint64_t now)
+/* Return: true if it has gone through all the steps, and the connection is there. */
+static bool conn_input(struct ams_stack *stack, struct tcp_conn *conn, struct segment *seg, uint64_t now)
 {
     const struct tcp_repr *tcp = seg->tcp;
     conn->segs_in++;
     if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_SENT)) {
         if (!syn_sent_input(stack, conn, seg, now))
-            return;
+            return false;
     } else {
         if (!checks(stack, conn, seg, now))
-            return;
+            return false;
         if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_RECEIVED) && !syn_received_ack(stack, conn, seg, now))
-            return;
+            return false;
         conn->last_rcv_at = now;
         conn->probes = 0;
         if (AMS_UNLIKELY(conn->ext))
             tcp_option_receive(stack, conn, tcp, now);
         if (!ack_input(stack, conn, seg, true, now))
-            return;
+            return false;
     }
     if (AMS_UNLIKELY(conn->ecn & (ECN_OK | ECN_ACCURATE)))
         tcp_ecn_arrived(conn, tcp, seg->ip->tos, seg->payload, seg->frame->flags & FRAME_GSO ? seg->frame->gso_size : 0);
     if (text_input(stack, conn, seg, now))
-        return;
+        return false;
     if (AMS_UNLIKELY(conn->state == AMS_TCP_TIME_WAIT && conn->sock.id < 0)) {
         tcp_tw_from(stack, conn, now);
-        return;
+        return false;
     }
     if (conn->flags & CONN_ACK_NOW)
         tcp_want_output(stack, conn);
+    return true;
 }
 
 void tcp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip_info *ip, uint64_t now)
@@ -540,7 +542,9 @@ void tcp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip
     if (AMS_LIKELY(flow && !flow->is_tw)) {
         frame_pull(frame, ip->l4_off + tcp.header_len);
         frame_trim(frame, seg.payload);
-        conn_input(stack, tcp_conn_of(flow), &seg, now);
+        struct tcp_conn *conn = tcp_conn_of(flow);
+        if (conn_input(stack, conn, &seg, now) && seg.payload && tcp_train_likely(stack, conn, ip))
+            tcp_train(stack, conn, ip, now);
     } else if (flow) {
         tcp_tw_input(stack, (struct tcp_tw *)flow, &tcp, ip, seg.payload, now);
     } else {

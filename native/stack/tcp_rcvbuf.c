@@ -35,14 +35,14 @@ bool tcp_frames_short(const struct ams_stack *stack)
     return stack->pool->in_use >= stack->pool->limit - stack->pool->limit / 4;
 }
 
-static bool frames_scarce(const struct ams_stack *stack)
+bool tcp_receive_scarce(const struct ams_stack *stack)
 {
     return stack->pool->in_use >= stack->pool->limit - stack->pool->limit / 8;
 }
 
 bool tcp_receive_refused(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t seq)
 {
-    if (AMS_LIKELY(!frames_scarce(stack)))
+    if (AMS_LIKELY(!tcp_receive_scarce(stack)))
         return false;
     return seq != conn->rcv_nxt || conn->rcv_queued >= SCARCE_SEGMENTS * ams_max_u32(conn->rcv_mss, TCP_MSS_DEFAULT4);
 }

@@ -22,8 +22,7 @@
 #define COALESCE_SMALL 512u
 #define COALESCE_QUEUED 65536u
 
-/* Appends payload to the in-order queue. */
-static void queue_append(struct tcp_conn *conn, struct ams_frame *frame)
+void tcp_receive_append(struct tcp_conn *conn, struct ams_frame *frame)
 {
     struct ams_frame *tail = conn->rcv_tail;
     uint32_t len = frame->len;
@@ -276,7 +275,7 @@ static void ooo_drain(struct ams_stack *stack, struct tcp_conn *conn)
             } else {
                 frame_pull(frame, conn->rcv_nxt - seq);
                 conn->rcv_nxt = end;
-                queue_append(conn, frame);
+                tcp_receive_append(conn, frame);
             }
             seq = end;
         }
@@ -297,7 +296,7 @@ static void ooo_drain(struct ams_stack *stack, struct tcp_conn *conn)
  * at once too, since the peer's cwnd is small and each ACK lets it grow (as
  * Linux's quick ACKs), unless data flows the other way as well: then the ACK
  * will ride on it. */
-static void ack_policy(struct ams_stack *stack, struct tcp_conn *conn, uint32_t segment, uint64_t now)
+void tcp_ack_policy(struct ams_stack *stack, struct tcp_conn *conn, uint32_t segment, uint64_t now)
 {
     if (segment) {
         if (!conn->data_rcv_at || now - conn->data_rcv_at > conn->rto)
@@ -370,7 +369,7 @@ void tcp_receive(struct ams_stack *stack, struct tcp_conn *conn, struct ams_fram
     conn->bytes_received += len;
     conn->rcv_nxt += len;
     if (len)
-        queue_append(conn, frame);
+        tcp_receive_append(conn, frame);
     else
         frame_free(frame);
     if (fin)
@@ -379,7 +378,7 @@ void tcp_receive(struct ams_stack *stack, struct tcp_conn *conn, struct ams_fram
         conn->flags |= CONN_ACK_NOW;
         ooo_drain(stack, conn);
     }
-    ack_policy(stack, conn, segment, now);
+    tcp_ack_policy(stack, conn, segment, now);
 }
 
 void tcp_sack_blocks(struct tcp_conn *conn, struct tcp_repr *repr, int room)

@@ -3,7 +3,6 @@
 
 #include "wire/checksum.h"
 
-#define FLAG_DF 0x4000u
 #define FLAG_MF 0x2000u
 #define OFFSET_MASK 0x1fffu
 
@@ -27,7 +26,7 @@ enum wire_verdict ipv4_parse_quoted(const uint8_t *data, size_t len, struct ipv4
     repr->total_len = load_be16(data + 2);
     repr->id = load_be16(data + 4);
     repr->frag_off = (uint16_t)((flags & OFFSET_MASK) * 8);
-    repr->dont_fragment = flags & FLAG_DF;
+    repr->dont_fragment = flags & IP4_FLAG_DF;
     repr->more_fragments = flags & FLAG_MF;
     repr->ttl = data[8];
     repr->protocol = data[9];
@@ -39,15 +38,9 @@ enum wire_verdict ipv4_parse_quoted(const uint8_t *data, size_t len, struct ipv4
 /* True if the header's sum, its checksum included, is minus zero. */
 static inline bool header_sum_ok(const uint8_t *data, unsigned header_len)
 {
-    if (header_len != IP4_HEADER)
-        return checksum_fold(checksum_add(0, data, header_len)) == 0xffff;
-    uint32_t words[5]; /* nearly all headers: a few additions will do */
-    memcpy(words, data, sizeof(words));
-    uint64_t sum = (uint64_t)words[0] + words[1] + words[2] + words[3] + words[4];
-    sum = (sum & 0xffffffffu) + (sum >> 32);
-    sum = (sum & 0xffffu) + (sum >> 16);
-    sum = (sum & 0xffffu) + (sum >> 16);
-    return sum == 0xffff;
+    if (header_len == IP4_HEADER) /* nearly all headers: a few additions will do */
+        return ipv4_plain_sum_ok(data);
+    return checksum_fold(checksum_add(0, data, header_len)) == 0xffff;
 }
 
 enum wire_verdict ipv4_parse(const uint8_t *data, size_t len, struct ipv4_repr *repr)
@@ -72,7 +65,7 @@ void ipv4_emit(uint8_t *out, const struct ipv4_repr *repr)
     out[1] = repr->tos;
     store_be16(out + 2, repr->total_len);
     store_be16(out + 4, repr->id);
-    store_be16(out + 6, (repr->dont_fragment ? FLAG_DF : 0) | (repr->more_fragments ? FLAG_MF : 0) |
+    store_be16(out + 6, (repr->dont_fragment ? IP4_FLAG_DF : 0) | (repr->more_fragments ? FLAG_MF : 0) |
                             (uint32_t)repr->frag_off >> 3);
     out[8] = repr->ttl;
     out[9] = repr->protocol;

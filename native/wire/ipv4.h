@@ -10,6 +10,8 @@
 #include "wire/bytes.h"
 #include "wire/proto.h"
 
+#define IP4_FLAG_DF 0x4000u      /* of the 16 bits with flags and fragment offset */
+
 struct ipv4_repr {
     uint8_t src[4];
     uint8_t dst[4];
@@ -36,6 +38,19 @@ enum wire_verdict ipv4_parse_quoted(const uint8_t *data, size_t len, struct ipv4
 void ipv4_emit(uint8_t *out, const struct ipv4_repr *repr);
 /* Renews the checksum of a header of header_len bytes. */
 void ipv4_update_checksum(uint8_t *header, size_t header_len);
+
+/* True if the sum over a header without options, its checksum included, is
+ * minus zero. */
+static inline bool ipv4_plain_sum_ok(const uint8_t header[IP4_HEADER])
+{
+    uint32_t words[5];
+    memcpy(words, header, sizeof(words));
+    uint64_t sum = (uint64_t)words[0] + words[1] + words[2] + words[3] + words[4];
+    sum = (sum & 0xffffffffu) + (sum >> 32);
+    sum = (sum & 0xffffu) + (sum >> 16);
+    sum = (sum & 0xffffu) + (sum >> 16);
+    return sum == 0xffff;
+}
 
 enum ipv4_options {
     IPV4_OPTIONS_PLAIN,      /* may be ignored (RFC 1122 section 3.2.1.8) */

@@ -16,9 +16,6 @@
 #define FASTOPEN_MAGIC 0xf989u
 #define FASTOPEN_COOKIE_MIN 4u /* RFC 7413 section 4.1.1 */
 
-/* NOP NOP TIMESTAMPS 10: how nearly every segment's options begin. */
-#define TIMESTAMPS_ALIGNED 0x0101080au
-
 /* Reads a SACK option's blocks. */
 static void parse_sack(const uint8_t *option, uint32_t length, struct tcp_repr *out)
 {
@@ -134,7 +131,7 @@ bool tcp_parse(const uint8_t *data, uint32_t length, struct tcp_repr *out)
     out->fastopen_kind = 0;
     out->n_others = out->raw_len = 0;
     const uint8_t *options = data + TCP_HEADER;
-    if (AMS_LIKELY(header_len == TCP_HEADER + 12 && load_be32(options) == TIMESTAMPS_ALIGNED)) {
+    if (AMS_LIKELY(header_len == TCP_HEADER + 12 && load_be32(options) == TCP_TIMESTAMPS_ALIGNED)) {
         out->has_timestamps = true;
         out->tsval = load_be32(options + 4);
         out->tsecr = load_be32(options + 8);

@@ -28,6 +28,7 @@
 #define TCP_FASTOPEN_COOKIE_MAX 16u
 #define TCP_OPT_FASTOPEN 34u         /* RFC 7413 section 4.1.1 */
 #define TCP_OPT_EXPERIMENTAL 254u    /* RFC 6994; with Fast Open's magic */
+#define TCP_TIMESTAMPS_ALIGNED 0x0101080au /* NOP NOP TIMESTAMPS 10: how nearly every segment's options begin */
 #define TCP_OTHERS_MAX 4u            /* options of other kinds that are passed on */
 
 struct tcp_sack_block {
