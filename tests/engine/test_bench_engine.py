@@ -11,7 +11,9 @@ from click.testing import CliRunner
 from aiomultistack import _bench_engine, _cli
 
 
-@pytest.mark.parametrize(("kind", "size"), [("data", 1460), ("train", 1460), ("sack", 1460), ("ack", 2 * 1460), ("transaction", 100)])
+@pytest.mark.parametrize(
+    ("kind", "size"), [("data", 1460), ("train", 1460), ("sack", 1460), ("ack", 2 * 1460), ("transaction", 100)]
+)
 @pytest.mark.parametrize("connections", [1, 63, 1000])
 def test_every_operation_is_carried_out(kind: str, size: int, connections: int) -> None:
     run = _bench_engine.run(kind, connections, 3000)

@@ -330,11 +330,17 @@ static void do_deliver(struct fuzz *fuzz)
 {
     uint8_t how = take8(&fuzz->input);
     int from = how & 1, count = 1 + (how >> 1) % 16;
+    struct ams_frame *batch[16];
+    int n = 0;
     for (; count > 0 && fuzz->links[from].count; count--) {
-        deliver(fuzz, from, link_take(&fuzz->links[from], 0));
-        if (how & 64)
+        if (how & 64) {
+            deliver(fuzz, from, link_take(&fuzz->links[from], 0));
             settle(fuzz);
+        } else {
+            batch[n++] = link_take(&fuzz->links[from], 0);
+        }
     }
+    stack_input(fuzz->stack[1 - from], batch, n, fuzz->now); /* at once: trains (tcp_train.c) */
 }
 
 /* What becomes of one frame, wherever it is in line. */
