@@ -32,6 +32,11 @@ struct ams_owner {
      * stack's configuration has the only range.
      * Return: 0, -AMS_EADDRNOTAVAIL when there are no more, or why not. */
     int (*lend)(void *ctx, uint16_t *low, uint16_t *high);
+    /* Serves an address that the stack has from here on, and no longer: before
+     * anything is claimed on it, after all of that is released.  NULL: nobody
+     * has to know.  Return: 0 or a status, whereupon the stack does without. */
+    int (*serve)(void *ctx, const struct ams_ifaddr *address);
+    void (*unserve)(void *ctx, const struct ams_endpoint *address);
     void *ctx;
 };
 

@@ -37,6 +37,7 @@
 #include "aiomultistack/port.h"
 #include "aiomultistack/protocol.h"
 #include "aiomultistack/stack.h"
+#include "aiomultistack/network.h"
 #include "aiomultistack/switch.h"
 #include "aiomultistack/bench.h"
 

@@ -74,6 +74,22 @@ struct ams_node {
 
 /* ---- the stack's claim interface ------------------------------------------------- */
 
+/* Lets the switch, and a port that has to know, serve an address. */
+static int node_serve_one(struct ams_node *node, const struct ams_ifaddr *address, struct port_error *error)
+{
+    const struct port_ops *ops = node->port->ops;
+    int status = switch_add_address(&node->sw, address);
+
+    if (!status && ops->serve) {
+        status = ops->serve(node->port, &address->address, error);
+        if (status > 0)
+            status = 0;
+        if (status < 0)
+            switch_remove_address(&node->sw, &address->address);
+    }
+    return status;
+}
+
 static int node_claim(void *ctx, uint8_t protocol, const struct ams_endpoint *local)
 {
     struct ams_node *node = ctx;
@@ -105,21 +121,22 @@ static int node_lend(void *ctx, uint16_t *low, uint16_t *high)
     return node->port->ops->lend(node->port, low, high);
 }
 
-/* ---- construction -------------------------------------------------------------- */
-
-/* Lets the switch, and a port that has to know, serve an address. */
-static int node_serve_one(struct ams_node *node, const struct ams_ifaddr *address, struct port_error *error)
+/* The stack has one more address (struct ams_owner). */
+static int node_serve_learned(void *ctx, const struct ams_ifaddr *address)
 {
-    const struct port_ops *ops = node->port->ops;
-    int status = switch_add_address(&node->sw, address);
-
-    if (!status && ops->serve) {
-        status = ops->serve(node->port, &address->address, error);
-        if (status > 0)
-            status = 0;
-    }
-    return status;
+    struct port_error nobody = {NULL, 0};
+    return node_serve_one(ctx, address, &nobody);
 }
+
+static void node_unserve(void *ctx, const struct ams_endpoint *address)
+{
+    struct ams_node *node = ctx;
+    if (node->port->ops->unserve)
+        node->port->ops->unserve(node->port, address);
+    switch_remove_address(&node->sw, address);
+}
+
+/* ---- construction -------------------------------------------------------------- */
 
 /* Lets the switch serve all addresses of the stack. */
 static int node_serve(struct ams_node *node, struct port_error *error)
@@ -206,7 +223,14 @@ static int node_build(struct ams_node *node, const struct ams_stack_config *give
     link.mtu = node->port->info.mtu;
     link.caps = node->port->info.caps;
     link.pool = &node->pool;
-    link.owner = (struct ams_owner){node_claim, node_release, node->port->ops->lend ? node_lend : NULL, node};
+    link.owner = (struct ams_owner){
+        .claim = node_claim,
+        .release = node_release,
+        .lend = node->port->ops->lend ? node_lend : NULL,
+        .serve = node_serve_learned,
+        .unserve = node_unserve,
+        .ctx = node,
+    };
     node->stack = node_stack_new(node, &config, &link, &status);
     if (!node->stack)
         return status;

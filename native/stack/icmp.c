@@ -17,6 +17,7 @@
 #include "stack/iface.h"
 #include "stack/ip.h"
 #include "stack/neighbor.h"
+#include "stack/router.h"
 #include "wire/bytes.h"
 #include "wire/checksum.h"
 #include "wire/ipv4.h"
@@ -58,7 +59,7 @@ static bool meaning4(const struct icmp_repr *icmp, struct icmp_error *error)
     case ICMP4_PARAMETER_PROBLEM:
         error->status = -AMS_EPROTO;
         return true;
-    default: /* source quench is to be ignored (RFC 6633); redirects are not acted upon */
+    default: /* source quench is to be ignored (RFC 6633) */
         return false;
     }
 }
@@ -149,24 +150,44 @@ static bool quoted6(const uint8_t *packet, size_t len, struct icmp_error *error,
     return true;
 }
 
+/* Fills in what a quoted packet tells: addresses, ports, sequence number.
+ * Return: false if it is none that we have sent. */
+static bool read_quoted(const struct ams_stack *stack, const uint8_t *packet, size_t len, struct icmp_error *error,
+                        struct quoted *quoted)
+{
+    bool ipv4 = len > 0 && packet[0] >> 4 == 4;
+    bool understood = ipv4 ? quoted4(packet, len, error, quoted) : quoted6(packet, len, error, quoted);
+    /* RFC 792 promises eight bytes of the transport header. */
+    if (!understood || quoted->l4_off + 8 > len || !iface_find(stack, error->local.ip))
+        return false;
+    const uint8_t *l4 = packet + quoted->l4_off;
+    error->local.port = load_be16(l4);
+    error->remote.port = load_be16(l4 + 2);
+    error->seq = load_be32(l4 + 4);
+    return true;
+}
+
+bool icmp_read_quoted(const struct ams_stack *stack, const uint8_t *packet, size_t len, struct icmp_error *quote,
+                      uint8_t *protocol)
+{
+    struct quoted quoted;
+    if (!read_quoted(stack, packet, len, quote, &quoted))
+        return false;
+    *protocol = quoted.protocol;
+    return true;
+}
+
 void icmp_report(struct ams_stack *stack, const uint8_t *packet, size_t len, struct icmp_error *error, uint64_t now)
 {
     struct icmp_error full = *error;
     struct quoted quoted;
-    bool ipv4 = len > 0 && packet[0] >> 4 == 4;
-    bool understood = ipv4 ? quoted4(packet, len, &full, &quoted) : quoted6(packet, len, &full, &quoted);
-    /* RFC 792 promises eight bytes of the transport header. */
-    if (!understood || quoted.l4_off + 8 > len || !iface_find(stack, full.local.ip)) {
+    if (!read_quoted(stack, packet, len, &full, &quoted)) {
         stack->counters.icmp_bad++;
         return;
     }
-    const uint8_t *l4 = packet + quoted.l4_off;
-    full.local.port = load_be16(l4);
-    full.remote.port = load_be16(l4 + 2);
     if (full.status == -AMS_EMSGSIZE && full.mtu == 0)
         full.mtu = plateau_below(quoted.total_len);
     if (quoted.protocol == PROTO_TCP) {
-        full.seq = load_be32(l4 + 4);
         tcp_icmp_error(stack, &full, now);
     } else if (quoted.protocol == PROTO_UDP) {
         udp_icmp_error(stack, &full, now);
@@ -337,6 +358,10 @@ void icmp_input(struct ams_stack *stack, struct ams_frame *frame, const struct i
         echo_reply(stack, frame, ip, now);
     else if (ip->family == AMS_IPV6 && (icmp.type == ICMP6_NEIGHBOR_SOLICIT || icmp.type == ICMP6_NEIGHBOR_ADVERT))
         ndp_input(stack, frame, ip, now);
+    else if (ip->family == AMS_IPV6 && icmp.type == ICMP6_ROUTER_ADVERT)
+        router_input(stack, frame, ip, now);
+    else if (icmp.type == (ip->family == AMS_IPV6 ? ICMP6_REDIRECT : ICMP4_REDIRECT))
+        redirect_input(stack, frame, ip, now);
     else if (ip->family == AMS_IPV6 && icmp.type == ICMP6_MLD_QUERY)
         multicast_input(stack, frame, ip, now);
     else

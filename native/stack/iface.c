@@ -2,9 +2,10 @@
  *
  * iface.c - the stack's own addresses.
  *
- * Theory of operation.  The addresses come from the configuration and never
- * change; the IPv6 link-local one is made from the MAC.  A small hash table
- * of indices answers "is this ours?", which every received packet asks.
+ * Theory of operation.  Addresses come from the configuration and stay, or
+ * are learnt from routers and come and go (iface_learned.c); the IPv6
+ * link-local one is made from the MAC.  A small hash table of indices answers
+ * "is this ours?", which every received packet asks.
  *
  * IPv4 addresses are usable at once and announced by a gratuitous ARP (RFC
  * 5227 section 2.3).  IPv6 addresses are first tentative (RFC 4862 section
@@ -23,14 +24,19 @@
 #include "core/alloc.h"
 #include "stack/multicast.h"
 #include "stack/neighbor.h"
+#include "stack/router.h"
 #include "wire/bytes.h"
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
 
-/* RetransTimer: RFC 4861 section 10. */
-#define DAD_WAIT AMS_NS_PER_S
 /* DEFEND_INTERVAL: RFC 5227 section 1.1. */
 #define DEFEND_INTERVAL (10 * AMS_NS_PER_S)
+
+/* True if an address is ours, though perhaps not usable yet. */
+static inline bool exists(const struct iface_addr *addr)
+{
+    return addr->state <= IFACE_USABLE;
+}
 
 /* ---- look-ups ------------------------------------------------------------ */
 
@@ -62,11 +68,10 @@ bool iface_owns(const struct ams_stack *stack, const uint8_t ip[16])
 bool iface_may_bind(const struct ams_stack *stack, const uint8_t ip[16])
 {
     const struct iface_addr *addr = iface_find(stack, ip);
-    return addr && addr->state != IFACE_DUPLICATE;
+    return addr && exists(addr);
 }
 
-/* The number of leading bits that a and b share. */
-static unsigned common_prefix(const uint8_t a[16], const uint8_t b[16])
+unsigned iface_common_prefix(const uint8_t a[16], const uint8_t b[16])
 {
     for (unsigned i = 0; i < 16; i += 4) {
         uint32_t differing = load_be32(a + i) ^ load_be32(b + i);
@@ -84,10 +89,10 @@ bool iface_on_link(const struct ams_stack *stack, const uint8_t ip[16])
         return true;
     for (uint32_t i = 0; i < table->n_addrs; i++) {
         const struct iface_addr *addr = &table->addrs[i];
-        if (addr->family == family && common_prefix(addr->ip, ip) >= addr->prefix_len)
+        if (addr->family == family && !addr->learned && iface_common_prefix(addr->ip, ip) >= addr->prefix_len)
             return true;
     }
-    return false;
+    return family == AMS_IPV6 && router_on_link(stack, ip);
 }
 
 bool iface_is_broadcast(const struct ams_stack *stack, const uint8_t ip[16])
@@ -114,7 +119,7 @@ bool iface_in_group(const struct ams_stack *stack, const uint8_t ip[16])
     const struct iface_table *table = stack->iface;
     for (uint32_t i = 0; i < table->n_addrs; i++) {
         uint8_t group[16];
-        if (table->addrs[i].family != AMS_IPV6 || table->addrs[i].state == IFACE_DUPLICATE)
+        if (table->addrs[i].family != AMS_IPV6 || !exists(&table->addrs[i]))
             continue;
         ipv6_solicited_node(group, table->addrs[i].ip);
         if (ip_equal(group, ip))
@@ -127,19 +132,19 @@ bool iface_has_family(const struct ams_stack *stack, uint8_t family)
 {
     const struct iface_table *table = stack->iface;
     for (uint32_t i = 0; i < table->n_addrs; i++)
-        if (table->addrs[i].family == family && table->addrs[i].state != IFACE_DUPLICATE)
+        if (table->addrs[i].family == family && exists(&table->addrs[i]))
             return true;
     return false;
 }
 
 /* How well addr suits as the source for dst: RFC 6724 section 5, rules 2
- * (scope) and 8 (longest matching prefix), in one number. */
+ * (scope), 3 (not deprecated) and 8 (longest matching prefix), in one number. */
 static unsigned source_score(const struct iface_addr *addr, const uint8_t dst[16], bool dst_link_local)
 {
-    unsigned matching = common_prefix(addr->ip, dst);
+    unsigned matching = iface_common_prefix(addr->ip, dst);
     if (matching > addr->prefix_len)
         matching = addr->prefix_len;
-    return (ipv6_is_link_local(addr->ip) == dst_link_local ? 256u : 0u) + matching + 1;
+    return (ipv6_is_link_local(addr->ip) == dst_link_local ? 512u : 0u) + (addr->deprecated ? 0u : 256u) + matching + 1;
 }
 
 bool iface_source(const struct ams_stack *stack, const uint8_t dst[16], uint8_t out[16])
@@ -164,9 +169,13 @@ bool iface_source(const struct ams_stack *stack, const uint8_t dst[16], uint8_t 
             best_score = score;
         }
     }
-    if (best)
-        memcpy(out, best->ip, 16);
-    return best != NULL;
+    if (!best)
+        return false;
+    /* routers would not pass it on (RFC 4291 section 2.5.6), so nobody would answer */
+    if (ipv6_is_link_local(best->ip) && !dst_link_local && !ipv6_is_multicast(dst) && !iface_on_link(stack, dst))
+        return false;
+    memcpy(out, best->ip, 16);
+    return true;
 }
 
 /* ---- life of an address ---------------------------------------------------- */
@@ -181,23 +190,27 @@ void iface_start(struct ams_stack *stack, uint64_t now)
         if (addr->family == AMS_IPV6 && !ip_is_loopback(addr->ip)) { /* first, for switches that watch (RFC 4862 section 5.4.2) */
             uint8_t group[16];
             ipv6_solicited_node(group, addr->ip);
-            multicast_join(stack, group, now);
+            addr->joined = multicast_join(stack, group, now) == 0;
         }
+        addr->probed = true;
         if (addr->state == IFACE_USABLE) {
             neighbor_announce(stack, addr);
         } else {
             ndp_probe(stack, addr);
-            timer_arm(&stack->wheel, &addr->timer, now + DAD_WAIT);
+            timer_arm(&stack->wheel, &addr->timer, now + stack->retrans_ms6 * AMS_NS_PER_MS);
         }
     }
 }
 
 void iface_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now)
 {
-    (void)now;
     struct iface_addr *addr = AMS_CONTAINER_OF(timer, struct iface_addr, timer);
     if (addr->state != IFACE_TENTATIVE)
         return;
+    if (!addr->probed) {
+        iface_probe(stack, addr, now);
+        return;
+    }
     addr->state = IFACE_USABLE;
     neighbor_announce(stack, addr);
 }
@@ -205,12 +218,18 @@ void iface_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint6
 void iface_conflict(struct ams_stack *stack, struct iface_addr *addr, uint64_t now)
 {
     stack->counters.dad_conflict++;
+    if (addr->state == IFACE_TENTATIVE && addr->learned) {
+        router_address_conflict(stack, addr, now);
+        return;
+    }
     if (addr->state == IFACE_TENTATIVE) {
         uint8_t group[16];
         ipv6_solicited_node(group, addr->ip);
         timer_cancel(&stack->wheel, &addr->timer);
         addr->state = IFACE_DUPLICATE;
-        multicast_leave(stack, group, now);
+        if (addr->joined)
+            multicast_leave(stack, group, now);
+        addr->joined = false;
         stack->path_generation++;
         return;
     }
@@ -235,6 +254,23 @@ static bool is_host_address(const struct ams_ifaddr *config)
     return config->address.family == AMS_IPV6 && config->prefix_len <= 128 && !ip_is4(ip) && !ipv6_is_multicast(ip);
 }
 
+/* Notes where an address is found. */
+static void slot_fill(struct iface_table *table, const struct iface_addr *addr)
+{
+    uint32_t slot = slot_of(table, addr->ip);
+    while (table->slots[slot])
+        slot = (slot + 1) & table->slot_mask;
+    table->slots[slot] = (uint16_t)(addr - table->addrs + 1);
+}
+
+void iface_rehash(struct iface_table *table)
+{
+    memset(table->slots, 0, (table->slot_mask + 1) * sizeof(*table->slots));
+    for (uint32_t i = 0; i < table->n_addrs; i++)
+        if (table->addrs[i].family)
+            slot_fill(table, &table->addrs[i]);
+}
+
 /* Adds one address; one that is there already is left as it is. */
 static void add_address(struct ams_stack *stack, const uint8_t ip[16], uint8_t family, unsigned prefix_len)
 {
@@ -252,16 +288,15 @@ static void add_address(struct ams_stack *stack, const uint8_t ip[16], uint8_t f
     bool usable = family == AMS_IPV4 || (stack->config.flags & AMS_STACK_NO_DAD) ||
                   (stack->link_flags & STACK_LINK_QUIET) || ip_is_loopback(ip);
     addr->state = usable ? IFACE_USABLE : IFACE_TENTATIVE;
-    uint32_t slot = slot_of(table, ip);
-    while (table->slots[slot])
-        slot = (slot + 1) & table->slot_mask;
-    table->slots[slot] = (uint16_t)table->n_addrs;
+    slot_fill(table, addr);
 }
 
 int iface_init(struct ams_stack *stack)
 {
     const struct ams_stack_config *config = &stack->config;
-    if (config->n_addresses == 0 || config->n_addresses > 4096)
+    if ((config->n_addresses == 0 && !iface_autoconf(stack)) || config->n_addresses > 4096)
+        return -AMS_EINVAL;
+    if (iface_autoconf(stack) && stack->mtu < IP6_MIN_MTU)
         return -AMS_EINVAL;
     for (uint32_t i = 0; i < config->n_addresses; i++) {
         if (!is_host_address(&config->addresses[i]))
@@ -269,15 +304,16 @@ int iface_init(struct ams_stack *stack)
         if (config->addresses[i].address.family == AMS_IPV6 && stack->mtu < IP6_MIN_MTU)
             return -AMS_EINVAL;
     }
-    uint32_t slots = 8;
-    while (slots < 2 * (config->n_addresses + 1))
+    uint32_t slots = 8, capacity = config->n_addresses + 1 + (iface_autoconf(stack) ? IFACE_LEARNED : 0);
+    while (slots < 2 * capacity)
         slots *= 2;
     struct iface_table *table = mem_zalloc(1, sizeof(*table));
     if (!table)
         return -AMS_ENOMEM;
     stack->iface = table;
     table->slot_mask = slots - 1;
-    table->addrs = mem_zalloc(config->n_addresses + 1, sizeof(*table->addrs));
+    table->capacity = capacity;
+    table->addrs = mem_zalloc(capacity, sizeof(*table->addrs));
     table->slots = mem_zalloc(slots, sizeof(*table->slots));
     if (!table->addrs || !table->slots) {
         iface_fini(stack);
@@ -292,6 +328,8 @@ int iface_init(struct ams_stack *stack)
         ipv6_link_local(ip, stack->mac);
         add_address(stack, ip, AMS_IPV6, 64);
     }
+    if (iface_autoconf(stack))
+        iface_count_claims(stack);
     return 0;
 }
 
@@ -311,12 +349,19 @@ void iface_fini(struct ams_stack *stack)
 int stack_addresses(const struct ams_stack *stack, struct ams_ifaddr *out, int max)
 {
     const struct iface_table *table = stack->iface;
-    for (uint32_t i = 0; i < table->n_addrs && (int)i < max; i++) {
+    int count = 0;
+    for (uint32_t i = 0; i < table->n_addrs; i++) {
         const struct iface_addr *addr = &table->addrs[i];
-        memset(&out[i], 0, sizeof(out[i]));
-        memcpy(out[i].address.ip, addr->ip, 16);
-        out[i].address.family = addr->family;
-        out[i].prefix_len = addr->family == AMS_IPV4 ? addr->prefix_len - 96u : addr->prefix_len;
+        if (!addr->family)
+            continue;
+        if (count < max) {
+            struct ams_ifaddr *row = &out[count];
+            memset(row, 0, sizeof(*row));
+            memcpy(row->address.ip, addr->ip, 16);
+            row->address.family = addr->family;
+            row->prefix_len = addr->family == AMS_IPV4 ? addr->prefix_len - 96u : addr->prefix_len;
+        }
+        count++;
     }
-    return (int)table->n_addrs;
+    return count;
 }

@@ -200,6 +200,7 @@ void ip6_deliver(struct ams_stack *stack, struct ams_frame *frame, struct ip_inf
     ip->protocol = walk.next;
     ip->l4_off = ip->l3_off + walk.offset;
     ip->l4_len = len - walk.offset;
+    ip->reassembled = reassembled;
     switch (result) {
     case IPV6_WALK_UPPER:
         deliver_upper(stack, frame, ip, walk.named_at, now);

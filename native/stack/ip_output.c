@@ -124,7 +124,7 @@ bool ip_output(struct ams_stack *stack, struct ip_path *path, struct ams_tx *tx,
         write_ip4(ip, tx->total - ETH_HEADER, src, dst, protocol, tos, IP_HOP_LIMIT, FLAG_DF);
     } else {
         l4_off = ETH_HEADER + IP6_HEADER;
-        write_ip6(ip, tx->total - l4_off, src, dst, protocol, tos, IP_HOP_LIMIT,
+        write_ip6(ip, tx->total - l4_off, src, dst, protocol, tos, stack->hop_limit6,
                   flow_label(stack, tx->head + l4_off, src, dst, protocol));
     }
     tx->csum_start = (uint16_t)l4_off;
@@ -234,7 +234,9 @@ int ip_send(struct ams_stack *stack, struct ip_path *path, struct ams_frame *fra
         frame->seq = path->mtu;
     }
     uint8_t hop_limit = send->hop_limit ? send->hop_limit
-                                        : (neighbor->kind == ROUTE_GROUP ? IP_HOP_LIMIT_GROUP : IP_HOP_LIMIT);
+                                        : neighbor->kind == ROUTE_GROUP ? IP_HOP_LIMIT_GROUP
+                                        : path->family == AMS_IPV4      ? IP_HOP_LIMIT
+                                                                        : stack->hop_limit6;
     uint8_t *ip = frame->data + ETH_HEADER;
     if (path->family == AMS_IPV4)
         write_ip4(ip, IP4_HEADER + l4_len, send->src, send->dst, send->protocol, send->tos, hop_limit,

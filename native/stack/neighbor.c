@@ -29,15 +29,13 @@
 #include "core/alloc.h"
 #include "stack/icmp.h"
 #include "stack/ip.h"
+#include "stack/router.h"
 #include "wire/bytes.h"
 
 #define BUCKETS 1024u
 /* RFC 4861 section 10. */
-#define RETRANS_TIME AMS_NS_PER_S
 #define MAX_PROBES 3u
 #define DELAY_FIRST_PROBE (5 * AMS_NS_PER_S)
-#define REACHABLE_MIN (15 * AMS_NS_PER_S)   /* 30 s, times 0.5 to 1.5 */
-#define REACHABLE_SPREAD_MS 30000u
 
 struct neighbor_table {
     struct neighbor *buckets[BUCKETS];
@@ -112,8 +110,8 @@ static struct neighbor *entry_alloc(struct ams_stack *stack)
         }
         return neighbor;
     }
-    /* Two rounds find one: the first clears `used`, and gateways are two. */
-    for (uint32_t step = 0; step < 2 * NEIGHBOR_LIMIT + 2; step++) {
+    /* Two rounds find one: the first clears `used`, and gateways are few. */
+    for (uint32_t step = 0; step < 2 * NEIGHBOR_LIMIT + ROUTER_LIMIT + 2; step++) {
         struct neighbor *neighbor = table->entries[table->hand];
         table->hand = (table->hand + 1) % NEIGHBOR_LIMIT;
         if (neighbor->linked && route_is_gateway(stack, neighbor->ip))
@@ -201,9 +199,11 @@ struct neighbor *neighbor_get(struct ams_stack *stack, const uint8_t ip[16], enu
 /* Asks for the neighbour once more, and arms the timer for the next time. */
 static void solicit(struct ams_stack *stack, struct neighbor *neighbor, bool unicast, uint64_t now)
 {
+    bool ipv4 = ip_is4(neighbor->ip);
     neighbor->probes++;
-    timer_arm(&stack->wheel, &neighbor->timer, now + RETRANS_TIME);
-    if (ip_is4(neighbor->ip))
+    timer_arm(&stack->wheel, &neighbor->timer,
+              now + (ipv4 ? NEIGHBOR_RETRANS_MS : stack->retrans_ms6) * AMS_NS_PER_MS);
+    if (ipv4)
         arp_solicit(stack, neighbor, unicast);
     else
         ndp_solicit(stack, neighbor, unicast);
@@ -217,7 +217,9 @@ void neighbor_reachable(struct neighbor *neighbor, uint64_t now)
     neighbor->state = NEIGHBOR_REACHABLE;
     neighbor->probes = 0;
     timer_cancel(&stack->wheel, &neighbor->timer);
-    neighbor->usable_until = now + REACHABLE_MIN + rng_below(&stack->rng, REACHABLE_SPREAD_MS) * AMS_NS_PER_MS;
+    /* RFC 4861 section 6.3.2: MIN_RANDOM_FACTOR 0.5 to MAX_RANDOM_FACTOR 1.5 */
+    uint32_t base = ip_is4(neighbor->ip) ? NEIGHBOR_REACHABLE_MS : stack->reachable_ms6;
+    neighbor->usable_until = now + (base / 2 + rng_below(&stack->rng, base)) * AMS_NS_PER_MS;
 }
 
 /* The MAC is known, but not whether it still answers. */
@@ -279,7 +281,30 @@ int neighbor_wait(struct ams_stack *stack, struct neighbor *neighbor, struct ams
     return 0;
 }
 
-/* Nobody answers: what waits fails, and its senders are told. */
+/* Sends a packet another way, now that its next hop does not answer.
+ * Consumes frame.  Return: false if there is none: frame is the caller's. */
+static bool reroute(struct ams_stack *stack, const struct neighbor *failed, struct ams_frame *frame, uint64_t now)
+{
+    const uint8_t *packet = frame->data + ETH_HEADER;
+    struct ip_path path = {0};
+    uint8_t dst[16];
+    if (ip_is4(failed->ip))
+        ip_map4(dst, packet + 16);
+    else
+        memcpy(dst, packet + 24, 16);
+    if (ip_path_find(stack, dst, &path) < 0 || path.neighbor == failed || path.neighbor->kind != ROUTE_UNICAST)
+        return false;
+    if (neighbor_ready(path.neighbor, now)) {
+        memcpy(frame->data, path.neighbor->header, ETH_HEADER);
+        ip_transmit(stack, frame);
+    } else {
+        neighbor_wait(stack, path.neighbor, frame, now);
+    }
+    return true;
+}
+
+/* Nobody answers: what waits goes by another router if there is one; else it
+ * fails, and its senders are told. */
 static void neighbor_fail(struct ams_stack *stack, struct neighbor *neighbor, uint64_t now)
 {
     neighbor->state = NEIGHBOR_IDLE;
@@ -287,8 +312,13 @@ static void neighbor_fail(struct ams_stack *stack, struct neighbor *neighbor, ui
     stack->counters.neighbor_failed++;
     struct icmp_error error = {.status = -AMS_EHOSTUNREACH};
     struct ams_frame *frame = queue_take(neighbor); /* telling may use the entry again */
+    bool elsewhere = router_failed(stack, neighbor->ip, now);
     while (frame) {
         struct ams_frame *next = frame->next;
+        if (elsewhere && reroute(stack, neighbor, frame, now)) {
+            frame = next;
+            continue;
+        }
         icmp_report(stack, frame->data + ETH_HEADER, frame->len - ETH_HEADER, &error, now);
         frame_free(frame);
         frame = next;
@@ -346,8 +376,10 @@ void neighbor_learn(struct ams_stack *stack, const uint8_t ip[16], const uint8_t
     memcpy(neighbor->header, mac, ETH_ADDR);
     if (changed)
         make_stale(stack, neighbor);
-    if (news == NEIGHBOR_ANSWERED)
+    if (news == NEIGHBOR_ANSWERED) {
         neighbor_reachable(neighbor, now);
+        router_answered(stack, ip);
+    }
     if (!known)
         queue_flush(stack, neighbor);
 }

@@ -34,6 +34,10 @@ enum neighbor_state {
     NEIGHBOR_LOOP,
 };
 
+/* RFC 4861 section 10; routers may say otherwise for IPv6. */
+#define NEIGHBOR_REACHABLE_MS 30000u
+#define NEIGHBOR_RETRANS_MS 1000u
+
 #define NEIGHBOR_LIMIT 1024u
 #define NEIGHBOR_QUEUE_LIMIT 128u     /* frames, and */
 #define NEIGHBOR_QUEUE_BYTES 262144u  /* bytes of their buffers */
@@ -120,6 +124,8 @@ void ndp_input(struct ams_stack *stack, const struct ams_frame *frame, const str
 /* Asks for an IPv6 neighbour: by its solicited-node group, or its known MAC. */
 void ndp_solicit(struct ams_stack *stack, const struct neighbor *neighbor, bool unicast);
 void ndp_announce(struct ams_stack *stack, const struct iface_addr *addr);
+/* Asks all routers to advertise themselves (RFC 4861 section 6.3.7). */
+void ndp_router_solicit(struct ams_stack *stack);
 /* Asks whether somebody else has a tentative address (RFC 4862 section 5.4.2). */
 void ndp_probe(struct ams_stack *stack, const struct iface_addr *addr);
 

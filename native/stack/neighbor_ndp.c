@@ -5,22 +5,25 @@
  *
  * Messages are built with their Ethernet header at once: their destinations
  * are groups and senders that just told their MAC, so none of them needs a
- * path.  Router advertisements and redirects are not acted upon: routes come
- * from the configuration.
+ * path.  Router advertisements are router.c's, redirects redirect.c's.
  */
 #include <string.h>
 
 #include "stack/neighbor.h"
+#include "stack/router.h"
 #include "wire/checksum.h"
 #include "wire/ipv6.h"
 #include "wire/ndp.h"
 
 #define NDP_HOP_LIMIT 255
 
-/* Builds and queues one message.
+/* The longest of the messages. */
+#define MESSAGE_MAX NDP_LENGTH_LLADDR
+
+/* Frames and queues one message of ICMPv6, whose checksum it sets.
  * @dst_mac: NULL for a group: made from dst */
-static void ndp_send(struct ams_stack *stack, const uint8_t src[16], const uint8_t dst[16], const uint8_t *dst_mac,
-                     const struct ndp_repr *ndp)
+static void message_send(struct ams_stack *stack, const uint8_t src[16], const uint8_t dst[16], const uint8_t *dst_mac,
+                         const uint8_t *bytes, uint32_t len)
 {
     struct ams_frame *frame = frame_new(stack->pool, FRAME_CLASS_SMALL);
     if (!frame) {
@@ -36,7 +39,7 @@ static void ndp_send(struct ams_stack *stack, const uint8_t src[16], const uint8
     eth_emit(frame->data, &eth);
 
     uint8_t *message = frame->data + ETH_HEADER + IP6_HEADER;
-    uint32_t len = ndp_emit(message, ndp);
+    memcpy(message, bytes, len);
     uint64_t sum = checksum_pseudo(src, dst, PROTO_ICMPV6, len);
     store_be16(message + ICMP_CHECKSUM_AT, checksum_finish(checksum_add(sum, message, len)));
 
@@ -47,6 +50,23 @@ static void ndp_send(struct ams_stack *stack, const uint8_t src[16], const uint8
     frame->len = ETH_HEADER + IP6_HEADER + len;
     stack->counters.ndp_tx++;
     stack_enqueue(stack, frame);
+}
+
+static void ndp_send(struct ams_stack *stack, const uint8_t src[16], const uint8_t dst[16], const uint8_t *dst_mac,
+                     const struct ndp_repr *ndp)
+{
+    uint8_t message[MESSAGE_MAX];
+    message_send(stack, src, dst, dst_mac, message, ndp_emit(message, ndp));
+}
+
+void ndp_router_solicit(struct ams_stack *stack)
+{
+    static const uint8_t all_routers[16] = {0xff, 0x02, [15] = 2};
+    uint8_t message[MESSAGE_MAX], source[16];
+    bool named = iface_source(stack, all_routers, source) && ipv6_is_link_local(source);
+    if (!named)
+        memset(source, 0, 16);
+    message_send(stack, source, all_routers, NULL, message, router_solicit_emit(message, named ? stack->mac : NULL));
 }
 
 void ndp_solicit(struct ams_stack *stack, const struct neighbor *neighbor, bool unicast)
@@ -138,13 +158,17 @@ static bool advertisement(struct ams_stack *stack, const struct ip_info *ip, con
         iface_conflict(stack, ours, now);
         return true;
     }
+    if (!(ndp->flags & NDP_ROUTER))
+        router_resigned(stack, ndp->target, now);
     struct neighbor *neighbor = neighbor_find(stack, ndp->target);
     if (!neighbor || neighbor->kind != ROUTE_UNICAST)
         return true;
     bool known = neighbor->state >= NEIGHBOR_REACHABLE;
     if (!ndp->has_lladdr) {
-        if (known && solicited) /* unicast solicitations are answered so */
+        if (known && solicited) { /* unicast solicitations are answered so */
             neighbor_reachable(neighbor, now);
+            router_answered(stack, ndp->target);
+        }
         return true;
     }
     if (known && !(ndp->flags & NDP_OVERRIDE) && !eth_equal(neighbor->header, ndp->lladdr)) {
@@ -162,8 +186,8 @@ void ndp_input(struct ams_stack *stack, const struct ams_frame *frame, const str
     struct ndp_repr ndp;
     bool valid = false;
     stack->counters.ndp_rx++;
-    /* A hop limit of 255 proves that no router forwarded it. */
-    if (ip->ttl == NDP_HOP_LIMIT && ndp_parse(frame->data + ip->l4_off, ip->l4_len, &ndp) == WIRE_OK) {
+    /* A hop limit of 255 proves that no router forwarded it; RFC 6980 section 5: no fragments. */
+    if (ip->ttl == NDP_HOP_LIMIT && !ip->reassembled && ndp_parse(frame->data + ip->l4_off, ip->l4_len, &ndp) == WIRE_OK) {
         if (ndp.type == ICMP6_NEIGHBOR_SOLICIT)
             valid = solicitation(stack, frame, ip, &ndp, now);
         else

@@ -3,7 +3,8 @@
  * route.c - next hops, and path MTUs learnt from "too big".
  *
  * Theory of operation.  One link makes routing short: ourselves, a group, a
- * neighbour in one of our prefixes, or the gateway of the family.
+ * neighbour in one of our prefixes, where it was redirected to, or the gateway
+ * of the family; for IPv6 that may be a router that was learnt.
  *
  * Learnt path MTUs are kept by destination in a small set-associative cache
  * and forgotten after ten minutes (RFC 1191 section 6.3, RFC 8201 section
@@ -17,6 +18,7 @@
 #include "core/alloc.h"
 #include "stack/iface.h"
 #include "stack/neighbor.h"
+#include "stack/router.h"
 #include "wire/bytes.h"
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
@@ -52,7 +54,7 @@ static const struct ams_endpoint *gateway_of(const struct ams_stack *stack, uint
 bool route_is_gateway(const struct ams_stack *stack, const uint8_t ip[16])
 {
     const struct ams_endpoint *gateway = gateway_of(stack, ip_is4(ip) ? AMS_IPV4 : AMS_IPV6);
-    return gateway && ip_equal(gateway->ip, ip);
+    return (gateway && ip_equal(gateway->ip, ip)) || router_known(stack, ip);
 }
 
 /* True for a group of either family. */
@@ -83,10 +85,13 @@ int route_next_hop(const struct ams_stack *stack, const uint8_t dst[16], uint8_t
     *kind = ROUTE_UNICAST;
     if (iface_on_link(stack, dst))
         return 0;
+    if (redirect_next_hop(stack, dst, next))
+        return 0;
     const struct ams_endpoint *gateway = gateway_of(stack, family);
-    if (!gateway)
+    const struct router *router = gateway || family == AMS_IPV4 ? NULL : router_default(stack);
+    if (!gateway && !router)
         return -AMS_ENETUNREACH;
-    memcpy(next, gateway->ip, 16);
+    memcpy(next, gateway ? gateway->ip : router->ip, 16);
     return 0;
 }
 
@@ -121,10 +126,11 @@ static struct pmtu_entry *pmtu_set(const struct ams_stack *stack, const uint8_t 
 uint32_t route_mtu(const struct ams_stack *stack, const uint8_t dst[16])
 {
     const struct pmtu_entry *set = pmtu_set(stack, dst);
+    uint32_t link = ip_is4(dst) ? stack->mtu : stack->mtu6;
     for (unsigned way = 0; way < PMTU_WAYS; way++)
         if (set[way].expires > stack->now && ip_equal(set[way].dst, dst))
-            return ams_min_u32(set[way].mtu, stack->mtu);
-    return stack->mtu;
+            return ams_min_u32(set[way].mtu, link);
+    return link;
 }
 
 void ip_path_set_mtu(struct ams_stack *stack, const uint8_t dst[16], uint32_t mtu, uint64_t now)

@@ -25,6 +25,7 @@
 #include "stack/ip.h"
 #include "stack/neighbor.h"
 #include "stack/reass.h"
+#include "stack/router.h"
 #include "stack/udp.h"
 #include "wire/bytes.h"
 #include "wire/eth.h"
@@ -37,7 +38,7 @@
 
 /* ---- configuration ------------------------------------------------------------- */
 
-enum seed_use { SEED_KEY0, SEED_KEY1, SEED_RNG0, SEED_RNG1, SEED_MAC, SEED_IDS };
+enum seed_use { SEED_KEY0, SEED_KEY1, SEED_RNG0, SEED_RNG1, SEED_MAC, SEED_IDS, SEED_AUTOCONF0, SEED_AUTOCONF1 };
 
 /* 64 secret bits for one use, from the configured seed. */
 static uint64_t derive(const struct ams_stack_config *config, enum seed_use use)
@@ -82,6 +83,10 @@ static int config_copy(struct ams_stack *stack, const struct ams_stack_config *c
     DEFAULT_TO(own->delack_ms, 40);
     DEFAULT_TO(own->ephemeral_low, 32768);
     DEFAULT_TO(own->ephemeral_high, 60999);
+    if (!own->autoconf_key[0] && !own->autoconf_key[1]) {
+        own->autoconf_key[0] = derive(config, SEED_AUTOCONF0);
+        own->autoconf_key[1] = derive(config, SEED_AUTOCONF1);
+    }
     if (own->ephemeral_low > own->ephemeral_high || own->max_endpoints > INT32_MAX)
         return -AMS_EINVAL;
 
@@ -118,6 +123,7 @@ struct module {
 
 static const struct module modules[] = {
     {iface_init, iface_fini}, {multicast_init, multicast_fini}, {route_init, route_fini}, {neighbor_init, neighbor_fini},
+    {router_init, router_fini}, {redirect_init, redirect_fini},
     {reass_init, reass_fini}, {udp_init, udp_fini},     {tcp_init, tcp_fini},
 };
 
@@ -204,6 +210,7 @@ struct ams_stack *stack_new(const struct ams_stack_config *config, const struct 
         return NULL;
     }
     iface_start(stack, now);
+    router_start(stack, now);
     return stack;
 }
 
@@ -378,6 +385,12 @@ void stack_timers(struct ams_stack *stack, uint64_t now)
         case STACK_TIMER_MULTICAST:
             multicast_timer_expired(stack, timer, stack->now);
             break;
+        case STACK_TIMER_ROUTER:
+            router_timer_expired(stack, timer, stack->now);
+            break;
+        case STACK_TIMER_REDIRECT:
+            redirect_timer_expired(stack, timer, stack->now);
+            break;
         }
     }
 }
@@ -464,7 +477,7 @@ int ams_stack_endpoints(struct ams_stack *stack)
 uint64_t ams_stack_memory(struct ams_stack *stack)
 {
     return sizeof(*stack) + stack->n_socks * (sizeof(*stack->socks) + sizeof(*stack->sock_links)) +
-           neighbor_memory(stack) + multicast_memory(stack) + reass_memory(stack) + udp_memory(stack) + tcp_memory(stack) + stack->pool->bytes;
+           neighbor_memory(stack) + router_memory(stack) + redirect_memory(stack) + multicast_memory(stack) + reass_memory(stack) + udp_memory(stack) + tcp_memory(stack) + stack->pool->bytes;
 }
 
 int ams_stack_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_t now)

@@ -12,9 +12,12 @@
  *
  *   stack.c      life cycle, the three verbs, the queue of ready-made frames
  *   events.c     endpoint ids, the ready list, events to the application
- *   iface.c      addresses, source selection, duplicate address detection
+ *   iface.c      addresses, source selection, duplicate address detection;
+ *                iface_learned.c: those that come and go
  *   multicast.c  multicast groups, and what routers are told of them
- *   route.c      next hop and path MTU
+ *   route.c      next hop and path MTU; redirect.c: better next hops
+ *   router.c     routers that advertise themselves; router_prefix.c: their
+ *                prefixes; network.c: what was learnt
  *   neighbor.c   neighbour cache, ARP and NDP, bounded wait queues
  *   ip_input.c   IPv4/IPv6 receive; ip_output.c: headers and paths
  *   reass.c      fragments; icmp.c: echo and errors; udp.c: UDP endpoints,
@@ -62,7 +65,7 @@ struct stack_link {
     X(rx_frames) X(rx_not_for_us) X(rx_short) X(rx_bad_ethertype)                        \
     X(arp_rx) X(arp_tx) X(arp_bad) X(neighbor_failed) X(neighbor_queue_full)             \
     X(ndp_rx) X(ndp_tx) X(ndp_bad) X(dad_conflict) X(group_query_rx) X(group_report_tx)   \
-                                         \
+    X(router_solicit_tx) X(router_advert_rx) X(router_advert_bad) X(router_full) X(redirect_rx) X(redirect_refused) \
     X(ip_rx) X(ip_bad_header) X(ip_bad_checksum) X(ip_truncated) X(ip_unknown_protocol)  \
     X(ip_no_route) X(ip_options_dropped) X(ip6_ext_dropped)                              \
     X(frag_rx) X(frag_done) X(frag_timeout) X(frag_overlap) X(frag_limit) X(frag_bad)    \
@@ -96,6 +99,8 @@ enum stack_timer_kind {
     STACK_TIMER_IFACE,    /* iface_timer_expired() */
     STACK_TIMER_ROUTE,    /* route_timer_expired() */
     STACK_TIMER_MULTICAST,   /* multicast_timer_expired() */
+    STACK_TIMER_ROUTER,   /* router_timer_expired() */
+    STACK_TIMER_REDIRECT, /* redirect_timer_expired() */
 };
 
 /* ---- endpoints (events.c) ---------------------------------------------- */
@@ -141,6 +146,7 @@ struct ip_info {
     uint8_t ttl;
     uint8_t tos;              /* DSCP and ECN */
     bool dst_unicast;         /* to one of our own addresses, not broad/multicast, and link-layer unicast */
+    bool reassembled;         /* it came in fragments (IPv6) */
     uint32_t l3_off;          /* IP header, from frame->data */
     uint32_t l4_off;          /* transport header, from frame->data */
     uint32_t l4_len;          /* transport header and payload */
@@ -247,6 +253,8 @@ struct multicast_table;
 struct route_table;
 struct neighbor_table;
 struct reass_table;
+struct redirect_table;
+struct router_table;
 struct udp_host;
 struct tcp_host;
 
@@ -256,6 +264,7 @@ struct ams_stack {
     uint32_t caps;
     uint32_t mtu;
     uint8_t mac[6];
+    uint8_t hop_limit6;        /* of IPv6 unicast; hop_limit6, mtu6 and the times as routers want them */
     uint32_t path_generation;
     struct sock *ready_head, *ready_tail;
     struct ams_frame *out_head, *out_tail; /* whole frames, ready to leave */
@@ -274,6 +283,8 @@ struct ams_stack {
     struct iface_table *iface;
     struct multicast_table *groups;
     struct route_table *route;
+    struct router_table *routers;     /* NULL: nothing is learnt from them */
+    struct redirect_table *redirects; /* NULL: none are heeded */
     struct neighbor_table *neighbors;
     struct reass_table *reass;
     struct udp_host *udp;
@@ -283,6 +294,9 @@ struct ams_stack {
     struct ams_owner owner;
     struct ams_stack_config config; /* addresses and congestion point into the stack's own copies */
     struct stack_counters counters;
+    uint32_t mtu6;             /* of the link for IPv6: at most mtu */
+    uint32_t reachable_ms6;    /* RFC 4861 section 6.3.2: BaseReachableTime, RetransTimer */
+    uint32_t retrans_ms6;
     /* IP and ICMP */
     struct ams_frame *loop_head, *loop_tail; /* frames to ourselves, not yet received */
     uint32_t loop_count;
@@ -333,6 +347,8 @@ bool tcp_output_pending(const struct ams_stack *stack);
 void tcp_abort_all(struct ams_stack *stack, uint64_t now);
 /* Ends every connection with a status, without a word to the peers. */
 void tcp_drop_all(struct ams_stack *stack, int status);
+/* The same for those on one of our addresses, which is ours no longer. */
+void tcp_drop_address(struct ams_stack *stack, const uint8_t ip[16], int status);
 /* The range that ephemeral ports come from.
  * @more: false at first; true when all of it was found taken: another range
  *        takes its place, if the owner lends one

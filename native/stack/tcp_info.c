@@ -481,11 +481,14 @@ uint64_t tcp_memory(const struct ams_stack *stack)
     return stack->tcp->memory;
 }
 
+/* Flags that a running stack keeps. */
+#define SET_AT_BIRTH (AMS_STACK_NO_DAD | AMS_STACK_AUTOCONF | AMS_STACK_REDIRECTS4 | AMS_STACK_REDIRECTS6)
+
 int ams_stack_set(struct ams_stack *stack, int setting, uint32_t value)
 {
     switch (setting) {
     case AMS_SET_FLAGS:
-        stack->config.flags = value;
+        stack->config.flags = (value & ~SET_AT_BIRTH) | (stack->config.flags & SET_AT_BIRTH);
         return 0;
     case AMS_SET_ECN:
         if (value > AMS_ECN_ACCURATE_ACCEPT)

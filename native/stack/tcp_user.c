@@ -362,6 +362,21 @@ void tcp_drop_all(struct ams_stack *stack, int status)
         }
 }
 
+void tcp_drop_address(struct ams_stack *stack, const uint8_t ip[16], int status)
+{
+    struct tcp_host *tcp = stack->tcp;
+    for (uint32_t i = 0; i < tcp->n_buckets; i++)
+        for (struct tcp_flow *flow = tcp->buckets[i], *next; flow; flow = next) {
+            next = flow->hash_next;
+            if (!ip_equal(flow->local_ip, ip))
+                continue;
+            if (flow->is_tw)
+                tcp_tw_free(stack, (struct tcp_tw *)flow);
+            else
+                tcp_drop(stack, tcp_conn_of(flow), status);
+        }
+}
+
 /* ---- reports ------------------------------------------------------------------------ */
 
 /* One event's words, being filled. */

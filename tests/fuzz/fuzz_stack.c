@@ -20,12 +20,15 @@
 
 #include "fuzz.h"
 #include "packets.h"
+#include "router_packets.h"
+#include "stack/router.h"
 #include "stack/tcp.h"
 #include "wire/checksum.h"
 
 #define MAX_RECORDS 400
 #define BATCH 16
 #define IDS 16
+#define LEARNING (AMS_STACK_AUTOCONF | AMS_STACK_REDIRECTS4 | AMS_STACK_REDIRECTS6)
 
 enum action { RAW, DATAGRAM, SEGMENT, CONTROL, TIME, CONNECT, SEND, READ, CLOSE, OPTION, UDP, ACTIONS };
 
@@ -172,6 +175,34 @@ static void do_segment(struct fuzz *fuzz)
     inject(fuzz, frame, len, 0);
 }
 
+/* What routers say: advertisements with one or two prefixes, redirects, and the fuzzer's own bytes as options. */
+static void do_router(struct fuzz *fuzz)
+{
+    static const uint8_t all_nodes[16] = {0xff, 0x02, [15] = 1};
+    uint8_t frame[PACKETS_MAX], message[512], src[16], target[16], how = take8(&fuzz->input);
+    struct ams_endpoint ours = packets_endpoint(true, 1, 0), far = packets_endpoint(true, 2, 0);
+    uint32_t len;
+    router_packets_ip(src, how & 7);
+    if (how & 8) {
+        far.ip[0] = 0x20;
+        far.ip[1] = 1;
+        router_packets_ip(target, take8(&fuzz->input) & 7);
+        len = router_packets_redirect(message, how & 16 ? far.ip : target, far.ip);
+    } else {
+        len = router_packets_advert(message, take8(&fuzz->input), how & 0x18, take16(&fuzz->input));
+        for (int i = 0; i < (how & 16 ? 2 : 1); i++) {
+            uint8_t flags = take8(&fuzz->input);
+            len += router_packets_prefix(message + len, flags & 31, flags & 32 ? 64 : take8(&fuzz->input), flags,
+                                         take16(&fuzz->input), take8(&fuzz->input));
+        }
+    }
+    if (how & 32)
+        len += router_packets_mac(message + len, how & 8 ? 2 : 1, packets_peer_mac);
+    if (how & 64)
+        len += (uint32_t)take_bytes(&fuzz->input, message + len, take8(&fuzz->input));
+    inject(fuzz, frame, router_packets_frame(frame, src, how & 128 ? ours.ip : all_nodes, message, len), 0);
+}
+
 /* ARP, neighbour discovery, echo, and errors that quote. */
 static void do_control(struct fuzz *fuzz)
 {
@@ -187,6 +218,10 @@ static void do_control(struct fuzz *fuzz)
         return;
     }
     bool v6 = how & 2;
+    if (how >= 0xf0) {
+        do_router(fuzz);
+        return;
+    }
     uint8_t protocol = v6 ? PROTO_ICMPV6 : PROTO_ICMP;
     struct packets_frame what = {.v6 = v6, .protocol = protocol, .icmp_type = take8(&fuzz->input), .icmp_code = take8(&fuzz->input),
                                  .hop_limit = how & 4 ? 255 : 64, .body = body};
@@ -276,6 +311,12 @@ static void check_connections(struct fuzz *fuzz)
     if (wrong)
         fprintf(stderr, "%s\n", wrong);
     FUZZ_ASSERT(!wrong);
+    struct ams_net_info known[300];
+    int rows = ams_stack_network(fuzz->stack, known, 300, fuzz->now), learned = 0;
+    FUZZ_ASSERT(rows <= 300);
+    for (int i = 0; i < rows; i++)
+        learned += known[i].kind != AMS_NET_REDIRECT && known[i].flags & AMS_NET_LEARNED;
+    FUZZ_ASSERT(learned <= (int)(ROUTER_LIMIT + ROUTER_PREFIXES + IFACE_LEARNED));
     for (int i = 0; i < IDS; i++) {
         struct tcp_conn *conn = (struct tcp_conn *)sock_find(fuzz->stack, fuzz->tcp[i], SOCK_TCP);
         if (!conn)
@@ -410,7 +451,7 @@ static void fuzz_init(struct fuzz *fuzz, uint8_t how)
     struct ams_ifaddr addresses[2] = {{packets_endpoint(false, 1, 0), 24}, {packets_endpoint(true, 1, 0), 64}};
     struct ams_stack_config config = {.seed = {3, 4}, .addresses = addresses, .n_addresses = 2, .time_wait_ms = 1000,
                                       .max_time_wait = 8, .max_endpoints = 64,
-                                      .flags = how & 1 ? 0 : AMS_STACK_NO_DAD, .congestion = how & 2 ? "reno" : NULL};
+                                      .flags = (how & 1 ? 0 : AMS_STACK_NO_DAD) | (how & 16 ? LEARNING : 0), .congestion = how & 2 ? "reno" : NULL};
     struct stack_link link = {.mtu = 1500, .pool = &fuzz->pool,
                               .caps = how & 4 ? AMS_CAP_CSUM_TX | AMS_CAP_TSO4 | AMS_CAP_TSO6 : 0};
     memcpy(config.mac, packets_us_mac, 6);

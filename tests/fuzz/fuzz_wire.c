@@ -15,6 +15,7 @@
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
 #include "wire/ndp.h"
+#include "wire/router.h"
 #include "wire/tcp.h"
 #include "wire/udp.h"
 
@@ -82,6 +83,26 @@ static void fuzz_ndp(const uint8_t *data, size_t size)
                 memcmp(again.target, repr.target, 16) == 0);
 }
 
+/* Router advertisements, their prefixes, and redirects: what they point at lies within the message. */
+static void fuzz_router(const uint8_t *data, size_t size)
+{
+    struct router_advert advert;
+    struct router_prefix prefix;
+    struct router_redirect redirect;
+    if (router_advert_parse(data, size, &advert) == WIRE_OK) {
+        size_t at = 0, before = 0;
+        while (router_advert_prefix(data, size, &at, &prefix)) {
+            FUZZ_ASSERT(at > before && at <= size && prefix.length <= 128);
+            for (unsigned bit = prefix.length; bit < 128; bit++)
+                FUZZ_ASSERT(!(prefix.prefix[bit / 8] >> (7 - bit % 8) & 1));
+            before = at;
+        }
+        FUZZ_ASSERT(advert.preference >= -1 && advert.preference <= 1);
+    }
+    if (router_redirect_parse(data, size, &redirect) == WIRE_OK && redirect.quoted)
+        FUZZ_ASSERT(redirect.quoted >= data && redirect.quoted + redirect.quoted_len <= data + size);
+}
+
 static void fuzz_tcp(const uint8_t *data, size_t size)
 {
     struct tcp_repr repr, again;
@@ -122,7 +143,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FUZZ_ASSERT(copy != NULL);
     memcpy(copy, data + 1, size - 1);
     uint8_t *exact = realloc(copy, size - 1 ? size - 1 : 1);
-    targets[data[0] % (sizeof(targets) / sizeof(targets[0]))](exact, size - 1);
+    if (data[0] >= 0xf0) /* so that older inputs keep their meaning */
+        fuzz_router(exact, size - 1);
+    else
+        targets[data[0] % (sizeof(targets) / sizeof(targets[0]))](exact, size - 1);
     struct eth_repr eth;
     eth_parse(exact, size - 1, &eth);
     struct udp_repr udp;

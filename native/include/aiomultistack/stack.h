@@ -18,7 +18,7 @@ struct ams_stack_config {
     uint8_t mac[6];                     /* all zero: made from seed */
     uint8_t reserved[2];
     uint64_t seed[2];                   /* ISNs, ports, hash keys */
-    const struct ams_ifaddr *addresses; /* at least one; copied */
+    const struct ams_ifaddr *addresses; /* at least one, but with AMS_STACK_AUTOCONF; copied */
     uint32_t n_addresses;
     uint32_t mtu;                       /* 0: the port's */
     struct ams_endpoint gateway4;       /* family 0: none */
@@ -45,6 +45,7 @@ struct ams_stack_config {
     uint32_t fastopen;                  /* AMS_FASTOPEN_*; 0: client and server */
     uint8_t fastopen_key[16];           /* of the server's cookies; all zero: from seed */
     uint64_t now;                       /* when the node is made, for virtual time; AMS_NOW: the clock's */
+    uint64_t autoconf_key[2];           /* secret of the addresses that are made of prefixes (RFC 7217); 0: from seed */
 };
 
 /* SYN cookies (RFC 4987 section 3.6). */
@@ -78,6 +79,9 @@ struct ams_stack_config {
 #define AMS_STACK_USER_TIMEOUT_OPTION 64 /* tell peers about AMS_OPT_USER_TIMEOUT, heed theirs (RFC 5482) */
 #define AMS_STACK_HAIRPIN 0x100    /* other stacks on the link have the same addresses: as AMS_IDENTITY_HAIRPIN */
 #define AMS_STACK_NO_REPORTS 0x200 /* nobody is told of multicast groups (IGMP, MLD): a link without routers and snooping switches */
+#define AMS_STACK_AUTOCONF 0x400   /* learns routers, prefixes and IPv6 addresses (RFC 4861, 4862); not where others have the addresses too */
+#define AMS_STACK_REDIRECTS4 0x800 /* heeds ICMP redirects (RFC 1122 section 3.2.2.2) */
+#define AMS_STACK_REDIRECTS6 0x1000 /* heeds those of IPv6 (RFC 4861 section 8) */
 
 /* One event: four int32_t in a row. */
 #define AMS_EVENT_WORDS 4
@@ -143,7 +147,7 @@ uint64_t ams_node_capture_lost(struct ams_node *node);
 /* Changes a setting of a running stack; connections that are opened from here
  * on follow it.  Return: 0 or -AMS_EINVAL. */
 int ams_stack_set(struct ams_stack *stack, int setting, uint32_t value);
-#define AMS_SET_FLAGS 1        /* AMS_STACK_NO_*; AMS_STACK_NO_DAD is ignored */
+#define AMS_SET_FLAGS 1        /* AMS_STACK_NO_*; AMS_STACK_NO_DAD and what routers teach are as they were */
 #define AMS_SET_FASTOPEN 2     /* AMS_FASTOPEN_* */
 #define AMS_SET_ECN 3          /* AMS_ECN_* */
 #define AMS_SET_SYN_COOKIES 4  /* AMS_SYN_COOKIES_* */
