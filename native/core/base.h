@@ -12,6 +12,14 @@
 #define AMS_LIKELY(x) __builtin_expect(!!(x), 1)
 #define AMS_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define AMS_PREFETCH(p) __builtin_prefetch(p)
+/* Asks for a line that will be written, also if another core has it.  On x86-64
+ * compilers do that only where they are told that the processor can; those
+ * that can't take the instruction for none. */
+#if defined(__x86_64__)
+#define AMS_PREFETCH_WRITE(p) __asm__ volatile("prefetchw %0" : : "m"(*(const char *)(p)))
+#else
+#define AMS_PREFETCH_WRITE(p) __builtin_prefetch((p), 1)
+#endif
 #define AMS_ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define AMS_CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 #define AMS_CACHE_LINE 64

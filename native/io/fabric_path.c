@@ -6,7 +6,7 @@
  * that another core has is asked for a while before it is needed:
  *
  *   1. read slots, prefetch the frames
- *   2. copy the frames' heads
+ *   2. copy the frames' heads; prefetch those of the next batch
  *   3. decide (switch_forward())
  *   4. reserve slots in the receivers' rings, prefetch their buffers
  *   5. copy
@@ -25,6 +25,8 @@
 #include "wire/proto.h"
 
 #define PATH_SLOTS_AHEAD 8u      /* slots of a receiver that are prefetched: two lines */
+#define PATH_AHEAD 256u          /* bytes of a frame that are prefetched; the processor sees what comes behind them */
+#define PATH_INLINE 512u         /* bytes behind a head that are copied without a call */
 
 /* ---- towards a client -------------------------------------------------------------- */
 
@@ -36,6 +38,16 @@ static __attribute__((noinline)) void path_refuse(struct ams_fabric *fabric, str
     fabric_count(port, reason, 1);
     if (fabric->capturing)
         fabric_tap(fabric, port->index, true, (int)reason, head, head_length, rest, length);
+}
+
+/* Asks for a frame's lines, to be written. */
+static inline void path_expect(uint8_t *buffer, uint32_t length)
+{
+    uint32_t end = ams_min_u32(length, PATH_AHEAD);
+
+    AMS_PREFETCH_WRITE(buffer);
+    for (uint32_t i = AMS_CACHE_LINE; i < end; i += AMS_CACHE_LINE)
+        AMS_PREFETCH_WRITE(buffer + i);
 }
 
 /* Reserves the next slot of a client's RX ring.
@@ -60,10 +72,10 @@ static inline uint8_t *path_reserve(struct ams_fabric *fabric, struct fabric_por
         *reason = FABRIC_OUT_SLOT;
         return NULL;
     }
-    __builtin_prefetch(buffer, 1);
+    path_expect(buffer, length);
     ring_insert(rx, item, length, flags);
     uint32_t ahead = rx->next + PATH_SLOTS_AHEAD;
-    __builtin_prefetch(&rx->slots[ahead < rx->num_slots ? ahead : ahead - rx->num_slots], 1);
+    AMS_PREFETCH_WRITE(&rx->slots[ahead < rx->num_slots ? ahead : ahead - rx->num_slots]);
     fabric_count(port, FABRIC_OUT_FRAMES, 1);
     fabric_count(port, FABRIC_OUT_BYTES, length);
     fabric_filled(fabric, port, 1);
@@ -111,6 +123,17 @@ void fabric_publish(struct ams_fabric *fabric)
 
 /* ---- from a client ------------------------------------------------------------------- */
 
+/* Asks for a frame's lines, to be read.
+ * @most: bytes; a constant */
+static inline void path_ask(const uint8_t *data, uint32_t length, uint32_t most)
+{
+    uint32_t end = ams_min_u32(length, most);
+
+    AMS_PREFETCH(data);
+    for (uint32_t i = AMS_CACHE_LINE; i < end; i += AMS_CACHE_LINE)
+        AMS_PREFETCH(data + i);
+}
+
 /* Pass 1 over what is no frame in one slot: a chain, or a slot that can't be
  * used.  The passes up to the fourth leave it alone.
  * Return: slots used up; 0: the batch has no place for it. */
@@ -136,10 +159,21 @@ static inline uint32_t path_slot(struct fabric_batch *batch, uint32_t i, struct 
     tx->next = ring_after(tx, tx->next);
     batch->views[i].length = item.len;
     batch->data[i] = data;
-    AMS_PREFETCH(data);
-    if (item.len > AMS_CACHE_LINE)
-        AMS_PREFETCH(data + AMS_CACHE_LINE);
+    path_ask(data, item.len, PATH_AHEAD);
     return 1;
+}
+
+/* Asks for the heads of the next batch, while this one is worked on. */
+static inline void path_next(const struct ring *tx, uint32_t left)
+{
+    uint32_t n = ams_min_u32(left, FABRIC_BATCH);
+
+    for (uint32_t i = tx->next; n; n--, i = ring_after(tx, i)) {
+        struct ring_item item = ring_load(&tx->slots[i]);
+        const uint8_t *data = ring_buffer(tx, item.buf_idx);
+        if (AMS_LIKELY(data != NULL))
+            path_ask(data, item.len, FABRIC_HEAD);
+    }
 }
 
 /* Pass 2 over one frame: its head becomes ours.  Buffers are longer than a head. */
@@ -156,6 +190,19 @@ static inline void path_head(struct fabric_batch *batch, uint32_t i)
         memcpy(head + AMS_CACHE_LINE, data + AMS_CACHE_LINE, FABRIC_HEAD - AMS_CACHE_LINE);
 }
 
+/* Copies what comes behind the head: by whole lines where a call would cost as
+ * much as they do. */
+static inline void path_rest(uint8_t *out, const uint8_t *data, uint32_t length)
+{
+    if (length < AMS_CACHE_LINE || length > PATH_INLINE) {
+        memcpy(out, data, length);
+        return;
+    }
+    for (uint32_t i = 0; i + AMS_CACHE_LINE < length; i += AMS_CACHE_LINE)
+        memcpy(out + i, data + i, AMS_CACHE_LINE);
+    memcpy(out + length - AMS_CACHE_LINE, data + length - AMS_CACHE_LINE, AMS_CACHE_LINE);
+}
+
 /* Copies a frame whose head is ours, and nothing behind its end. */
 static inline void path_copy(uint8_t *out, const uint8_t *head, const uint8_t *data, uint32_t length)
 {
@@ -164,7 +211,7 @@ static inline void path_copy(uint8_t *out, const uint8_t *head, const uint8_t *d
         memcpy(out + length - 32, head + length - 32, 32);
     } else if (length > FABRIC_HEAD) {
         memcpy(out, head, FABRIC_HEAD);
-        memcpy(out + FABRIC_HEAD, data + FABRIC_HEAD, length - FABRIC_HEAD);
+        path_rest(out + FABRIC_HEAD, data + FABRIC_HEAD, length - FABRIC_HEAD);
     } else if (length > 64) {
         memcpy(out, head, 64);
         memcpy(out + length - 64, head + length - 64, 64);
@@ -359,6 +406,7 @@ uint32_t fabric_pull(struct ams_fabric *fabric, struct fabric_port *port)
         path_head(batch, i);
         bytes += batch->views[i].length;
     }
+    path_next(tx, left);
     switch_forward(&fabric->sw, port->index, &port->line, batch->views, (int)n, batch->targets);
     path_approach(fabric, n);
     path_place(fabric, port, n);
