@@ -122,6 +122,7 @@ class EndpointInfo:
     retrans_out: int
     not_sent: int
     delivered: int
+    delivered_segs: int
     pacing_rate: int
     last_data_sent: int
     last_data_received: int

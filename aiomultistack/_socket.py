@@ -278,7 +278,7 @@ def tcp_info(info: EndpointInfo) -> bytes:
         _u32(info.segs_out), _u32(info.segs_in), _u32(info.not_sent),
         _u32(info.min_rtt // us), info.data_segs_in, info.data_segs_out,
         info.delivery_rate, info.busy_time // us, info.rwnd_limited // us, 0,  # sndbuf_limited: it takes everything
-        _u32(-(-info.delivered // mss)), info.delivered_ce, info.bytes_sent, info.bytes_retrans,
+        info.delivered_segs, info.delivered_ce, info.bytes_sent, info.bytes_retrans,
         _u32(info.dsack_dups), 0, 0, info.snd_wnd, info.rcv_wnd, 0,      # reord_seen, rcv_ooopack, rehash
     )  # fmt: skip
 

@@ -111,7 +111,7 @@ static inline void frame_trim(struct ams_frame *frame, uint32_t len)
     frame->len = len;
 }
 
-#define TX_FRAGS 18
+#define TX_FRAGS 17           /* as many as an sk_buff has; a kernel would copy more together */
 #define TX_HEAD_MAX 192u      /* Ethernet + IPv6 + TCP with options, and to spare */
 
 /* tx flags */

@@ -247,7 +247,7 @@ struct tcp_conn {
     uint32_t snd_end;         /* one past the last byte queued */
     uint32_t snd_short;       /* end of the latest segment that was not full */
     uint32_t snd_mss;         /* payload per segment, options deducted */
-    uint32_t mss_peer;        /* MSS option received */
+    uint32_t delivered_segs;  /* segments that `delivered` came in, SYNs apart */
     uint32_t max_snd_wnd;     /* largest window seen (RFC 9293 section 3.8.6.2.1) */
     uint32_t notsent_lowat;   /* TCP_NOTSENT_LOWAT, 0: none */
     struct ams_frame *snd_head, *snd_tail;
@@ -264,7 +264,8 @@ struct tcp_conn {
     uint32_t last_ack_sent;
     uint32_t rcv_queued;      /* bytes in order, not yet consumed */
     uint32_t rcvbuf;
-    uint32_t rcv_mss;         /* estimate of the peer's segment size */
+    uint16_t mss_peer;        /* MSS option received */
+    uint16_t rcv_mss;         /* estimate of the peer's segment size */
     uint32_t rcv_copied;      /* consumed since rcv_space_at */
     uint32_t rcv_space;       /* the most that was consumed in a round trip, 0: not yet known */
     uint32_t rcv_rtt;         /* as the peer's data shows it, TCP_AGO units, 0: not yet known */
@@ -555,6 +556,12 @@ void tcp_fastopen_synack(struct ams_stack *stack, struct tcp_conn *conn, const s
 /* A child's SYN came: opens it at once if the cookie is good. */
 void tcp_fastopen_child(struct ams_stack *stack, struct tcp_listener *listener, struct tcp_conn *conn,
                         const struct tcp_repr *seg, struct ams_frame **frame, uint64_t now);
+/* True of a child that nobody has read from or written to: as good as not
+ * accepted (an error that ends a half-open connection may end it). */
+static inline bool tcp_fastopen_untouched(const struct tcp_conn *conn)
+{
+    return conn->fastopen & FO_CHILD && conn->rcv_queued == conn->bytes_received && conn->snd_end == conn->iss + 1;
+}
 /* Puts the cookie into a SYN-ACK that owes one. */
 void tcp_fastopen_reply(struct ams_stack *stack, const struct tcp_conn *conn, struct tcp_repr *repr);
 /* The child's handshake is done, or the child is gone. */

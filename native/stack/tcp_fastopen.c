@@ -186,7 +186,7 @@ static void learn(struct ams_stack *stack, struct tcp_conn *conn, const struct t
     struct tcp_fastopen_entry *entry = entry_take(stack, conn->flow.remote_ip);
     if (!entry)
         return;
-    entry->mss = (uint16_t)ams_max_u32(ams_min_u32(conn->mss_peer, 65535), 1);
+    entry->mss = (uint16_t)ams_max_u32(conn->mss_peer, 1);
     if (cookie) {
         entry->cookie_kind = seg->fastopen_kind;
         entry->cookie_len = seg->fastopen_len;
@@ -209,10 +209,12 @@ void tcp_fastopen_synack(struct ams_stack *stack, struct tcp_conn *conn, const s
     bool lost = repeated && unacked && !(seg->fastopen_kind && seg->fastopen_len);
     if (conn->fastopen & (FO_OPTION | FO_DATA))
         learn(stack, conn, seg, repeated, lost, now);
-    if (unacked)
+    if (unacked) {
         tcp_recovery_resend(stack, conn, now);
-    else if (conn->fastopen & FO_DATA)
+    } else if (conn->fastopen & FO_DATA) {
         conn->fastopen |= FO_ACCEPTED;
+        conn->delivered_segs = 0; /* it came in the SYN, which is counted */
+    }
 }
 
 /* ---- server -------------------------------------------------------------------------- */

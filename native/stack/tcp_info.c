@@ -402,6 +402,7 @@ static void conn_info(struct ams_stack *stack, const struct tcp_conn *conn, stru
     out->not_sent = tcp_unsent(conn);
     out->reordering = ams_max_u32(conn->reordering, TCP_DUPTHRESH);
     out->delivered = conn->delivered;
+    out->delivered_segs = conn->delivered_segs + (conn->state != AMS_TCP_SYN_SENT && conn->state != AMS_TCP_SYN_RECEIVED);
     out->pacing_rate = conn->pacing_rate;
     out->last_data_sent = now - (conn->last_sent_at ? conn->last_sent_at : conn->created);
     out->last_data_received = now - (conn->data_rcv_at ? conn->data_rcv_at : conn->created);

@@ -104,7 +104,7 @@ void tcp_challenge_ack(struct ams_stack *stack, struct tcp_conn *conn, uint64_t 
 void tcp_negotiate(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *syn)
 {
     uint32_t fallback = conn->flow.family == AMS_IPV4 ? TCP_MSS_DEFAULT4 : TCP_MSS_DEFAULT6;
-    conn->mss_peer = syn->mss ? syn->mss : fallback;
+    conn->mss_peer = (uint16_t)(syn->mss ? syn->mss : fallback);
     if (!syn->has_timestamps)
         conn->flags &= ~CONN_TS_OK;
     if (!syn->sack_permitted)
@@ -577,7 +577,9 @@ void tcp_icmp_error(struct ams_stack *stack, const struct icmp_error *error, uin
     struct tcp_conn *conn = tcp_conn_of(flow);
     if (conn->flags & CONN_DEAD)
         return;
-    if (seq_lt(error->seq, conn->snd_una) || seq_geq(error->seq, conn->snd_nxt)) {
+    /* a Fast Open child's SYN-ACK is in flight before snd_una */
+    uint32_t oldest = conn->state == AMS_TCP_SYN_RECEIVED ? conn->iss : conn->snd_una;
+    if (seq_lt(error->seq, oldest) || seq_geq(error->seq, conn->snd_nxt)) {
         stack->counters.tcp_icmp_out_of_window++; /* RFC 5927 section 4.1 */
         return;
     }
@@ -591,7 +593,8 @@ void tcp_icmp_error(struct ams_stack *stack, const struct icmp_error *error, uin
         }
         return;
     }
-    if (conn->state == AMS_TCP_SYN_SENT || (conn->state == AMS_TCP_SYN_RECEIVED && conn->listener)) {
+    if (conn->state == AMS_TCP_SYN_SENT ||
+        (conn->state == AMS_TCP_SYN_RECEIVED && (conn->listener || tcp_fastopen_untouched(conn)))) {
         stack->counters.tcp_conn_failed++;
         tcp_drop(stack, conn, error->status);
         return;

@@ -250,15 +250,18 @@ static void add_options(struct ams_stack *stack, struct tcp_conn *conn, enum tcp
 
 /* Bytes of a super-frame of an unpaced connection, as Linux sizes them: what
  * the connection sends in about a millisecond, at least min_tso_segs, so that
- * slow paths get their data spread and fast ones large frames.  Nearby peers
- * (round trips of up to half a millisecond) get the largest. */
+ * slow paths get their data spread and fast ones large frames; half of cwnd
+ * while the round trip is not known.  Nearby peers (round trips of up to half
+ * a millisecond) get the largest. */
 static uint32_t burst_size(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t mss)
 {
-    uint64_t near_shift = conn->min_rtt / NEAR_RTT;
-    if (AMS_LIKELY(!near_shift || !conn->srtt))
+    uint64_t near_shift = AMS_LIKELY(conn->srtt) ? conn->min_rtt / NEAR_RTT : UINT64_MAX;
+    if (AMS_LIKELY(!near_shift))
         return TCP_GSO_MAX;
     uint64_t percent = conn->cwnd < conn->ssthresh / 2 ? 200 : 120;
-    uint64_t burst = conn->cwnd * percent / 100 * (AMS_NS_PER_S >> BURST_SHIFT) / conn->srtt;
+    uint64_t burst = TCP_GSO_MAX;
+    if (AMS_LIKELY(conn->srtt))
+        burst = conn->cwnd * percent / 100 * (AMS_NS_PER_S >> BURST_SHIFT) / conn->srtt;
     if (near_shift < 32)
         burst += TCP_GSO_MAX >> near_shift;
     burst = ams_max_u64(ams_min_u64(burst, TCP_GSO_MAX), stack->config.min_tso_segs * mss);
@@ -483,7 +486,8 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
     rec->len = len + fin;
     bool probe = tcp_mtu_is_probe(conn, conn->snd_nxt, len);
     rec->unit = (uint16_t)(probe ? len : mss);
-    bool pushed = len == avail && !(conn->flags & CONN_UNPUSHED);
+    /* what waits for the next descriptor is no reason to wait for the receiver */
+    bool pushed = (len == avail && !(conn->flags & CONN_UNPUSHED)) || tx->n_frags == TX_FRAGS;
     if (AMS_UNLIKELY(conn->flags & CONN_PROBE_NOW)) { /* no need to ask for a window any more */
         conn->flags &= ~CONN_PROBE_NOW;
         conn->backoff = conn->probes = 0;

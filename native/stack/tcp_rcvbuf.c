@@ -16,6 +16,10 @@
  * timestamp.  Our own srtt, which may be as old as the handshake or missing
  * (SYN cookies), serves where there are no timestamps.
  *
+ * The window opens as the peer shows what it sends: 64 KiB at first, then four
+ * times what has come.  Its slow start is never short of window, but nobody
+ * gets the whole buffer's worth of our memory with a first burst.
+ *
  * Memory.  All frames of a stack come from one pool with a limit.  Once three
  * quarters of it are in use, buffers no longer grow and windows open by four
  * segments at most; what was offered before stays offered (RFC 9293 section
@@ -27,6 +31,8 @@
 #include "stack/tcp.h"
 
 #define RTT_SHIFT 3                /* weight of a sample: 1/8 */
+#define WINDOW_START 65536u        /* what a peer of whom nothing is known may send at once, as Linux, */
+#define WINDOW_GROWTH 4ull         /* and later: times what it has sent; slow start needs twice */
 #define SHORT_SEGMENTS 4u          /* what windows open by while frames are short, */
 #define SCARCE_SEGMENTS 2u         /* and what a connection may have unread while they are scarce */
 
@@ -71,13 +77,19 @@ uint32_t tcp_receive_window(const struct ams_stack *stack, const struct tcp_conn
         room = ams_min_u32(room, SHORT_SEGMENTS * ams_max_u32(conn->rcv_mss, TCP_MSS_DEFAULT4));
     if (AMS_UNLIKELY(conn->window_clamp))
         room = ams_min_u32(room, conn->window_clamp);
+    uint64_t opened = ams_max_u64(WINDOW_START, WINDOW_GROWTH * conn->bytes_received);
+    if (room > opened)
+        room = (uint32_t)opened;
     room = room >> conn->rcv_wscale << conn->rcv_wscale;
     room = ams_min_u32(room, 65535u << conn->rcv_wscale);
     if (room <= advertised)
         return advertised;
-    /* receiver's SWS avoidance (RFC 9293 section 3.8.6.2.2) */
-    if (room - advertised < ams_min_u32(conn->rcvbuf / 2, conn->rcv_mss))
-        return advertised;
+    /* receiver's SWS avoidance (RFC 9293 section 3.8.6.2.2); a unit of the
+     * scale that is begun is given whole, so that the edge doesn't go back */
+    if (room - advertised < ams_min_u32(conn->rcvbuf / 2, conn->rcv_mss)) {
+        uint32_t unit = 1u << conn->rcv_wscale;
+        return (advertised + unit - 1) / unit * unit;
+    }
     return room;
 }
 

@@ -357,7 +357,7 @@ void tcp_receive(struct ams_stack *stack, struct tcp_conn *conn, struct ams_fram
     uint32_t len = frame->len;
     uint32_t segment = frame->flags & FRAME_GSO ? frame->gso_size : len;
     if (segment > conn->rcv_mss)
-        conn->rcv_mss = ams_min_u32(segment, tcp_advertised_mss(stack, conn));
+        conn->rcv_mss = (uint16_t)ams_min_u32(segment, tcp_advertised_mss(stack, conn));
     if (seq != conn->rcv_nxt) {
         if (conn->acks_owed < UINT8_MAX)
             conn->acks_owed++;

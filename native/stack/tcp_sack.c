@@ -86,6 +86,14 @@ struct tcp_rec *tcp_rec_push(struct ams_stack *stack, struct tcp_conn *conn)
     return rec;
 }
 
+/* The segments that a record is; a FIN goes with the last. */
+static uint32_t segments_of(const struct tcp_conn *conn, const struct tcp_rec *rec)
+{
+    uint32_t unit = rec->unit ? rec->unit : conn->snd_mss;
+    uint32_t payload = rec->len - !!(rec->marks & REC_FIN);
+    return payload <= unit ? 1 : (payload + unit - 1) / unit;
+}
+
 /* Takes the first n bytes of a record out of the sums. */
 static void unaccount(struct tcp_conn *conn, const struct tcp_rec *rec, uint32_t n)
 {
@@ -134,6 +142,7 @@ static uint64_t delivered(struct tcp_conn *conn, const struct tcp_rec *rec, stru
 {
     if (!(rec->marks & REC_EVER_RETRANS) && seq_leq(rec->seq + rec->len, conn->recover))
         out->original = true;
+    conn->delivered_segs += segments_of(conn, rec);
     tcp_rate_delivered(conn, rec, &out->mark);
     return tcp_rack_delivered(conn, rec, out, now);
 }
@@ -149,8 +158,11 @@ void tcp_recs_ack(struct ams_stack *stack, struct tcp_conn *conn, uint32_t ack, 
         if (!(rec->marks & REC_SACKED))
             out->delivered += cut;
         if (cut < rec->len) {
+            uint32_t before = segments_of(conn, rec);
             rec->seq = ack;
             rec->len -= cut;
+            if (!(rec->marks & REC_SACKED))
+                conn->delivered_segs += before - segments_of(conn, rec);
             break;
         }
         if (rec->marks & REC_EVER_RETRANS) {

@@ -15,8 +15,8 @@ CONNECTION: dict[str, Any] = {
     "rcv_wnd": 65536, "unacked": 2896, "pmtu": 1500, "rto": 204_000_000, "srtt": 1_500_000, "rttvar": 750_000,
     "min_rtt": 51_000, "bytes_sent": 5000, "bytes_acked": 2104, "bytes_received": 78, "bytes_retrans": 0,
     "segs_out": 5, "segs_in": 4, "dsack_dups": 0, "created": 1, "congestion": "cubic", "adv_mss": 1460, "sacked": 0,
-    "lost": 0, "retrans_out": 0, "not_sent": 0, "delivered": 2104, "pacing_rate": 0, "last_data_sent": 0,
-    "last_data_received": 0, "last_received": 0,
+    "lost": 0, "retrans_out": 0, "not_sent": 0, "delivered": 2104, "delivered_segs": 3, "pacing_rate": 0,
+    "last_data_sent": 0, "last_data_received": 0, "last_received": 0,
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiomultistack._native import lib
+from aiomultistack._native import ffi, lib
 
 from .script import MS, SECOND, Script
 from .world import Connection
@@ -266,3 +266,85 @@ def test_segments_out_of_order_show_the_peers_segment_size() -> None:
         s.send("PA", seq=2001, ack=1, data=bytes(1000))
         s.expect("A", ack=1)
         assert conn.info.rcv_mss == 1000
+
+
+# ---- the window opens as the peer shows what it sends -------------------------------------------------------
+
+
+def test_the_window_is_64_kib_until_the_peer_has_sent_a_quarter_of_that() -> None:
+    with Script(rcvbuf=512 << 10) as s:
+        conn = s.open(mss=1000, wscale=7)
+        unit = 1 << conn.info.rcv_wscale
+        for received in range(1000, 21000, 1000):
+            s.send("PA", seq=received - 999, ack=1, data=bytes(1000))
+            ack = s.expect("A", ack=1 + received, after=40 * MS if received > 16000 else 0, tolerance=40 * MS)
+            assert ack.window * unit == max(64 << 10, 4 * received) // unit * unit
+
+
+def test_a_window_update_waits_until_the_peer_may_need_it() -> None:
+    """What the first read frees is no news while the peer has sent next to nothing."""
+    with Script(rcvbuf=512 << 10) as s:
+        conn = s.open(mss=1000, wscale=7)
+        conn.pause()
+        s.send("PA", seq=1, ack=1, data=bytes(1000))
+        s.expect("A", ack=1001)
+        conn.resume()
+        s.quiet(100 * MS)
+        assert len(conn.received) == 1000
+
+
+# ---- super-frames ------------------------------------------------------------------------------------------
+
+
+def send_refs(conn: Connection, pieces: list[bytes]) -> list[object]:
+    """Queues pieces that stay where they are; keep what is returned until they are released."""
+    kept = [ffi.from_buffer(piece) for piece in pieces]
+    for piece in kept:
+        assert lib.ams_tcp_send_ref(conn.host.stack, conn.id, piece, len(piece)) >= 0
+    return kept
+
+
+def test_a_full_descriptor_is_pushed() -> None:
+    """17 pieces go together, as in an sk_buff; the rest is held back by Nagle, not by the receiver."""
+    with Script(offload=True) as s:
+        conn = s.open(mss=1000)
+        kept = send_refs(conn, [b"x"] * 40)
+        s.expect("PA", seq=1, length=17)
+        s.quiet(10 * MS)
+        s.send("A", seq=1, ack=18)
+        s.expect("PA", seq=18, length=17)
+        s.send("A", seq=1, ack=35)
+        s.expect("PA", seq=35, length=6)
+        s.send("A", seq=1, ack=41)
+        assert conn.refs_released == len(kept)
+
+
+# ---- what was delivered, in segments -------------------------------------------------------------------------
+
+
+def test_deliveries_are_counted_in_segments_and_the_syn_is_one() -> None:
+    with Script(offload=True) as s:
+        conn = s.open(mss=1000, sack=True)
+        assert conn.info.delivered_segs == 1
+        conn.send(bytes(4500))
+        s.drain()
+        s.send("A", seq=1, ack=1, sack=[(2001, 3001)])
+        assert conn.info.delivered_segs == 2
+        s.send("A", seq=1, ack=1001, sack=[(2001, 3001)])
+        assert conn.info.delivered_segs == 3
+        s.send("A", seq=1, ack=3001)
+        assert conn.info.delivered_segs == 4
+        s.send("A", seq=1, ack=3501)  # of a segment and a half there is one left
+        assert conn.info.delivered_segs == 5
+        s.send("A", seq=1, ack=4501)
+        assert conn.info.delivered_segs == 6
+
+
+def test_a_fin_is_counted_with_its_segment() -> None:
+    with Script() as s:
+        conn = s.open(mss=1000)
+        conn.send(bytes(1000))
+        conn.shutdown()
+        s.drain()
+        s.send("A", seq=1, ack=1002)
+        assert conn.info.delivered_segs == 2

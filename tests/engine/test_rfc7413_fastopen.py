@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from aiomultistack._native import lib
+from scapy.layers.inet import ICMP
 
-from .script import MS, SECOND, Script
+from .script import IP, MS, PEER_MAC, SECOND, TCP, Ether, Script
 from .world import Connection
 
 FASTOPEN = 34
@@ -294,3 +295,70 @@ def test_a_listener_may_have_a_key_of_its_own() -> None:
         assert own != shared
         assert lib.ams_tcp_fastopen_key(s.host.stack, 0, KEY, 16) == 0
         assert ask(s) == shared
+
+
+# ---- what Linux does besides ---------------------------------------------------------------------------------------
+
+
+def test_an_answer_before_the_handshake_is_done_goes_in_two_super_frames() -> None:
+    """Before there is a round trip, too: two in flight keep the ACK clock running."""
+    with server(offload=True) as s:
+        cookie = ask(s)
+        syn(s, cookie, b"GET /")
+        s.expect("SA", ack=6)
+        s.accepted().send(bytes(14600))
+        s.expect("PA", seq=1, length=7300)
+        s.expect("PA", seq=7301, length=7300)
+
+
+def test_data_in_the_syn_counts_as_delivered_with_it() -> None:
+    with Script(listen=None) as s:
+        first = s.connect()
+        first.option(lib.AMS_OPT_FASTOPEN_CONNECT, 1)
+        s.expect("S")
+        s.send("SA", seq=0, ack=1, options=[("MSS", 1460), (FASTOPEN, b"cookie12")])
+        s.expect("A", seq=1)
+        first.abort()
+        s.drain()
+        conn = s.connect()
+        conn.option(lib.AMS_OPT_FASTOPEN_CONNECT, 1)
+        conn.send(bytes(1000))
+        s.expect("S", length=1000)
+        s.send("SA", seq=0, ack=1001, options=[("MSS", 1460)])
+        s.expect("A", seq=1001, ack=1)
+        assert conn.info.delivered_segs == 1
+        conn.send(bytes(100))
+        s.expect("PA", seq=1001, length=100)
+        s.send("A", seq=1, ack=1101)
+        assert conn.info.delivered_segs == 2
+
+
+def unreachable(s: Script) -> None:
+    """An ICMP error that quotes the SYN-ACK."""
+    quoted = IP(src=s.local, dst=s.remote) / TCP(sport=s.local_port, dport=s.port, seq=s.iss, flags="SA")
+    frame = Ether(src=PEER_MAC, dst=bytes(s.host.mac).hex(":")) / IP(src="10.1.0.77", dst=s.local)
+    s.wire.inject(bytes(frame / ICMP(type=3, code=1) / quoted))
+    s._run(0)
+
+
+def test_an_error_ends_a_child_that_nobody_has_used() -> None:
+    with server() as s:
+        cookie = ask(s)
+        syn(s, cookie)
+        s.expect("SA", ack=1)
+        unreachable(s)
+        assert s.accepted().closed == "EHOSTUNREACH"
+        s.send("A", seq=1, ack=1)
+        s.expect("R", seq=1)
+
+
+def test_an_error_does_not_end_a_child_that_is_in_use() -> None:
+    with server() as s:
+        cookie = ask(s)
+        syn(s, cookie, b"GET /")
+        s.expect("SA", ack=6)
+        unreachable(s)
+        conn = s.accepted()
+        assert conn.closed is None
+        s.send("A", seq=6, ack=1)
+        assert conn.info.state == lib.AMS_TCP_ESTABLISHED

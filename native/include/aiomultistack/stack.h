@@ -361,6 +361,7 @@ struct ams_tcp_info {
     uint32_t not_sent;
     uint32_t reordering;    /* segments: the furthest that one came late, from 3 up */
     uint64_t delivered;     /* bytes, SACKed ones included */
+    uint32_t delivered_segs; /* the segments that they were, and the SYN */
     uint64_t pacing_rate;   /* bytes per second; 0: not paced */
     uint64_t last_data_sent; /* how long ago; never: since it was created */
     uint64_t last_data_received;
