@@ -99,8 +99,7 @@ static inline void linux_info_fill(struct linux_tcp_info *out, const struct ams_
     out->data_segs_out = info->data_segs_out;
     out->pacing_rate = info->pacing_rate ? info->pacing_rate : UINT64_MAX;
     out->max_pacing_rate = UINT64_MAX;
-    bool synchronized = info->state != AMS_TCP_SYN_SENT && info->state != AMS_TCP_SYN_RECEIVED;
-    out->delivered = linux_packets((uint32_t)info->delivered, mss) + synchronized;
+    out->delivered = info->delivered_segs;
     out->min_rtt = linux_us(info->min_rtt);
     out->bytes_sent = info->bytes_sent;
     out->bytes_retrans = info->bytes_retrans;

@@ -75,10 +75,17 @@ static int send_failed(struct pd_file *file)
     return -1;
 }
 
-static ssize_t write_some(struct pd_world *world, struct pd_file *file, const char *data, size_t size, int flags)
+/* Sends the pieces of a call, of `size` bytes in all; what stays in place
+ * goes out piece by piece, but not before the last of them is queued. */
+static ssize_t write_some(struct pd_world *world, struct pd_file *file, const struct iovec *iov, size_t size, int flags)
 {
-    size_t done = 0;
+    size_t done = 0, offset = 0;
     while (done < size) {
+        if (offset == iov->iov_len) {
+            iov++;
+            offset = 0;
+            continue;
+        }
         if (file->write_shut || file->state == PD_CLOSED)
             return done ? (ssize_t)done : write_error(file);
         size_t room = file->state == PD_CONNECTED || file->deferred ? sendbuf_room(world, file) : 0;
@@ -87,22 +94,25 @@ static ssize_t write_some(struct pd_world *world, struct pd_file *file, const ch
                 return done ? (ssize_t)done : -1;
             continue;
         }
-        size_t n = size - done < room ? size - done : room;
-        if (hand_over(world, file, data + done, n, flags, n == room, done + n == size) < 0)
+        size_t n = iov->iov_len - offset < room ? iov->iov_len - offset : room;
+        const char *data = (const char *)iov->iov_base + offset;
+        if (hand_over(world, file, data, n, flags, n == room, done + n == size) < 0)
             return done ? (ssize_t)done : send_failed(file);
         done += n;
-        world_settle(world);
+        offset += n;
+        if (offset < iov->iov_len || done == size)
+            world_settle(world);
     }
     return (ssize_t)done;
 }
 
-static ssize_t send_some(struct pd_world *world, struct pd_file *file, const void *data, size_t size, int flags)
+static ssize_t send_some(struct pd_world *world, struct pd_file *file, const struct iovec *iov, size_t size, int flags)
 {
     if (file->state == PD_NEW || file->state == PD_LISTENING) {
         errno = EPIPE;
         return -1;
     }
-    ssize_t n = write_some(world, file, data, size, flags);
+    ssize_t n = write_some(world, file, iov, size, flags);
     errqueue_cut(file);
     if (n > 0) {
         errqueue_mark(file);
@@ -147,7 +157,8 @@ static ssize_t syn_finish(struct pd_world *world, struct pd_file *file, const ch
         return -1;
     if ((size_t)done == size)
         return done;
-    ssize_t more = send_some(world, file, data + done, size - (size_t)done, flags);
+    struct iovec left = {(char *)(uintptr_t)data + done, size - (size_t)done};
+    ssize_t more = send_some(world, file, &left, left.iov_len, flags);
     return more < 0 ? (done ? done : -1) : done + more;
 }
 
@@ -189,7 +200,8 @@ ssize_t do_sendto(void *userdata, int fd, const void *data, size_t size, int fla
         return send_fastopen(world, file, data, size, flags, address, len);
     if (file->deferred)
         return syn_finish(world, file, data, size, flags, syn_write(world, file, data, size, flags));
-    return send_some(world, file, data, size, flags);
+    struct iovec whole = {(void *)(uintptr_t)data, size};
+    return send_some(world, file, &whole, size, flags);
 }
 
 ssize_t do_send(void *userdata, int fd, const void *data, size_t size, int flags)
@@ -213,8 +225,16 @@ static char *gather(const struct iovec *iov, size_t count, size_t *total)
 
 ssize_t do_sendmsg(void *userdata, int fd, const struct msghdr *msg, int flags)
 {
+    struct pd_world *world = userdata;
+    struct pd_file *file = world_file(world, fd, PD_TCP);
     size_t total;
+    if (!file)
+        return -1;
     char *buffer = gather(msg->msg_iov, msg->msg_iovlen, &total);
+    if (buffer && flags & MSG_ZEROCOPY && file->errors.zerocopy && file->state == PD_CONNECTED && total) {
+        free(buffer);
+        return send_some(world, file, msg->msg_iov, total, flags);
+    }
     if (!buffer)
         return -1;
     ssize_t n = do_sendto(userdata, fd, buffer, total, flags, msg->msg_name, msg->msg_namelen);

@@ -184,6 +184,29 @@ void sendbuf_wrote(struct pd_world *world, struct pd_file *file, size_t n, bool 
     file->written += n;
 }
 
+void sendbuf_watch(struct pd_world *world, struct pd_file *file)
+{
+    struct ams_tcp_info info;
+    struct pd_sendbuf *buf = &file->sendbuf;
+    if ((!buf->refused && !buf->limited_since) || file->id < 0 ||
+        ams_tcp_get_info(world->stack, file->id, &info, world->now) < 0)
+        return;
+    uint32_t in_flight = info.unacked - info.sacked - info.lost + info.retrans_out;
+    bool limited = buf->refused && info.unacked && (buf->limited_since || (!info.not_sent && in_flight < info.snd_cwnd));
+    if (limited && !buf->limited_since) {
+        buf->limited_since = world->now;
+    } else if (!limited && buf->limited_since) {
+        buf->limited_time += world->now - buf->limited_since;
+        buf->limited_since = 0;
+    }
+}
+
+uint64_t sendbuf_limited(const struct pd_world *world, const struct pd_file *file)
+{
+    const struct pd_sendbuf *buf = &file->sendbuf;
+    return buf->limited_time + (buf->limited_since ? world->now - buf->limited_since : 0);
+}
+
 /* A segment has come: is there room for a writer that was refused? */
 void sendbuf_input(struct pd_world *world, struct pd_file *file)
 {

@@ -127,15 +127,16 @@ uint32_t settings_fastopen(const struct pd_world *world)
 }
 
 /* The key as the sysctl writes it: four 32-bit numbers in hexadecimal. */
-static void read_fastopen_key(uint8_t out[16])
+bool settings_fastopen_key(uint8_t out[16])
 {
     char text[256];
     unsigned words[4];
     if (!sysctl_text("tcp_fastopen_key", text, sizeof(text)) ||
         sscanf(text, "%8x-%8x-%8x-%8x", &words[0], &words[1], &words[2], &words[3]) != 4)
-        return;
+        return false;
     for (int i = 0; i < 16; i++)
         out[i] = (uint8_t)(words[i / 4] >> 8 * (i % 4));
+    return true;
 }
 
 static uint32_t read_flags(void)
@@ -218,7 +219,7 @@ void settings_read(const struct pd_world *world, struct ams_stack_config *config
     config->ecn = read_ecn();
     config->syn_cookies = read_syn_cookies();
     config->syn_backlog = (uint32_t)sysctl_number("tcp_max_syn_backlog", 0, 0);
-    read_fastopen_key(config->fastopen_key);
+    settings_fastopen_key(config->fastopen_key);
     config->syn_retries = (uint32_t)sysctl_number("tcp_syn_retries", 0, 0);
     config->synack_retries = (uint32_t)sysctl_number("tcp_synack_retries", 0, 0);
     config->min_tso_segs = (uint32_t)sysctl_number("tcp_min_tso_segs", 0, 0);

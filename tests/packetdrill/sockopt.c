@@ -61,7 +61,8 @@ void sockopt_apply(struct pd_world *world, struct pd_file *file)
         ams_tcp_setopt(world->stack, file->id, file->options[i].name, file->options[i].value);
     if (file->congestion[0])
         ams_tcp_set_congestion(world->stack, file->id, file->congestion);
-    if (file->fastopen_keyed && file->state == PD_LISTENING)
+    /* the sysctl's may be all zeros, which is none in the engine's configuration */
+    if (file->state == PD_LISTENING && (file->fastopen_keyed || settings_fastopen_key(file->fastopen_key)))
         ams_tcp_fastopen_key(world->stack, file->id, file->fastopen_key, sizeof(file->fastopen_key));
 }
 
@@ -217,6 +218,7 @@ static int get_info(struct pd_world *world, struct pd_file *file, void *value, s
     if (info.last_data_received > world->now - file->connected_at)
         info.last_data_received = world->now - file->connected_at; /* none yet: Linux counts from the handshake */
     linux_info_fill(&out, &info);
+    out.sndbuf_limited = sendbuf_limited(world, file) / 1000;
     return put(value, len, &out, sizeof(out));
 }
 

@@ -411,8 +411,11 @@ void world_settle(struct pd_world *world)
         busy = busy || deadline <= world->now;
     }
     for (int id = 0; id < world->n_by_id; id++)
-        if (world->by_id[id])
+        if (world->by_id[id]) {
             errqueue_progress(world, world->by_id[id]);
+            sendbuf_watch(world, world->by_id[id]);
+        }
+    counters_publish(world);
 }
 
 /* Lets one thread go whose condition holds, and waits until it is back.

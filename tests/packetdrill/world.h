@@ -17,6 +17,7 @@
  *   files.c     poll, epoll and pipes
  *   sockopt.c   getsockopt and setsockopt, struct tcp_info
  *   settings.c  the namespace's sysctls, as the engine's configuration
+ *   counters.c  its counters, for scripts that ask nstat
  *   adapter.c   packets, the clock, the table of calls
  *   preload.c   a library of its own, for LD_PRELOAD: getsockopt() and
  *               close() that packetdrill calls in the C library
@@ -54,6 +55,7 @@ enum pd_state { PD_NEW, PD_LISTENING, PD_CONNECTING, PD_CONNECTED, PD_CLOSED };
 #define PD_ACCEPT_QUEUE 256
 #define PD_OPTIONS 32
 #define PD_WATCHES 64
+#define PD_COUNTERS 40
 
 /* An option that was set before the engine knew the socket. */
 struct pd_option {
@@ -82,6 +84,8 @@ struct pd_sendbuf {
     bool fixed;               /* the application has set it */
     bool refused;             /* a writer or poll() found it full: SOCK_NOSPACE */
     uint32_t window;          /* the largest that the peer has offered */
+    uint64_t limited_since;   /* when it began to be all that holds the sender back, 0: it isn't */
+    uint64_t limited_time;    /* what that took before */
 };
 
 /* Memory of an application that the engine refers to. */
@@ -193,6 +197,8 @@ struct pd_world {
     uint64_t now;
     bool handed_over;         /* a thread has returned and may want packetdrill's own lock */
     struct pd_packet *out_head, *out_tail;
+    uint64_t counters[PD_COUNTERS];   /* as nstat was told last */
+    int counter_index[PD_COUNTERS];   /* the engine's, and one; 0: not yet looked for */
     struct pd_ref *pinned;    /* memory of closed sockets that the engine may still refer to */
     int n_pinned;
     bool offload;             /* the device segments: packets are not cut */
@@ -241,6 +247,10 @@ bool sendbuf_writable(struct pd_world *world, struct pd_file *file);
 void sendbuf_input(struct pd_world *world, struct pd_file *file);
 /* The connection is there: the limit that its segment size asks for. */
 void sendbuf_start(struct pd_world *world, struct pd_file *file);
+/* Output is done: is it the buffer that a writer and the sender wait for? */
+void sendbuf_watch(struct pd_world *world, struct pd_file *file);
+/* For how long it has been, ns. */
+uint64_t sendbuf_limited(const struct pd_world *world, const struct pd_file *file);
 /* SO_SNDBUF: as getsockopt() reports it, and as setsockopt() gets it. */
 uint32_t sendbuf_limit(struct pd_file *file);
 void sendbuf_set(struct pd_file *file, int bytes);
@@ -297,10 +307,16 @@ uint32_t settings_notsent_lowat(void);
 /* The index-th number of tcp_wmem. */
 uint32_t settings_wmem(int index);
 uint32_t settings_fastopen(const struct pd_world *world);
+/* The key of all listeners that have none of their own.  Return: false if there is none. */
+bool settings_fastopen_key(uint8_t out[16]);
 /* An option that packetdrill was given, on its command line or in the script. */
 bool settings_option(const char *name, char *out, size_t size);
 /* The value of a word `key=value` in the adapter's flags.  Return: false if there is none. */
 bool settings_flag(const struct pd_world *world, const char *key, char *out, size_t size);
+
+/* ---- counters.c */
+/* Lets nstat see what has changed. */
+void counters_publish(struct pd_world *world);
 
 /* The calling convention: sockaddr <-> endpoint. */
 bool address_in(const struct sockaddr *address, socklen_t len, struct ams_endpoint *out);
