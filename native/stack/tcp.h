@@ -576,10 +576,12 @@ void tcp_fastopen_key(const uint8_t given[16], struct siphash_key *key);
 /* Answers a SYN for which there is no room, keeping nothing. */
 void tcp_cookie_send(struct ams_stack *stack, const struct tcp_listener *listener, const struct tcp_repr *syn,
                      const struct ip_info *ip, uint64_t now);
-/* Makes the connection, in SYN_RECEIVED, of an ACK that brings a cookie back;
- * the segment is then its.  NULL: it brings none, or there is no memory. */
-struct tcp_conn *tcp_cookie_accept(struct ams_stack *stack, struct tcp_listener *listener, const struct tcp_repr *ack,
-                                   const struct ip_info *ip, uint64_t now);
+/* Makes the connection, in SYN_RECEIVED, of an ACK that brings a cookie back.
+ * @child: it; the segment is then its.  NULL: none, or there is no room for it
+ * now: the peer, which believes in it, is left to try again
+ * Return: false if the ACK brings no cookie. */
+bool tcp_cookie_accept(struct ams_stack *stack, struct tcp_listener *listener, const struct tcp_repr *ack,
+                       const struct ip_info *ip, struct tcp_conn **child, uint64_t now);
 
 /* ---- tcp_ecn.c ------------------------------------------------------------------------------ */
 /* The ECN flags of our SYN. */

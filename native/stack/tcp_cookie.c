@@ -149,26 +149,32 @@ static bool cookie_open(const struct ams_stack *stack, const struct tcp_flow *fl
     return true;
 }
 
-struct tcp_conn *tcp_cookie_accept(struct ams_stack *stack, struct tcp_listener *listener, const struct tcp_repr *ack,
-                                   const struct ip_info *ip, uint64_t now)
+bool tcp_cookie_accept(struct ams_stack *stack, struct tcp_listener *listener, const struct tcp_repr *ack,
+                       const struct ip_info *ip, struct tcp_conn **child, uint64_t now)
 {
     struct tcp_flow flow;
     struct tcp_repr syn;
+    *child = NULL;
     if (now >= stack->tcp->cookies_until || (ack->flags & (TCP_ACK | TCP_SYN | TCP_RST)) != TCP_ACK)
-        return NULL;
+        return false;
     flow_of(&flow, ack, ip);
     if (!cookie_open(stack, &flow, ack, &syn, now)) {
         stack->counters.tcp_cookie_bad++;
-        return NULL;
+        return false;
+    }
+    if (tcp_listener_full(listener)) {
+        stack->counters.tcp_accept_overflow++;
+        return true;
     }
     struct tcp_conn *conn = tcp_listen_child(stack, listener, &syn, ip, 0, now);
     if (!conn)
-        return NULL;
+        return true;
     conn->iss = ack->ack - 1;
     conn->snd_una = conn->iss;
     conn->snd_nxt = conn->snd_end = conn->iss + 1;
     conn->snd_short = conn->iss;
     conn->flags &= ~CONN_SYN_NOW;
     stack->counters.tcp_cookie_ok++;
-    return conn;
+    *child = conn;
+    return true;
 }

@@ -554,11 +554,11 @@ void tcp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip
             frame_pull(frame, ip->l4_off + tcp.header_len);
             frame_trim(frame, seg.payload);
             struct tcp_conn *child = NULL;
-            if (AMS_UNLIKELY(tcp.flags & TCP_ACK) && !tcp_listener_full(listener))
-                child = tcp_cookie_accept(stack, listener, &tcp, ip, now);
+            bool cookie = AMS_UNLIKELY(tcp.flags & TCP_ACK) &&
+                          tcp_cookie_accept(stack, listener, &tcp, ip, &child, now);
             if (child)
                 conn_input(stack, child, &seg, now);
-            else
+            else if (!cookie)
                 tcp_listen_input(stack, listener, &tcp, ip, &seg.frame, 0, now);
         }
         else

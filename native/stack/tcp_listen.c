@@ -182,12 +182,10 @@ bool tcp_listener_established(struct ams_stack *stack, struct tcp_conn *conn, ui
         stack->counters.tcp_passive_open++;
         return true;
     }
-    if (tcp_listener_full(listener)) {
+    if (tcp_listener_full(listener) || sock_register(stack, &conn->sock, SOCK_TCP) < 0) {
         stack->counters.tcp_accept_overflow++;
-        return false;
-    }
-    if (sock_register(stack, &conn->sock, SOCK_TCP) < 0) {
-        stack->counters.tcp_accept_overflow++;
+        if (!conn->rexmit_at) /* made of a cookie: without a timer it would stay half open for ever */
+            tcp_rexmit_restart(stack, conn, now);
         return false;
     }
     listener->embryonic--;

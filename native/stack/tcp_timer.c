@@ -119,10 +119,23 @@ static bool syn_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t
     return true;
 }
 
+/* Is it time to stop asking for a window?  With an application: when nothing
+ * answers.  Without one also when the timer has backed off to its limit, or
+ * memory is short (both as Linux): a peer that keeps its window closed for
+ * ever ("sockstress") would hold what was queued as long. */
+static bool persist_hopeless(const struct ams_stack *stack, const struct tcp_conn *conn, uint64_t now)
+{
+    if (user_timed_out(conn, now))
+        return true;
+    if (!(conn->flags & CONN_ORPHAN))
+        return conn->probes >= TCP_RETRIES2;
+    return conn->probes >= TCP_ORPHAN_RETRIES || backed_off(conn) == TCP_RTO_MAX || tcp_frames_short(stack);
+}
+
+/* The peer's window is closed.  Return: false if the connection is gone. */
 static bool persist_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
-    if (user_timed_out(conn, now) || (conn->flags & CONN_ORPHAN && conn->probes >= TCP_ORPHAN_RETRIES) ||
-        conn->probes >= TCP_RETRIES2) {
+    if (persist_hopeless(stack, conn, now)) {
         give_up(stack, conn);
         return false;
     }

@@ -4,8 +4,9 @@
  *
  * Once the application has let go, all that TIME-WAIT needs is the 4-tuple,
  * two sequence numbers and the timestamps.  Entries are on a list by age;
- * beyond max_time_wait the oldest goes.  A SYN with a newer timestamp or a
- * sequence number beyond the old one's opens a new connection (RFC 6191).
+ * beyond max_time_wait the oldest goes.  A SYN with a newer timestamp, or (if
+ * timestamps don't tell) a sequence number beyond the old one's, opens a new
+ * connection (RFC 6191).
  *
  * An RST does not end the wait (RFC 1337), but for one case: a peer that has
  * lost its memory sends a SYN that looks old, gets our ACK, and answers that
@@ -137,11 +138,12 @@ void tcp_tw_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t n
     tcp_tw_free(stack, AMS_CONTAINER_OF(timer, struct tcp_tw, timer));
 }
 
-/* RFC 6191 section 2: may this SYN begin a new incarnation? */
+/* RFC 6191 section 2: may this SYN begin a new incarnation?  Where both have
+ * timestamps these decide, and only equal ones leave it to the numbers. */
 static bool syn_is_newer(const struct tcp_tw *tw, const struct tcp_repr *seg)
 {
-    if (tw->ts_ok && seg->has_timestamps && (int32_t)(seg->tsval - tw->ts_recent) > 0)
-        return true;
+    if (tw->ts_ok && seg->has_timestamps && seg->tsval != tw->ts_recent)
+        return (int32_t)(seg->tsval - tw->ts_recent) > 0;
     return seq_gt(seg->seq, tw->rcv_nxt);
 }
 

@@ -141,8 +141,12 @@ class Script:
         tsecr: int | None = None,
         port: int | None = None,
         tos: int = 0,
+        hold: bool = False,
     ) -> None:
-        """Sends one segment; seq and ack are relative; tos is the traffic class with IPv6."""
+        """Sends one segment; seq and ack are relative; tos is the traffic class with IPv6.
+
+        With ``hold`` it waits on the wire: the engine gets it together with the next one.
+        """
         opts = list(options or [])
         if self.timestamps or tsval is not None:
             value = self.tsval if tsval is None else tsval
@@ -164,7 +168,8 @@ class Script:
         network = IPv6(tc=tos, **addresses) if self.v6 else IP(tos=tos, **addresses)
         mac = bytes(self.host.mac).hex(":")
         self.wire.inject(bytes(Ether(src=PEER_MAC, dst=mac) / network / segment / data))
-        self._run(0)
+        if not hold:
+            self._run(0)
 
     def syn(
         self,

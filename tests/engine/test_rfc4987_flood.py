@@ -92,6 +92,21 @@ def test_a_cookie_is_bound_to_its_ports_and_expires() -> None:
         assert not s.host.accepted
 
 
+def test_a_cookie_grows_old_though_newer_ones_are_out() -> None:
+    """Else one that was seen once would open connections as long as the flood lasts."""
+    with cookies() as s:
+        s.syn()
+        s.expect("SA", ack=1)
+        for port in range(2000, 2003):
+            s.wait(60 * SECOND)
+            s.send("S", port=port)
+        s.drain()
+        s.send("A", seq=1, ack=1)
+        s.expect("R")
+        assert counter(s, "tcp_cookie_bad") == 1
+        assert not s.host.accepted
+
+
 def test_a_cookie_lasts_a_minute() -> None:
     with cookies() as s:
         s.syn()
