@@ -178,9 +178,12 @@ class Node:
     refuses the configuration.  After `close()`, counters and endpoints are empty and nothing is owned.
 
     clock: nanoseconds for the engine; None lets it read the system's monotonic clock.
+    flags: of AMS_STACK_*, besides those that the configuration asks for.
     """
 
-    def __init__(self, config: Config, hub: Hub | None = None, clock: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, config: Config, hub: Hub | None = None, clock: Callable[[], int] | None = None, flags: int = 0
+    ) -> None:
         config.require()
         self.config = config
         self.hub = hub
@@ -189,6 +192,7 @@ class Node:
         port = _port_config(config, hub, keep)
         stack = _stack_config(config, keep)
         stack.now = self.now()
+        stack.flags |= flags
         if clock is not None:  # in virtual time there are neither routers nor switches that want to know of groups
             stack.flags |= lib.AMS_STACK_NO_REPORTS
         out = ffi.new("struct ams_node **")
@@ -198,9 +202,10 @@ class Node:
             raise _open_error(config, status, ffi.string(error).decode("utf-8", "replace"))
         self.pointer: Any = ffi.gc(out[0], lib.ams_node_free)
         self.stack: Any = lib.ams_node_stack(self.pointer)
-        #: True if others have the addresses too: stacks on a ``switch:`` port, the system beside an ``xdp:`` one.
-        self.shared = config.scheme == "switch" or (
-            config.scheme == "xdp" and any(system_has(address.partition("/")[0]) for address in config.addresses)
+        #: True if others have addresses of the stack's too: stacks on a ``switch:`` port, the system beside an
+        #: ``xdp:`` or ``netmap:`` one.
+        self.shared = config.scheme == "switch" or any(
+            self._lookup((address.partition("/")[0], 0)) == 0 for address in config.addresses
         )
         self._counter_names = _counter_names()
         self._capture_buffer: Any = None
@@ -263,8 +268,11 @@ class Node:
         """True if one of the stack's own addresses is the system's too, and no stack on the link has the port."""
         if not self.shared or not self.owns(address) or not system_has(address[0]):
             return False
-        protocol = socket.IPPROTO_TCP if kind == socket.SOCK_STREAM else socket.IPPROTO_UDP
-        return int(lib.ams_port_lookup(lib.ams_node_port(self.pointer), protocol, endpoint(address))) == 0
+        return self._lookup(address, socket.IPPROTO_TCP if kind == socket.SOCK_STREAM else socket.IPPROTO_UDP) == 0
+
+    def _lookup(self, address: tuple[Any, ...], protocol: int = socket.IPPROTO_TCP) -> int:
+        """Has a stack on the link the tuple?  1, 0 or a status; see `ams_port_lookup`."""
+        return int(lib.ams_port_lookup(lib.ams_node_port(self.pointer), protocol, endpoint(address)))
 
     def counters(self) -> dict[str, int]:
         """Every counter of port, switch and stack, by name."""

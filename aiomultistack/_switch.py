@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import functools
 import hashlib
 import ipaddress
 import logging
@@ -37,6 +39,7 @@ from ._errors import ConfigError
 from ._node import Node, check_status, endpoint, ffi, lib
 from ._pump import Pump
 from ._switch_fabric import CONTROL, HOST, UPLINK, Fabric
+from ._switch_farewell import Farewells
 from ._switch_lend import Lender, Range
 from ._switch_neighbor import Neighbours
 from ._switch_owner import Key, RefusedError, Registry
@@ -203,6 +206,8 @@ class Daemon:
         self._capturer: Session | None = None
         self._pump: Pump | None = None
         self._neighbours: Neighbours | None = None
+        self._farewells: Farewells | None = None
+        self._served = _hosts(settings.addresses)
         self._started = time.time()
         self._admins = {0, os.geteuid()}
         self._allowed_users = {user_id(name) for name in settings.allow if not name.startswith("@")}
@@ -275,12 +280,17 @@ class Daemon:
         for text in self.settings.addresses:
             interface = ipaddress.ip_interface(text)
             self.fabric.add_address(str(interface.ip), interface.network.prefixlen)
-        ours = not self.shared or self.settings.host_shares
-        if ours and any(":" in text for text in self.settings.addresses):
+        if not self._system_speaks and any(":" in text for text in self.settings.addresses):
             self.fabric.add_address(_link_local(self.mac), 64)  # RFC 4291 section 2.8: each interface has one
         self._open_control()
         self._neighbours = Neighbours(self.loop, self.fabric.punted, self._resolve, self.fabric.inject)
+        self._farewells = Farewells(self.loop, self.mac, self._hop, functools.partial(self.fabric.inject, CONTROL))
         self.loop.add_reader(self.fabric.punt_fd, self._neighbours.readable)
+
+    @property
+    def _system_speaks(self) -> bool:
+        """True if the system answers for addresses of the switch on the uplink, and for the link-local one there."""
+        return bool(self.shared) and self.settings.host_apart
 
     def _open_control(self) -> None:
         link = self.fabric.attach(control=True)
@@ -289,7 +299,11 @@ class Daemon:
                 "shm:{},{},{}".format(*link.descriptors), self.settings.addresses, self.settings.gateway,
                 mac=":".join(f"{byte:02x}" for byte in self.mac), control=False, dad=False,
             )  # fmt: skip
-            self._pump = Pump(self.loop, Node(config))
+            flags = 0
+            if self._system_speaks:
+                alone = len(self.shared) == len(self.settings.addresses)
+                flags = lib.AMS_STACK_QUIET if alone else lib.AMS_STACK_NO_LINK_LOCAL
+            self._pump = Pump(self.loop, Node(config, flags=flags))
         finally:
             for number in link.descriptors:
                 os.close(number)
@@ -398,14 +412,35 @@ class Daemon:
         self.sessions.discard(session)
         if self._capturer is session:
             self._stop_capture()
+        flows = b""
         if session.link is not None:
-            self.fabric.detach(session.link.index)
+            flows = self.fabric.detach(session.link.index)
             if self._neighbours is not None:
                 self._neighbours.forget(session.link.index)
             self.log(f"{session} is gone", logging.DEBUG)
-        for claim in self.registry.remove_owner(session):
+        claims, ranges = self.registry.remove_owner(session), self.lender.give_back(session)
+        for claim in claims:
             claim.close()
-        self.lender.give_back(session)
+        keys = {claim.key for claim in claims}
+
+        def had(local: SockAddr) -> bool:
+            key = Key.of(socket.IPPROTO_TCP, local)
+            known = key in keys or key.anywhere in keys or any(local[1] in lent for lent in ranges)
+            return known and local[0] in self._served
+
+        if self._farewells is not None:
+            self._farewells.say(flows, had)
+
+    def _hop(self, host: str) -> bytes | None:
+        """The Ethernet address by which a host is reached, as `_resolve()`."""
+        if host in self._served:
+            return self.mac
+        address = ipaddress.ip_address(host)
+        near = any(address in ipaddress.ip_interface(text).network for text in self.settings.addresses)
+        routers = [] if near else [text for text in self.settings.gateway if (":" in text) == (address.version == 6)]
+        for hop in (host,) if near else routers:
+            return self._resolve((hop, 0) if address.version == 4 else (hop, 0, 0, 0))
+        raise OSError(errno.ENETUNREACH, f"no way leads to {host}")
 
     # ---- what it shows ------------------------------------------------------------------------------------
 
@@ -484,6 +519,9 @@ class Daemon:
     def close(self) -> None:
         """Ends it: clients see their sockets close; idempotent."""
         self.loop.remove_reader(self._listener.socket.fileno())
+        if self._farewells is not None:
+            self._farewells.close()
+            self._farewells = None
         for session in list(self.sessions):
             session.close()
         if self._neighbours is not None:

@@ -18,6 +18,7 @@ FIRST_CLIENT: int = lib.AMS_FABRIC_CLIENTS
 
 _ERROR_SIZE = 512
 _FRAME_SIZE = 65549
+_FLOWS: int = lib.AMS_FABRIC_FLOWS
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Fabric:
         self._pointer: Any = ffi.gc(out[0], lib.ams_fabric_free)
         self._buffer = ffi.new("char[]", _FRAME_SIZE)
         self._frame = ffi.new("struct ams_fabric_frame *")
+        self._flows = ffi.new("struct ams_fabric_flow[]", _FLOWS)
         self.counter_names = _names(lib.ams_fabric_counter_name)
         self.counter_texts = _names(lib.ams_fabric_counter_text)
         self.drops = tuple(bool(lib.ams_fabric_counter_drop(index)) for index in range(len(self.counter_names)))
@@ -110,10 +112,15 @@ class Fabric:
         check_status(lib.ams_fabric_attach(self._pointer, limits, link))
         return Link(link.index, (link.memory_fd, link.kick_fd, link.notify_fd))
 
-    def detach(self, index: int) -> None:
-        """Takes a client's tuples and port away."""
-        if self._pointer is not None:
-            lib.ams_fabric_detach(self._pointer, index)
+    def detach(self, index: int) -> bytes:
+        """Takes a client's tuples and port away; returns the connections that its memory lists.
+
+        They are pairs of `struct ams_endpoint`, local and remote, and nothing in them is to be believed.
+        """
+        if self._pointer is None:
+            return b""
+        count = lib.ams_fabric_detach_flows(self._pointer, index, self._flows, _FLOWS)
+        return bytes(ffi.buffer(self._flows)[: max(count, 0) * ffi.sizeof("struct ams_fabric_flow")])
 
     def claim(self, index: int, protocol: int, address: SockAddr, flags: int = 0) -> int:
         """Gives a client a tuple; returns 0 or a negative status."""
@@ -171,7 +178,7 @@ class Fabric:
         return self._taken() if status == 1 else None
 
     def inject(self, index: int, frame: bytes) -> bool:
-        """Gives a frame to a port; False if it was full."""
+        """Gives a frame to a port, or (CONTROL) to whom it is addressed; False if that was full."""
         return int(lib.ams_fabric_inject(self._pointer, index, frame, len(frame))) == 0
 
     def capture(self, index: int, snap: int, frames: int) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ._addresses import SockAddr
 from ._switch_fabric import FIRST_CLIENT, HOST, Frame
+from ._switch_farewell import checksum
 
 __all__ = ["Neighbours", "Question", "parse_question"]
 
@@ -56,16 +57,9 @@ class Question:
         flags = _SOLICITED | _OVERRIDE
         body = struct.pack("!BBHI16sBB6s", _ADVERT, 0, 0, flags, self.target, _TARGET_MAC, 1, mac)
         pseudo = self.target + self.source + struct.pack("!II", len(body), _ICMPV6)
-        body = body[:2] + struct.pack("!H", _checksum(pseudo + body)) + body[4:]
+        body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
         header = struct.pack("!IHBB16s16s", 6 << 28, len(body), _ICMPV6, 255, self.target, self.source)
         return self.mac + mac + struct.pack("!H", _IPV6) + header + body
-
-
-def _checksum(data: bytes) -> int:
-    total = sum(int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def parse_question(frame: Frame) -> Question | None:

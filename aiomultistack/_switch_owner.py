@@ -80,6 +80,11 @@ class Key:
         """True for all addresses of the family."""
         return is_wildcard(self.host)
 
+    @property
+    def anywhere(self) -> Key:
+        """The wildcard that covers it."""
+        return Key(self.protocol, self.family, "0.0.0.0" if self.family == 4 else "::", self.port)
+
     def __str__(self) -> str:
         host = f"[{self.host}]" if self.family == 6 else self.host
         return f"{'tcp' if self.protocol == socket.IPPROTO_TCP else 'udp'} {host}:{self.port}"
@@ -271,8 +276,7 @@ class Registry:
 
     def find(self, key: Key) -> Claim | None:
         """Whose a tuple is, exactly or by a wildcard; the first of a group."""
-        anywhere = Key(key.protocol, key.family, "0.0.0.0" if key.family == 4 else "::", key.port)
-        found = self._tuples.get(key) or self._tuples.get(anywhere)
+        found = self._tuples.get(key) or self._tuples.get(key.anywhere)
         return found[0] if found else None
 
     def __iter__(self) -> Iterator[Claim]:

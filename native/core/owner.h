@@ -37,6 +37,9 @@ struct ams_owner {
      * has to know.  Return: 0 or a status, whereupon the stack does without. */
     int (*serve)(void *ctx, const struct ams_ifaddr *address);
     void (*unserve)(void *ctx, const struct ams_endpoint *address);
+    /* Tells that a TCP connection begins, or has ended, for an owner who
+     * speaks for the stack after its sudden death.  NULL: there is none. */
+    void (*flow)(void *ctx, const struct ams_endpoint *local, const struct ams_endpoint *remote, bool begins);
     void *ctx;
 };
 

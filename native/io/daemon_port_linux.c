@@ -34,6 +34,7 @@
 
 #include "core/alloc.h"
 #include "core/status.h"
+#include "io/flows.h"
 #include "io/shm.h"
 #include "wire/bytes.h"
 
@@ -294,6 +295,15 @@ static int daemon_lookup(struct ams_port *port, uint8_t protocol, const struct a
     return status;
 }
 
+static void daemon_flow(struct ams_port *port, const struct ams_endpoint *local, const struct ams_endpoint *remote,
+                        bool begins)
+{
+    struct daemon_port *dp = daemon_from(port);
+
+    if (dp->state == DAEMON_UP && dp->shm.region.flows)
+        (begins ? flows_add : flows_remove)(dp->shm.region.flows, local, remote);
+}
+
 /* ---- opening and closing ---------------------------------------------------------------- */
 
 static void daemon_close(struct ams_port *port)
@@ -385,5 +395,6 @@ const struct port_ops switch_ops = {
     .show = daemon_show,
     .lend = daemon_lend,
     .lookup = daemon_lookup,
+    .flow = daemon_flow,
     .close = daemon_close,
 };

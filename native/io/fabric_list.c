@@ -190,6 +190,29 @@ struct inject_args {
     uint32_t length;
 };
 
+/* Sends a frame of the control plane's to whom it is addressed.
+ * Return: false if there was no room. */
+static bool inject_anywhere(struct ams_fabric *fabric, const struct inject_args *inject)
+{
+    struct fabric_port *from = fabric->ports[AMS_FABRIC_CONTROL];
+    struct fabric_wire *wire = NULL;
+
+    if (memcmp(inject->frame, fabric->sw.mac, 6) == 0) {
+        int32_t target = switch_rx_local(&fabric->sw, inject->frame, inject->length, inject->length, fabric->now);
+        if (target >= AMS_FABRIC_CLIENTS)
+            return fabric_deliver(fabric, fabric->ports[target], inject->frame, inject->length, 0);
+        if (fabric->host.port && fabric->flags & AMS_FABRIC_HOST_SHARES)
+            wire = &fabric->host; /* what nobody has */
+    } else {
+        wire = fabric_wire_to(fabric, inject->frame, AMS_FABRIC_CONTROL);
+    }
+    if (!wire)
+        return true;
+    bool sent = fabric_wire_put(fabric, wire, from, inject->frame, inject->length, NULL, inject->length);
+    fabric_wire_flush(fabric, wire);
+    return sent;
+}
+
 static int inject_run(struct ams_fabric *fabric, void *args)
 {
     const struct inject_args *inject = args;
@@ -204,6 +227,8 @@ static int inject_run(struct ams_fabric *fabric, void *args)
         fabric_wire_flush(fabric, wire);
     } else if (port) {
         sent = fabric_deliver(fabric, port, inject->frame, inject->length, 0);
+    } else if (inject->index == AMS_FABRIC_CONTROL) {
+        sent = inject_anywhere(fabric, inject);
     } else {
         return -AMS_EINVAL;
     }

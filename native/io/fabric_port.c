@@ -19,6 +19,7 @@
 #include "core/alloc.h"
 #include "core/status.h"
 #include "io/fabric.h"
+#include "io/flows.h"
 #include "io/wait.h"
 #include "wire/bytes.h"
 #include "wire/proto.h"
@@ -327,12 +328,20 @@ static int detach_run(struct ams_fabric *fabric, void *args)
 
 int ams_fabric_detach(struct ams_fabric *fabric, int index)
 {
+    return ams_fabric_detach_flows(fabric, index, NULL, 0);
+}
+
+int ams_fabric_detach_flows(struct ams_fabric *fabric, int index, struct ams_fabric_flow *out, int max)
+{
     struct claim_args args = {.index = index};
     int status = fabric_call(fabric, detach_run, &args);
 
-    if (!status)
-        client_free((struct fabric_port *)(uintptr_t)args.local);
-    return status;
+    if (status)
+        return status;
+    struct fabric_port *port = (struct fabric_port *)(uintptr_t)args.local; /* nobody else has it now */
+    int n = max > 0 ? flows_list(port->region.flows, out, max) : 0;
+    client_free(port);
+    return n;
 }
 
 /* ---- addresses --------------------------------------------------------------------------------- */

@@ -504,4 +504,6 @@ const struct port_ops netmap_nic_ops = {
     .unserve = netmap_unserve,
     .claim = netmap_claim,
     .release = netmap_release,
+    .show = netmap_show,
+    .lookup = netmap_lookup,
 };

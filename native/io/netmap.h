@@ -129,5 +129,7 @@ int netmap_serve(struct ams_port *port, const struct ams_endpoint *address, stru
 void netmap_unserve(struct ams_port *port, const struct ams_endpoint *address);
 int netmap_claim(struct ams_port *port, uint8_t protocol, const struct ams_endpoint *local, uint32_t flags);
 void netmap_release(struct ams_port *port, uint8_t protocol, const struct ams_endpoint *local);
+int netmap_show(struct ams_port *port, int fd);
+int netmap_lookup(struct ams_port *port, uint8_t protocol, const struct ams_endpoint *address);
 
 #endif

@@ -403,3 +403,16 @@ void netmap_release(struct ams_port *port, uint8_t protocol, const struct ams_en
     if (share)
         claims_remove(&share->claims, protocol, local);
 }
+
+int netmap_show(struct ams_port *port, int fd)
+{
+    struct netmap_share *share = netmap_from(port)->share;
+    return share && share->claims.n_addresses ? claims_show(&share->claims, fd) : 0;
+}
+
+/* Without host rings the system is cut off, whatever addresses it has. */
+int netmap_lookup(struct ams_port *port, uint8_t protocol, const struct ams_endpoint *address)
+{
+    struct netmap_share *share = netmap_from(port)->share;
+    return share ? claims_lookup(&share->claims, protocol, address) : -AMS_EOPNOTSUPP;
+}

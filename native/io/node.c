@@ -121,6 +121,12 @@ static int node_lend(void *ctx, uint16_t *low, uint16_t *high)
     return node->port->ops->lend(node->port, low, high);
 }
 
+static void node_flow(void *ctx, const struct ams_endpoint *local, const struct ams_endpoint *remote, bool begins)
+{
+    struct ams_node *node = ctx;
+    node->port->ops->flow(node->port, local, remote, begins);
+}
+
 /* The stack has one more address (struct ams_owner). */
 static int node_serve_learned(void *ctx, const struct ams_ifaddr *address)
 {
@@ -229,6 +235,7 @@ static int node_build(struct ams_node *node, const struct ams_stack_config *give
         .lend = node->port->ops->lend ? node_lend : NULL,
         .serve = node_serve_learned,
         .unserve = node_unserve,
+        .flow = node->port->ops->flow ? node_flow : NULL,
         .ctx = node,
     };
     node->stack = node_stack_new(node, &config, &link, &status);

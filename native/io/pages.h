@@ -7,12 +7,12 @@
 
 #include <stddef.h>
 
-/* Maps a memfd, all of it, for reading and writing, with its pages in place so
- * that nobody waits for a page fault later, and large ones where the system
+/* Maps a memfd, all of it, for reading and writing, with the pages of its first
+ * `ready` bytes in place so that nobody waits for a page fault later, and large ones where the system
  * has them to give and they fit: with hundreds of regions the CPU's memory of
  * where pages are holds the large ones only.
  * Return: the address, NULL with errno set.  Undone by munmap(). */
-void *pages_map(int fd, size_t size);
+void *pages_map(int fd, size_t size, size_t ready);
 
 /* Frees the pages of a shared mapping for everybody who maps them; they read
  * as zeros.  Where a system can't, they stay until all have unmapped them. */

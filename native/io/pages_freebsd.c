@@ -3,8 +3,9 @@
 
 #include <sys/mman.h>
 
-void *pages_map(int fd, size_t size)
+void *pages_map(int fd, size_t size, size_t ready)
 {
+    (void)ready; /* what isn't there yet can't be mapped */
     void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ALIGNED_SUPER | MAP_PREFAULT_READ, fd, 0);
 
     return base == MAP_FAILED ? NULL : base;

@@ -30,23 +30,21 @@ static void *pages_reserve(size_t size)
     return base + before;
 }
 
-void *pages_map(int fd, size_t size)
+void *pages_map(int fd, size_t size, size_t ready)
 {
     void *at = size >= PAGES_LARGE ? pages_reserve(size) : MAP_FAILED;
     bool large = at != MAP_FAILED;
-    void *base = mmap(large ? at : NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | (large ? MAP_FIXED : MAP_POPULATE),
-                      fd, 0);
+    void *base = mmap(large ? at : NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | (large ? MAP_FIXED : 0), fd, 0);
 
     if (base == MAP_FAILED) {
         if (large)
             munmap(at, size);
         return NULL;
     }
-    if (!large)
-        return base;
-    madvise(base, size, MADV_HUGEPAGE);
-    if (madvise(base, size, MADV_POPULATE_WRITE) < 0) {
-        for (size_t i = 0; i < size; i += PAGES_SMALL) /* a kernel that doesn't know it */
+    if (large)
+        madvise(base, size, MADV_HUGEPAGE);
+    if (madvise(base, ready, MADV_POPULATE_WRITE) < 0) {
+        for (size_t i = 0; i < ready; i += PAGES_SMALL) /* a kernel that doesn't know it */
             (void)*((volatile const uint8_t *)base + i);
     }
     return base;

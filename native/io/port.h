@@ -43,14 +43,18 @@
  *            Without, the caller has such a socket.
  *   release  undoes one claim.
  *
- * Links whose addresses several stacks share have more verbs; they may wait, for
- * whoever is at the link's other end.  NULL where there is nothing to do:
+ * Links whose addresses are shared, with the system or with other stacks, have
+ * more verbs; they may wait, for whoever is at the link's other end.  NULL where
+ * there is nothing to do:
  *
  *   identity  what the link dictates to the stack on it.
  *   claim, release  as above; the driver knows what proof is needed.
  *   show      a kernel socket that may prove the claims to come; duplicated.
  *   lend      another range of ephemeral ports.
- *   lookup    has any stack on the link this tuple?  1, 0 or a status.
+ *   flow      a connection of the user's begins, or has ended; whoever is at the
+ *             link's other end may tell its peer if the user dies.
+ *   lookup    0 if the address is shared and no stack on the link has this tuple,
+ *             which then is the system's; else 1 or a status.
  *
  * A driver whose link was lost sets port->lost to the status that connections
  * end with; it gets the link back by itself, with all that was claimed.
@@ -89,6 +93,7 @@ struct port_ops {
     int (*show)(struct ams_port *port, int fd);
     int (*lend)(struct ams_port *port, uint16_t *low, uint16_t *high);
     int (*lookup)(struct ams_port *port, uint8_t protocol, const struct ams_endpoint *address);
+    void (*flow)(struct ams_port *port, const struct ams_endpoint *local, const struct ams_endpoint *remote, bool begins);
     void (*close)(struct ams_port *port);
 };
 

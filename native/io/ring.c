@@ -10,6 +10,8 @@
  *          the RX ring, from the next page on
  *          buffers, from the next page on; the first has index 1, since
  *          netmap uses 0 for "no buffer"
+ *          the user's list of connections (flows.h), from the next page on;
+ *          its pages come as they are needed
  */
 #define _GNU_SOURCE
 
@@ -23,6 +25,7 @@
 #include <unistd.h>
 
 #include "core/status.h"
+#include "io/flows.h"
 #include "io/pages.h"
 #include "io/port.h"
 
@@ -43,7 +46,8 @@ _Static_assert(offsetof(struct ring_shared, ts) == 40, "netmap_ring.ts");
 _Static_assert(offsetof(struct ring_shared, buf_align) == 64, "netmap_ring.buf_align");
 _Static_assert(offsetof(struct ring_if, bufs_head) == 32, "netmap_if.ni_bufs_head");
 _Static_assert(sizeof(struct ring_if) == RING_IF_OFFSETS, "netmap_if.ring_ofs");
-_Static_assert(sizeof(struct ring_link) == 12 && REGION_LINK >= RING_IF_OFFSETS + 32, "between ring_ofs and the bells");
+_Static_assert(REGION_LINK >= RING_IF_OFFSETS + 32 && REGION_LINK + sizeof(struct ring_link) <= REGION_BELLS,
+               "between ring_ofs and the bells");
 _Static_assert(sizeof(struct ring_bell) == AMS_CACHE_LINE, "a line of its own");
 
 /* ---- views ------------------------------------------------------------------- */
@@ -102,7 +106,7 @@ static uint64_t page_up(uint64_t size)
 
 /* Where things are in a region of a layout. */
 struct region_plan {
-    uint64_t tx, rx, buffers, size;
+    uint64_t tx, rx, buffers, flows, size;
 };
 
 static int region_plan(struct region_plan *plan, const struct ring_layout *layout)
@@ -115,7 +119,8 @@ static int region_plan(struct region_plan *plan, const struct ring_layout *layou
     plan->tx = REGION_PAGE;
     plan->rx = page_up(plan->tx + RING_HEADER + (uint64_t)tx * sizeof(struct ring_slot));
     plan->buffers = page_up(plan->rx + RING_HEADER + (uint64_t)rx * sizeof(struct ring_slot));
-    plan->size = page_up(plan->buffers + (uint64_t)(tx + rx) * layout->buf_size);
+    plan->flows = page_up(plan->buffers + (uint64_t)(tx + rx) * layout->buf_size);
+    plan->size = page_up(plan->flows + FLOWS_SIZE);
     return plan->size <= REGION_SIZE_MAX ? 0 : -AMS_EINVAL;
 }
 
@@ -147,7 +152,9 @@ static void region_write(uint8_t *base, const struct region_plan *plan, const st
     nifp->tx_rings = nifp->rx_rings = 1;
     nifp->host_tx_rings = nifp->host_rx_rings = 1; /* with offset 0: there are none */
     memcpy(base + RING_IF_OFFSETS, offsets, sizeof(offsets));
-    memcpy(base + REGION_LINK, link, sizeof(*link));
+    struct ring_link about = *link;
+    about.flows = plan->flows;
+    memcpy(base + REGION_LINK, &about, sizeof(about));
     region_write_ring(base, plan->tx, plan->buffers, layout, RING_DIR_TX);
     region_write_ring(base, plan->rx, plan->buffers, layout, RING_DIR_RX);
 }
@@ -166,10 +173,10 @@ static int region_views(struct ring_region *region, uint64_t tx, uint64_t rx, ui
     return status;
 }
 
-/* Maps a region's file. */
+/* Maps a region's file, but for its list of connections with its pages in place. */
 static int region_map(struct ring_region *region)
 {
-    void *base = pages_map(region->fd, region->size);
+    void *base = pages_map(region->fd, region->size, region->size > FLOWS_SIZE ? region->size - FLOWS_SIZE : region->size);
 
     if (!base)
         return port_status(errno);
@@ -214,6 +221,7 @@ int ring_region_create(struct ring_region *region, const char *name, const struc
     if (!status) {
         region_write(region->base, &plan, layout, link);
         status = region_views(region, plan.tx, plan.rx, layout->tx_slots + layout->rx_slots, true);
+        region->flows = (uint64_t *)(void *)(region->base + plan.flows);
         ring_bell_arm(region->user_bell, RING_WAKE_RX);
         ring_bell_arm(region->device_bell, RING_WAKE_TX);
     }
@@ -238,6 +246,9 @@ static int region_user_views(struct ring_region *region)
     const struct ring_shared *tx_ring = (const struct ring_shared *)(const void *)(region->base + tx);
     const struct ring_shared *rx_ring = (const struct ring_shared *)(const void *)(region->base + rx);
     uint64_t buffers = (uint64_t)tx_ring->num_slots + rx_ring->num_slots;
+    uint64_t flows = ring_region_link(region).flows;
+    bool listed = flows && flows % 8 == 0 && span_fits(flows, FLOWS_SIZE, region->size);
+    region->flows = listed ? (uint64_t *)(void *)(region->base + flows) : NULL;
     return buffers <= 2 * RING_SLOTS_MAX ? region_views(region, tx, rx, (uint32_t)buffers, false) : -AMS_EINVAL;
 }
 

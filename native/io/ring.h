@@ -398,6 +398,8 @@ struct ring_link {
     uint8_t mac[6];
     uint16_t features;           /* RING_LINK_* */
     uint32_t mtu;
+    uint32_t reserved;
+    uint64_t flows;              /* where the list of connections is (flows.h); the region's maker sets it */
 };
 
 #define RING_LINK_SUPER 1u       /* the switch takes super-frames */
@@ -410,6 +412,7 @@ struct ring_region {
     struct ring tx, rx;
     struct ring_bell *device_bell; /* armed by the device, rung by the user */
     struct ring_bell *user_bell;   /* armed by the user, rung by the device */
+    uint64_t *flows;             /* the user's connections, for the device to read when it is gone; NULL: no list */
 };
 
 /* Buffer size for frames of up to `frame` bytes: an odd number of cache

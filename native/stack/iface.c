@@ -323,7 +323,8 @@ int iface_init(struct ams_stack *stack)
         const struct ams_ifaddr *from = &config->addresses[i];
         add_address(stack, from->address.ip, (uint8_t)from->address.family, from->prefix_len);
     }
-    if (stack->mtu >= IP6_MIN_MTU && !(stack->link_flags & STACK_LINK_QUIET)) { /* RFC 4291 section 2.8: each interface has one */
+    bool elsewhere = stack->link_flags & STACK_LINK_QUIET || config->flags & AMS_STACK_NO_LINK_LOCAL;
+    if (stack->mtu >= IP6_MIN_MTU && !elsewhere) { /* RFC 4291 section 2.8: each interface has one */
         uint8_t ip[16];
         ipv6_link_local(ip, stack->mac);
         add_address(stack, ip, AMS_IPV6, 64);

@@ -81,6 +81,13 @@ static void buckets_grow(struct tcp_host *tcp)
     tcp->n_buckets = size;
 }
 
+/* Tells the owner of the tuples that a connection begins, or has ended. */
+static void flow_tell(struct ams_stack *stack, const struct tcp_flow *flow, bool begins)
+{
+    struct ams_endpoint local = tcp_flow_local(flow), remote = tcp_flow_remote(flow);
+    stack->owner.flow(stack->owner.ctx, &local, &remote, begins);
+}
+
 int tcp_flow_insert(struct ams_stack *stack, struct tcp_flow *flow)
 {
     struct tcp_host *tcp = stack->tcp;
@@ -93,6 +100,8 @@ int tcp_flow_insert(struct ams_stack *stack, struct tcp_flow *flow)
     flow->hash_next = *slot;
     *slot = flow;
     tcp->n_flows++;
+    if (stack->owner.flow && !flow->is_tw)
+        flow_tell(stack, flow, true);
     return 0;
 }
 
@@ -107,6 +116,8 @@ void tcp_flow_remove(struct ams_stack *stack, struct tcp_flow *flow)
             *slot = flow->hash_next;
             flow->hash_next = NULL;
             tcp->n_flows--;
+            if (stack->owner.flow && !flow->is_tw)
+                flow_tell(stack, flow, false);
             return;
         }
 }

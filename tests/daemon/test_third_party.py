@@ -57,7 +57,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(
         [compiler, "-std=gnu11", *warnings, "-Inative", "-Inative/include", "-o", str(path), "examples/udp_echo.c",
          *files, "-lpthread", "-lm"],
-        cwd=ROOT, check=True, timeout=50,
+        cwd=ROOT, check=True, timeout=170,
     )  # fmt: skip
     return path
 

@@ -7,6 +7,7 @@ import errno
 import json
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from .machine import (
     KERNEL6,
     KERNEL_EVERYBODY,
     KERNEL_SERVER,
+    NIC4,
     US4,
     US6,
     Machine,
@@ -303,3 +305,20 @@ def test_the_kernel_has_no_port_that_was_lent(tmp_path: Path) -> None:
         client.kill()
         until(lambda: not site.switch.describe()["lent"], "the range's return")
         assert not any(kernel_refuses(*way) for way in ways)
+
+
+@pytest.mark.parametrize("addresses", ["own", "shared", "mixed"])
+def test_a_switch_sends_nothing_of_its_own_that_it_refuses(tmp_path: Path, addresses: str) -> None:
+    """What its control stack says about the addresses as it starts: nothing about those that the system has."""
+    mixed = ("--address", f"{NIC4}/24") if addresses == "mixed" else ()
+    with machine(tmp_path, "xdp", "alone", *mixed, shared=addresses == "shared") as site:
+        def control() -> dict[str, int]:
+            (port,) = [port for port in site.switch.describe()["ports"] if port["name"] == "control stack"]
+            return {name: count for name, count in port["counters"].items() if count}
+
+        if addresses != "shared":
+            until(lambda: control().get("tx_passed", 0) >= 3, "an announcement")
+        serving(site.switch, STACK).close()  # time passes
+        time.sleep(1.5)  # and a second for each group that is reported again (RFC 3810 section 9.11)
+        assert site.drops() == {}
+        assert addresses != "shared" or not control()

@@ -5,6 +5,9 @@
  */
 #define _GNU_SOURCE /* memfd_create */
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+
 #include "check.h"
 #include "io/netmap.h"
 #include "netmap_fake.h"
@@ -397,6 +400,65 @@ static bool body_share(void)
     return good;
 }
 
+static int lookup(bool v6, uint8_t n, uint16_t number)
+{
+    struct ams_endpoint address = packets_endpoint(v6, n, number);
+    return ams_port_lookup(port, PROTO_TCP, &address);
+}
+
+static void test_whose_a_tuple_is(void)
+{
+    for (int v6 = 0; v6 < 2; v6++) {
+        begin(v6);
+        CHECK_EQ(serve(v6, 1), PORT_SHARED);
+        CHECK_EQ(serve(v6, 5), PORT_OWN);
+        CHECK_EQ(lookup(v6, 1, 80), 0); /* the system's */
+        claim(v6, PROTO_TCP, 80);
+        CHECK_EQ(lookup(v6, 1, 80), 1);
+        CHECK_EQ(lookup(v6, 1, 81), 0);
+        CHECK_EQ(lookup(v6, 5, 81), 1);
+        CHECK_EQ(lookup(v6, 9, 81), 1); /* not shared */
+        end();
+    }
+}
+
+static void test_a_system_that_is_cut_off_shares_nothing(void)
+{
+    struct ams_port_config config = {0};
+    struct port_error error = {NULL, 0};
+
+    begin(false);
+    ams_port_close(port);
+    CHECK_EQ(netmap_open_on(&fake.sys, &port, "eth0", &config, &pool, &error), 0);
+    CHECK_EQ(serve(false, 1), PORT_OWN);
+    CHECK_EQ(lookup(false, 1, 80), -AMS_EOPNOTSUPP);
+    end();
+}
+
+static void test_a_shown_socket_proves_a_claim(void)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t size = sizeof(at);
+    struct ams_endpoint local = {.ip = {[10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1}, .family = AMS_IPV4};
+    struct port_error error = {NULL, 0};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&at, size) == 0);
+    CHECK(getsockname(fd, (struct sockaddr *)&at, &size) == 0);
+    begin(false);
+    memcpy(fake.address, local.ip, 16);
+    CHECK_EQ(ams_port_show(port, fd), 0); /* before anything is shared: not kept */
+    CHECK_EQ(port->ops->serve(port, &local, &error), PORT_SHARED);
+    local.port = ntohs(at.sin_port);
+    CHECK_EQ(port->ops->claim(port, PROTO_TCP, &local, PORT_PROVE), -AMS_EADDRINUSE);
+    CHECK_EQ(ams_port_show(port, fd), 0);
+    CHECK_EQ(port->ops->claim(port, PROTO_TCP, &local, PORT_PROVE), 0);
+    CHECK_EQ(ams_port_lookup(port, PROTO_TCP, &local), 1);
+    port->ops->release(port, PROTO_TCP, &local);
+    close(fd);
+    end();
+}
+
 static void test_every_allocation_may_fail(void)
 {
     begin(false);
@@ -416,6 +478,9 @@ int main(void)
     RUN(test_a_full_ring_drops_for_its_receiver_only);
     RUN(test_unfinished_checksums_are_finished);
     RUN(test_no_frame_is_lost_whatever_it_is);
+    RUN(test_whose_a_tuple_is);
+    RUN(test_a_system_that_is_cut_off_shares_nothing);
+    RUN(test_a_shown_socket_proves_a_claim);
     RUN(test_every_allocation_may_fail);
     return check_report();
 }

@@ -12,6 +12,7 @@
 #include "check.h"
 #include "core/hash.h"
 #include "core/status.h"
+#include "io/flows.h"
 #include "io/ring.h"
 
 #define SLOTS 8u
@@ -96,7 +97,11 @@ static void test_a_fresh_region_has_netmap_s_layout(void)
         CHECK(ring_buffer(view, 2 * SLOTS + 1) == NULL);
     }
     struct ring_link seen = ring_region_link(&both.user);
-    CHECK_MEM(&seen, &link_info, sizeof(seen));
+    CHECK_MEM(seen.mac, link_info.mac, 6);
+    CHECK_EQ(seen.mtu, link_info.mtu);
+    CHECK(both.user.flows && (uint8_t *)both.user.flows >= both.user.base);
+    CHECK((uint8_t *)both.user.flows + FLOWS_SIZE <= both.user.base + both.user.size);
+    CHECK((uint8_t *)both.device.flows - both.device.base == (uint8_t *)both.user.flows - both.user.base);
     both_free(&both);
 }
 

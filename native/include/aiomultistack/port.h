@@ -134,8 +134,9 @@ int ams_port_show(struct ams_port *port, int fd);
 /* Borrows a range of ports for outgoing connections, of TCP and UDP; their
  * claims need no proof. */
 int ams_port_lend(struct ams_port *port, uint16_t *low, uint16_t *high);
-/* 1 if a stack on this link has the 3-tuple, 0 if none has: then it is the
- * operating system's, if that has the address. */
+/* 1 if a stack on this link has the 3-tuple, or the address to itself; 0 if
+ * none has: then it is the operating system's, if that has the address.
+ * -AMS_EOPNOTSUPP on a link that is the port's alone. */
 int ams_port_lookup(struct ams_port *port, int protocol, const struct ams_endpoint *address);
 
 /* Ports of one hub that the same thread drives may form a group (any number

@@ -133,6 +133,19 @@ int ams_fabric_attach(struct ams_fabric *fabric, const struct ams_fabric_limits 
 /* Releases all its tuples and forgets it; its memory reads as zeros to it. */
 int ams_fabric_detach(struct ams_fabric *fabric, int index);
 
+#define AMS_FABRIC_FLOWS 8192 /* connections that a client's memory lists, at most */
+
+/* A TCP connection. */
+struct ams_fabric_flow {
+    struct ams_endpoint local;
+    struct ams_endpoint remote;
+};
+
+/* The same, and copies into out[0..max) the connections that the client's
+ * memory lists: those that it had, if it has died, and has told the truth.
+ * Returns how many, or as ams_fabric_detach(). */
+int ams_fabric_detach_flows(struct ams_fabric *fabric, int index, struct ams_fabric_flow *out, int max);
+
 #define AMS_CLAIM_GROUP 1 /* others may claim the same tuple for the same group */
 
 /* Claims a tuple for a client, as ams_switch_claim(); with AMS_CLAIM_GROUP
@@ -189,7 +202,8 @@ struct ams_fabric_frame {
  * ams_fabric_punt_fd() becomes readable with the next one. */
 int ams_fabric_punted(struct ams_fabric *fabric, struct ams_fabric_frame *info, char *buffer, size_t size);
 int ams_fabric_punt_fd(struct ams_fabric *fabric);
-/* Gives a frame to a port: 0, -AMS_EINVAL, -AMS_EAGAIN if it was full. */
+/* Gives a frame to a port: 0, -AMS_EINVAL, -AMS_EAGAIN if it was full.
+ * AMS_FABRIC_CONTROL: to whomever its destination says. */
 int ams_fabric_inject(struct ams_fabric *fabric, int index, const char *frame, size_t length);
 
 /* Starts to copy the frames of one port (-1: of all) into a queue of `frames`
