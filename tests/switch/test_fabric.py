@@ -274,7 +274,18 @@ def test_what_is_for_the_addresses_waits_for_the_control_plane(wire: Hub) -> Non
         assert lib.ams_fabric_inject(fabric.handle, UPLINK, reply, len(reply)) == 0
         assert wire.receive() == [reply]
         assert name_of(lib.ams_fabric_inject(fabric.handle, HOST, reply, len(reply))) == "EINVAL"
-        assert name_of(lib.ams_fabric_inject(fabric.handle, CONTROL, reply, len(reply))) == "EINVAL"
+
+
+def test_the_control_plane_s_frames_go_where_they_are_addressed_to(wire: Hub) -> None:
+    with pair(uplink=wire.config) as (fabric, one, two):
+        assert two.claim(200) == "OK"
+        out = bytes(Ether(src=MAC, dst=PEER_MAC) / IP(src=US4, dst=PEER4) / ICMP())
+        mine, nobody_s = datagram(9, 200, src=PEER4), datagram(9, 201, src=PEER4)
+        for frame in (out, mine, nobody_s):
+            assert lib.ams_fabric_inject(fabric.handle, CONTROL, frame, len(frame)) == 0
+        fabric.run()
+        assert wire.receive() == [out]
+        assert (one.receive(), two.receive()) == ([], [mine])
 
 
 def test_a_client_asks_the_control_plane_for_neighbours_and_cannot_lie(wire: Hub) -> None:
