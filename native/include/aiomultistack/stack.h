@@ -77,7 +77,7 @@ struct ams_stack_config {
 #define AMS_STACK_NO_IDLE_RESTART 16 /* cwnd is kept over idle times (RFC 5681 section 4.1) */
 #define AMS_STACK_PACING 128       /* AMS_OPT_PACING is on unless turned off */
 #define AMS_STACK_USER_TIMEOUT_OPTION 64 /* tell peers about AMS_OPT_USER_TIMEOUT, heed theirs (RFC 5482) */
-#define AMS_STACK_QUIET 0x1000     /* somebody else speaks for the addresses: as AMS_IDENTITY_QUIET */
+#define AMS_STACK_QUIET 0x4000     /* somebody else speaks for the addresses: as AMS_IDENTITY_QUIET */
 #define AMS_STACK_NO_LINK_LOCAL 0x2000 /* no IPv6 link-local address is made: somebody else has it */
 #define AMS_STACK_HAIRPIN 0x100    /* other stacks on the link have the same addresses: as AMS_IDENTITY_HAIRPIN */
 #define AMS_STACK_NO_REPORTS 0x200 /* nobody is told of multicast groups (IGMP, MLD): a link without routers and snooping switches */
