@@ -81,6 +81,13 @@ static int lend_through(void *ctx, uint16_t *low, uint16_t *high)
     return owner->lend(owner->ctx, low, high);
 }
 
+static void flow_through(void *ctx, const struct ams_endpoint *local, const struct ams_endpoint *remote, bool begins)
+{
+    struct ams_stack *stack = ctx;
+    const struct ams_owner *owner = &stack->iface->owner;
+    owner->flow(owner->ctx, local, remote, begins);
+}
+
 void iface_count_claims(struct ams_stack *stack)
 {
     stack->iface->owner = stack->owner;
@@ -88,6 +95,7 @@ void iface_count_claims(struct ams_stack *stack)
         .claim = claim_counted,
         .release = release_counted,
         .lend = stack->owner.lend ? lend_through : NULL,
+        .flow = stack->owner.flow ? flow_through : NULL,
         .ctx = stack,
     };
 }
