@@ -17,7 +17,7 @@
  * (SYN cookies), serves where there are no timestamps.
  *
  * The window opens as the peer shows what it sends: 64 KiB at first, then four
- * times what has come.  Its slow start is never short of window, but nobody
+ * times what has come, in order or not.  Its slow start is never short of window, but nobody
  * gets the whole buffer's worth of our memory with a first burst.
  *
  * Memory.  All frames of a stack come from one pool with a limit.  Once three
@@ -77,7 +77,7 @@ uint32_t tcp_receive_window(const struct ams_stack *stack, const struct tcp_conn
         room = ams_min_u32(room, SHORT_SEGMENTS * ams_max_u32(conn->rcv_mss, TCP_MSS_DEFAULT4));
     if (AMS_UNLIKELY(conn->window_clamp))
         room = ams_min_u32(room, conn->window_clamp);
-    uint64_t opened = ams_max_u64(WINDOW_START, WINDOW_GROWTH * conn->bytes_received);
+    uint64_t opened = ams_max_u64(WINDOW_START, WINDOW_GROWTH * (conn->bytes_received + conn->ooo_bytes));
     if (room > opened)
         room = (uint32_t)opened;
     room = room >> conn->rcv_wscale << conn->rcv_wscale;
