@@ -1,8 +1,8 @@
 """`aiomultistack bench engine`: what one segment costs the engine alone.
 
 No port, no switch, no Python: C code plays the peers and times the engine, see native/io/bench_engine.c.  Each
-connection is served in turn, so that the columns show what the caches make of many connections; the work
-itself doesn't grow with them.
+connection is served in turn, in random order, so that the columns show what the caches make of many connections;
+the work itself doesn't grow with them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ KINDS: dict[str, tuple[int, str]] = {
     "data": (lib.AMS_BENCH_DATA, "data in order"),
     "train": (lib.AMS_BENCH_TRAIN, "data in order, trains of 16"),
     "sack": (lib.AMS_BENCH_SACK, "data, every second early"),
+    "connection": (lib.AMS_BENCH_CONNECTION, "accept, close"),
     "transaction": (lib.AMS_BENCH_TRANSACTION, "accept, request, 1 KB, close"),
 }
+PASSING = ("connection", "transaction")  # kinds whose connections come and go
 CONNECTIONS = (10, 100, 1_000, 10_000, 100_000)
 
 
@@ -34,6 +36,7 @@ class Run:
     connections: int
     operations: int
     nanoseconds: int  # in the engine, all operations together
+    interrupted: int  # operations besides, not counted because something else ran meanwhile
     bytes: int  # payload that the application read or that was acknowledged
     memory: int  # bytes of C that the idle connections took, all together
     endpoints: int  # at the end, the listener included
@@ -74,7 +77,14 @@ def run(kind: str, connections: int, operations: int) -> Run:
     result = ffi.new("struct ams_bench_result *")
     check_status(lib.ams_bench_engine(KINDS[kind][0], connections, operations, result))
     return Run(
-        kind, connections, result.operations, result.nanoseconds, result.bytes, result.memory, result.endpoints
+        kind,
+        connections,
+        result.operations,
+        result.nanoseconds,
+        result.interrupted,
+        result.bytes,
+        result.memory,
+        result.endpoints,
     )
 
 
@@ -85,6 +95,6 @@ def measure(connections: Sequence[int], rounds: int, operations: int, progress: 
         for kind in KINDS:
             for count in connections:
                 progress.say(f"round {number + 1}: {KINDS[kind][1]}, {count:,} connections", 1)
-                wanted = operations // 5 if kind == "transaction" else operations
+                wanted = operations // 5 if kind in PASSING else operations
                 runs.append(run(kind, count, max(wanted, 2 * count)))
     return Result(runs)

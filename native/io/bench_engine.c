@@ -4,25 +4,32 @@
  *
  * Theory of operation.  A stack without port and switch talks to this file,
  * which plays all of its peers.  Frames are made before the clock is read,
- * BATCH at a time, each for the next connection in turn, so that with many
- * connections none is in the cache when its segment comes; what is timed is
+ * BATCH at a time, each for the next connection in turn, in an order that is
+ * drawn at random, so that with many connections none is in the cache when its
+ * segment comes, nor can a CPU guess which one will be next; what is timed is
  * what the node does with a batch: stack_input, events, the application's
  * calls, stack_output.  Checksums count as verified, and payload is neither
  * written nor read: a port with offloads and an application that reads in
- * place.  The stack's own time is virtual and passes 100 ns a segment.
+ * place.  The stack's own time is virtual and passes 100 ns a segment.  What
+ * the operating system interrupted to run something else is not counted.
  *
- *   ack          the application has sent FLIGHT segments (not timed); the
- *                peer acknowledges two with each segment
+ *   ack          the application has sent FLIGHT segments on each connection
+ *                (not timed); the peers acknowledge two with each segment
  *   data         segments of MSS bytes in order; the answers, an ACK for two,
  *                are made and dropped
  *   train        the same, TRAIN segments of a connection one behind the
  *                other, as a sender of bulk data has them arrive
  *   sack         of each two segments the second comes first, so that one
  *                ACK with a SACK block and one that closes the hole answer
+ *   connection   SYN, ACK and FIN come in; the engine accepts, and closes first
  *   transaction  SYN, request, ACK and FIN come in; the engine accepts,
  *                answers with RESPONSE bytes and closes first
  */
+#define _GNU_SOURCE /* RUSAGE_THREAD under -std=c11 */
+
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/time.h>
 
 #include "core/alloc.h"
 #include "core/status.h"
@@ -37,6 +44,8 @@
 #define TRAIN 16u               /* a part of BATCH */
 #define MSS 1460u
 #define FLIGHT 10u              /* RFC 6928's initial window */
+#define FLIGHT_TIME (50 * AMS_NS_PER_MS) /* of it: longer than serving all connections once */
+#define TRIES 4u                /* runs end, too, when so many times what was wanted was interrupted */
 #define RESPONSE 1024u
 #define REQUEST 100u
 #define SERVER_PORT 80u
@@ -61,12 +70,15 @@ struct bench {
     struct frame_pool pool;
     struct ams_stack *stack;
     struct peer *peers;
+    uint32_t *order;            /* in which they are served */
     uint32_t n_peers;
     uint32_t accepted;          /* connections that the application has got */
+    uint32_t held;              /* bytes of what they have that they don't acknowledge yet */
     uint64_t now;
     uint64_t spent;             /* ns inside the engine */
     uint64_t bytes;             /* that the application has read, or had acknowledged */
     bool reply;                 /* the application answers and closes */
+    bool hang_up;               /* the application closes what it gets */
     bool in_place;              /* the application reads without copying */
     struct ams_tx tx[BATCH];
     int32_t events[EVENTS * AMS_EVENT_WORDS];
@@ -98,7 +110,7 @@ static struct ams_frame *segment_new(struct bench *bench, uint32_t index, uint8_
         .src_port = (uint16_t)(FIRST_PORT + index % PORTS),
         .dst_port = SERVER_PORT,
         .seq = seq,
-        .ack = flags & TCP_ACK ? peer->rcv_nxt : 0,
+        .ack = flags & TCP_ACK ? peer->rcv_nxt - bench->held : 0,
         .window = 65535,
         .flags = flags,
     };
@@ -178,6 +190,8 @@ static void application(struct bench *bench, int32_t id, int32_t bits, int32_t d
         bench->accepted++;
         if (bench->in_place)
             ams_tcp_set_reading(bench->stack, id, AMS_READ_EVENT);
+        if (bench->hang_up)
+            ams_tcp_close(bench->stack, id);
     }
     if (bits & AMS_EV_READABLE) {
         size_t length;
@@ -236,15 +250,15 @@ static int exchange(struct bench *bench, struct ams_frame **frames, int n)
     return answered ? exchange(bench, answers, answered) : 0;
 }
 
-/* One segment from each of the peers [first, first + n), n <= BATCH.
+/* One segment from each of n <= BATCH peers, from `first` in the order.
  * Return: 0 or a status. */
 static int round_of(struct bench *bench, uint32_t first, uint32_t n, uint8_t flags, uint32_t offset, uint32_t payload)
 {
     struct ams_frame *frames[BATCH];
 
     for (uint32_t i = 0; i < n; i++) {
-        struct peer *peer = &bench->peers[first + i];
-        frames[i] = segment_new(bench, first + i, flags, peer->snd_nxt + offset, payload);
+        uint32_t index = bench->order[first + i];
+        frames[i] = segment_new(bench, index, flags, bench->peers[index].snd_nxt + offset, payload);
         if (!frames[i]) {
             while (i)
                 frame_free(frames[--i]);
@@ -256,14 +270,19 @@ static int round_of(struct bench *bench, uint32_t first, uint32_t n, uint8_t fla
 
 /* ---- the kinds ------------------------------------------------------------------------- */
 
-/* Opens the connections of the peers [first, first + n). */
-static int open_some(struct bench *bench, uint32_t first, uint32_t n)
+/* n peers, from `first` in the order, go on by so many sequence numbers. */
+static void advance(struct bench *bench, uint32_t first, uint32_t n, uint32_t by)
 {
     for (uint32_t i = 0; i < n; i++)
-        bench->peers[first + i].snd_nxt += ISN_STEP;
+        bench->peers[bench->order[first + i]].snd_nxt += by;
+}
+
+/* Opens the connections of n peers. */
+static int open_some(struct bench *bench, uint32_t first, uint32_t n)
+{
+    advance(bench, first, n, ISN_STEP);
     int status = round_of(bench, first, n, TCP_SYN, 0, 0);
-    for (uint32_t i = 0; i < n; i++)
-        bench->peers[first + i].snd_nxt++;
+    advance(bench, first, n, 1);
     return status;
 }
 
@@ -285,8 +304,7 @@ static int open_all(struct bench *bench)
 static int step_data(struct bench *bench, uint32_t first, uint32_t n)
 {
     int status = round_of(bench, first, n, TCP_ACK | TCP_PSH, 0, MSS);
-    for (uint32_t i = 0; i < n; i++)
-        bench->peers[first + i].snd_nxt += MSS;
+    advance(bench, first, n, MSS);
     return status < 0 ? status : (int)n;
 }
 
@@ -297,8 +315,9 @@ static int step_train(struct bench *bench, uint32_t first, uint32_t n)
     int status = 0, filled = 0;
 
     for (uint32_t i = 0; i < n * TRAIN && status >= 0; i++) {
-        struct peer *peer = &bench->peers[first + i / TRAIN];
-        struct ams_frame *frame = segment_new(bench, first + i / TRAIN, TCP_ACK, peer->snd_nxt, MSS);
+        uint32_t index = bench->order[first + i / TRAIN];
+        struct peer *peer = &bench->peers[index];
+        struct ams_frame *frame = segment_new(bench, index, TCP_ACK, peer->snd_nxt, MSS);
         if (!frame) {
             while (filled)
                 frame_free(frames[--filled]);
@@ -320,33 +339,55 @@ static int step_sack(struct bench *bench, uint32_t first, uint32_t n)
     int status = round_of(bench, first, n, TCP_ACK | TCP_PSH, MSS, MSS);
     if (status >= 0)
         status = round_of(bench, first, n, TCP_ACK | TCP_PSH, 0, MSS);
-    for (uint32_t i = 0; i < n; i++)
-        bench->peers[first + i].snd_nxt += 2 * MSS;
+    advance(bench, first, n, 2 * MSS);
     return status < 0 ? status : (int)(2 * n);
 }
 
-/* A flight of data goes out, untimed; its acknowledgements come in. */
-static int step_ack(struct bench *bench, uint32_t first, uint32_t n)
+/* Sends a flight of data on every connection, not timed.  Return: 0 or a status. */
+static int send_flights(struct bench *bench)
 {
-    uint32_t start[BATCH];
     uint64_t spent = bench->spent;
+    int status = 0;
 
-    for (uint32_t i = 0; i < n; i++) {
-        start[i] = bench->peers[first + i].rcv_nxt;
+    for (uint32_t index = 0; index < bench->n_peers && status >= 0; index++) {
         /* Connections are accepted in the order of the peers: ids count up behind the listener's. */
-        int excess = ams_tcp_send_ref(bench->stack, (int)(first + i) + 1, bench->response, FLIGHT * MSS);
+        int excess = ams_tcp_send_ref(bench->stack, (int)index + 1, bench->response, FLIGHT * MSS);
         if (excess)
             return excess < 0 ? excess : -AMS_EIO; /* what was sent before isn't acknowledged */
+        if (index % BATCH == BATCH - 1 || index == bench->n_peers - 1)
+            status = exchange(bench, NULL, 0);
     }
-    int status = exchange(bench, NULL, 0);
+    bench->now += FLIGHT_TIME;
     bench->spent = spent;
-    for (uint32_t ack = 2; ack <= FLIGHT && status >= 0; ack += 2) {
-        for (uint32_t i = 0; i < n; i++)
-            bench->peers[first + i].rcv_nxt = start[i] + ack * MSS;
-        status = round_of(bench, first, n, TCP_ACK, 0, 0);
+    return status;
+}
+
+/* The acknowledgement of two more segments from each of n peers. */
+static int step_ack(struct bench *bench, uint32_t first, uint32_t n)
+{
+    if (first == 0) {
+        if (!bench->held) {
+            int status = send_flights(bench);
+            if (status < 0)
+                return status;
+            bench->held = FLIGHT * MSS;
+        }
+        bench->held -= 2 * MSS;
     }
-    bench->bytes += (uint64_t)n * FLIGHT * MSS;
-    return status < 0 ? status : (int)(n * FLIGHT / 2);
+    int status = round_of(bench, first, n, TCP_ACK, 0, 0);
+    bench->bytes += (uint64_t)n * 2 * MSS;
+    return status < 0 ? status : (int)n;
+}
+
+/* Connections that are opened and closed.  Return: how many, or a status. */
+static int step_connection(struct bench *bench, uint32_t first, uint32_t n)
+{
+    int status = open_some(bench, first, n);
+    if (status >= 0)
+        status = round_of(bench, first, n, TCP_ACK, 0, 0);
+    if (status >= 0)
+        status = round_of(bench, first, n, TCP_ACK | TCP_FIN, 0, 0);
+    return status < 0 ? status : (int)n;
 }
 
 /* Whole transactions.  Return: how many, or a status. */
@@ -355,8 +396,7 @@ static int step_transaction(struct bench *bench, uint32_t first, uint32_t n)
     int status = open_some(bench, first, n);
     if (status >= 0)
         status = round_of(bench, first, n, TCP_ACK | TCP_PSH, 0, REQUEST);
-    for (uint32_t i = 0; i < n; i++)
-        bench->peers[first + i].snd_nxt += REQUEST;
+    advance(bench, first, n, REQUEST);
     if (status >= 0)
         status = round_of(bench, first, n, TCP_ACK, 0, 0);
     if (status >= 0)
@@ -370,9 +410,29 @@ static int (*const steps[])(struct bench *, uint32_t, uint32_t) = {
     [AMS_BENCH_SACK] = step_sack,
     [AMS_BENCH_TRANSACTION] = step_transaction,
     [AMS_BENCH_TRAIN] = step_train,
+    [AMS_BENCH_CONNECTION] = step_connection,
 };
 
 /* ---- set-up ------------------------------------------------------------------------------ */
+
+/* Do the kind's connections come and go? */
+static bool passing(int kind)
+{
+    return kind == AMS_BENCH_TRANSACTION || kind == AMS_BENCH_CONNECTION;
+}
+
+/* Draws the order in which peers are served (Fisher and Yates' shuffle). */
+static void order_shuffle(struct bench *bench)
+{
+    struct ams_rng rng;
+
+    rng_init(&rng, 1, 2);
+    for (uint32_t i = bench->n_peers; i > 1; i--) {
+        uint32_t other = rng_below(&rng, i), index = bench->order[i - 1];
+        bench->order[i - 1] = bench->order[other];
+        bench->order[other] = index;
+    }
+}
 
 /* Makes the stack, with a listener as its first endpoint. */
 static int bench_init(struct bench *bench, int kind, uint32_t connections)
@@ -389,12 +449,16 @@ static int bench_init(struct bench *bench, int kind, uint32_t connections)
     frame_pool_init(&bench->pool, POOL_FRAMES, false);
     bench->n_peers = connections;
     bench->reply = kind == AMS_BENCH_TRANSACTION;
-    bench->in_place = !bench->reply;
+    bench->hang_up = kind == AMS_BENCH_CONNECTION;
+    bench->in_place = !passing(kind);
     bench->peers = mem_zalloc(connections, sizeof(*bench->peers));
+    bench->order = mem_zalloc(connections, sizeof(*bench->order));
     bench->blob = mem_zalloc(1, BLOB);
     bench->response = mem_zalloc(1, FLIGHT * MSS);
-    if (!bench->peers || !bench->blob || !bench->response)
+    if (!bench->peers || !bench->order || !bench->blob || !bench->response)
         return status;
+    for (uint32_t i = 0; i < connections; i++)
+        bench->order[i] = i;
     bench->stack = stack_new(&config, &link, bench->now, &status);
     if (!bench->stack)
         return status;
@@ -407,22 +471,41 @@ static void bench_fini(struct bench *bench)
     stack_free(bench->stack);
     mem_free(bench->response);
     mem_free(bench->blob);
+    mem_free(bench->order);
     mem_free(bench->peers);
     frame_pool_fini(&bench->pool);
 }
 
-/* Runs steps over all peers in turn until `wanted` operations are done. */
+/* How often this thread had to make way for another. */
+static long interruptions(void)
+{
+    struct rusage usage;
+
+    AMS_ASSERT(getrusage(RUSAGE_THREAD, &usage) == 0);
+    return usage.ru_nivcsw;
+}
+
+/* Runs steps over all peers in turn until `wanted` operations are done
+ * without an interruption, or many more with one. */
 static int bench_run(struct bench *bench, int kind, uint64_t wanted, struct ams_bench_result *result)
 {
     uint32_t first = 0;
 
     bench->spent = bench->bytes = 0;
-    while (result->operations < wanted) {
+    while (result->operations < wanted && (result->interrupted < TRIES * wanted || !result->operations)) {
         uint32_t n = ams_min_u32(BATCH, bench->n_peers - first);
+        uint64_t spent = bench->spent, bytes = bench->bytes;
+        long before = interruptions();
         int done = steps[kind](bench, first, n);
         if (done < 0)
             return done;
-        result->operations += (uint64_t)done;
+        if (interruptions() == before) {
+            result->operations += (uint64_t)done;
+        } else {
+            result->interrupted += (uint64_t)done;
+            bench->spent = spent;
+            bench->bytes = bytes;
+        }
         first = first + n < bench->n_peers ? first + n : 0;
     }
     result->nanoseconds = bench->spent;
@@ -439,11 +522,13 @@ int ams_bench_engine(int kind, uint32_t connections, uint64_t operations, struct
     if (!bench)
         return -AMS_ENOMEM;
     int status = bench_init(bench, kind, connections);
-    if (!status && kind != AMS_BENCH_TRANSACTION) {
+    if (!status && !passing(kind)) {
         uint64_t before = ams_stack_memory(bench->stack);
         status = open_all(bench);
         result->memory = ams_stack_memory(bench->stack) - before;
     }
+    if (!status)
+        order_shuffle(bench);
     if (!status)
         status = bench_run(bench, kind, operations, result);
     result->endpoints = bench->stack ? (uint32_t)ams_stack_endpoints(bench->stack) : 0;

@@ -108,7 +108,7 @@ int ip_path_find(struct ams_stack *stack, const uint8_t dst[16], struct ip_path 
         return -AMS_ENOMEM;
     path->neighbor = neighbor;
     path->family = ip_is4(dst) ? AMS_IPV4 : AMS_IPV6;
-    path->mtu = route_mtu(stack, dst);
+    path->mtu = (uint16_t)route_mtu(stack, dst); /* stack->mtu is no more than 65535 */
     path->generation = stack->path_generation; /* last: neighbor_get() may have moved it */
     return 0;
 }

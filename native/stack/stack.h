@@ -178,7 +178,7 @@ struct neighbor;
 struct ip_path {
     struct neighbor *neighbor;
     uint32_t generation;
-    uint32_t mtu;             /* path MTU */
+    uint16_t mtu;             /* path MTU */
     uint8_t family;
 };
 

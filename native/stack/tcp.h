@@ -226,184 +226,223 @@ enum tcp_ca_state { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, T
 
 struct tcp_listener;
 
+/* One connection.  Fields are grouped by who needs them at the same time, a
+ * cache line (64 bytes) at a time, and connections begin on a line: with many
+ * of them, what a segment costs is the lines that it has to fetch.  Data in
+ * order that finds nothing in flight the other way needs the first six, an
+ * ACK of data the first nine; what follows is for sending, and for what
+ * seldom happens. */
 struct tcp_conn {
+    /* line 0: the application's side */
     struct sock sock;         /* first: sock_find() gives it */
+    struct ams_frame *rcv_head, *rcv_tail;
+    uint32_t rcv_queued;      /* bytes in order, not yet consumed */
+    uint32_t rcv_copied;      /* consumed since rcv_space_at */
+    uint32_t rcvbuf;
+    uint32_t refs_released;   /* not yet reported */
+
+    /* line 1: the look-up, and modes */
     struct tcp_flow flow;
     uint32_t flags;
     uint8_t state;
     uint8_t ca_state;
     uint8_t snd_wscale;       /* shift of windows that the peer sends */
     uint8_t rcv_wscale;       /* shift of windows that we send */
-    struct ip_path path;
-    struct tcp_conn *out_next, *out_prev;
 
-    /* send sequence space (RFC 9293 section 3.3.1) */
+    /* line 2: sequence spaces (RFC 9293 section 3.3.1) */
     uint32_t snd_una;
     uint32_t snd_nxt;
     uint32_t snd_wnd;         /* bytes */
     uint32_t snd_wl1;
     uint32_t snd_wl2;
-    uint32_t iss;
     uint32_t snd_end;         /* one past the last byte queued */
-    uint32_t snd_short;       /* end of the latest segment that was not full */
-    uint32_t snd_mss;         /* payload per segment, options deducted */
-    uint32_t delivered_segs;  /* segments that `delivered` came in, SYNs apart */
     uint32_t max_snd_wnd;     /* largest window seen (RFC 9293 section 3.8.6.2.1) */
-    uint32_t notsent_lowat;   /* TCP_NOTSENT_LOWAT, 0: none */
+    uint32_t rcv_nxt;
+    uint32_t rcv_adv;         /* right edge of the advertised window */
+    uint32_t last_ack_sent;
+    uint16_t rcv_mss;         /* estimate of the peer's segment size */
+    uint16_t mss_peer;        /* MSS option received */
+    uint32_t ts_recent;       /* RFC 7323 */
+    uint32_t segs_in;
+    uint32_t data_segs_in;
+    uint16_t n_runs;
+    uint16_t mtu_probe;       /* the length that is being tried, 0: none */
+    uint8_t ecn;              /* ECN_* */
+    uint8_t quickacks;        /* ACKs to send without delay */
+    uint8_t acks_owed;        /* duplicate ACKs to send one by one (no SACK) */
+    uint8_t probes;           /* keep-alive or window probes unanswered */
+
+    /* line 3: arrival */
+    struct tcp_conn *out_next, *out_prev;
+    uint64_t last_rcv_at;
+    uint64_t data_rcv_at;     /* of the latest payload in order, 0: none yet */
+    uint64_t rto;             /* RFC 6298, ns */
+    uint64_t bytes_received;
+    uint64_t rcv_space_at;
+    struct tcp_ext *ext;      /* states of options (tcp_option.c), NULL: none */
+
+    /* line 4: timers, absolute ns, 0: off */
+    struct ams_timer timer;
+    uint64_t rexmit_at;
+    uint64_t probe_at;        /* PTO or reordering timer (RFC 8985) */
+    uint64_t delack_at;
+    uint64_t keep_at;
+
+    /* line 5: what each segment that leaves needs */
+    struct ip_path path;
+    uint64_t pacing_rate;     /* bytes per second, 0: not paced */
+    uint32_t lost_bytes;      /* marked LOST, SACKED ones excluded */
+    uint32_t retrans_bytes;   /* LOST and RETRANS */
+    uint32_t snd_mss;         /* payload per segment, options deducted */
+    uint32_t segs_out;
+    uint32_t window_clamp;    /* TCP_WINDOW_CLAMP, 0: none */
+    uint16_t loss;            /* LOSS_* */
+    uint16_t mss_cap;         /* of a path that seems to swallow longer segments, 0: none (tcp_mtu.c) */
+    uint32_t ts_offset;
+    uint32_t ts_recent_s;     /* when ts_recent was set, seconds */
+    uint32_t rcv_rtt;         /* as the peer's data shows it, TCP_AGO units, 0: not yet known */
+    uint32_t rcv_rtt_echo;    /* the echo that it was measured by last */
+
+    /* line 6: what an ACK tells */
+    struct tcp_rec *recs;     /* the scoreboard: a ring, oldest first */
+    uint16_t rec_cap;         /* a power of two */
+    uint16_t rec_head;
+    uint16_t rec_count;
+    uint8_t backoff;
+    uint8_t dupacks;
+    uint32_t sacked_bytes;    /* without SACK: what duplicate ACKs stand for */
+    uint32_t recover;         /* RFC 6582: snd_nxt when recovery began */
+    uint64_t rack_sent_at;    /* send time of the latest-sent segment known delivered, 0: none */
+    uint32_t rack_end_seq;
+    uint32_t rack_rtt;        /* its round-trip time, TCP_AGO units */
+    uint64_t rttvar;
+    uint64_t min_rtt;
+    uint64_t first_unacked_at; /* since when nothing new was acknowledged */
+
+    /* line 7: the send queue and its window, in bytes */
     struct ams_frame *snd_head, *snd_tail;
     struct ams_frame *snd_cursor; /* holds snd_nxt, or NULL */
     uint32_t sndbuf;
-    uint32_t drain_low;
-    uint32_t refs_released;   /* not yet reported */
-    uint32_t refs_held;
+    uint32_t cwnd;
+    uint32_t ssthresh;
+    uint32_t cwnd_used;       /* most bytes in flight in this or the last window */
+    const struct tcp_cc_ops *cc;
+    uint64_t delivered;       /* bytes, SACKed ones included */
+    uint64_t delivered_at;
 
-    /* receive sequence space */
-    uint32_t rcv_nxt;
-    uint32_t rcv_adv;         /* right edge of the advertised window */
-    uint32_t irs;
-    uint32_t last_ack_sent;
-    uint32_t rcv_queued;      /* bytes in order, not yet consumed */
-    uint32_t rcvbuf;
-    uint16_t mss_peer;        /* MSS option received */
-    uint16_t rcv_mss;         /* estimate of the peer's segment size */
-    uint32_t rcv_copied;      /* consumed since rcv_space_at */
-    uint32_t rcv_space;       /* the most that was consumed in a round trip, 0: not yet known */
-    uint32_t rcv_rtt;         /* as the peer's data shows it, TCP_AGO units, 0: not yet known */
-    uint32_t rcv_rtt_echo;    /* the echo that it was measured by last */
-    uint32_t window_clamp;    /* TCP_WINDOW_CLAMP, 0: none */
-    struct ams_frame *rcv_head, *rcv_tail;
-    struct tcp_run *runs;     /* out of order; NULL: none */
-    uint32_t n_runs;
-    uint32_t runs_cap;
+    /* line 8: delivery rate (tcp_rate.c), statistics */
+    uint64_t first_tx_at;     /* when the segment was sent that was delivered last */
+    uint32_t app_limited;     /* `delivered` (low bits) up to which samples are app-limited, 0: none */
+    uint32_t rate_delivered;  /* the latest sample: bytes */
+    uint32_t rate_interval;   /* in this time, TCP_AGO units */
+    uint32_t lost_total;      /* bytes ever marked lost, low bits */
+    uint64_t srtt;            /* ns */
+    uint64_t bytes_acked;
+    uint32_t delivered_segs;  /* segments that `delivered` came in, SYNs apart */
+    uint32_t high_sacked;     /* one past the highest SACKed byte */
+    uint64_t busy_since;      /* since when there is data to send or in flight, 0: there is none */
+    uint64_t rwnd_since;      /* and no room for it in the peer's window */
+
+    /* line 9: what data that leaves needs besides */
+    uint64_t last_sent_at;    /* of the latest payload, SYN or FIN */
+    uint64_t bytes_sent;
+    uint64_t pace_at;         /* the next paced segment may go then */
+    uint64_t cwnd_at;         /* when the window was last used, or changed otherwise */
+    uint32_t cwnd_used_seq;   /* end of this window */
+    uint32_t data_segs_out;
+    uint32_t prr_out;
+    uint32_t snd_short;       /* end of the latest segment that was not full */
+    uint32_t lost_hint;       /* originals before it have been judged */
+    uint32_t rexmit_hint;     /* nothing to retransmit before it */
+    uint32_t tlp_end_seq;
+    uint32_t notsent_lowat;   /* TCP_NOTSENT_LOWAT, 0: none */
+
+    /* congestion control, and the scoreboard of who has one segment in flight */
+    union {
+        uint64_t cc_words[TCP_CC_WORDS]; /* the algorithm's state, */
+        void *cc_heap;                   /* or where it is */
+    };
+    struct tcp_rec recs_inline[TCP_RECS_INLINE];
+
+    /* data out of order */
+    struct tcp_run *runs;     /* NULL: none */
     uint32_t ooo_bytes;
     uint32_t ooo_frames;
     uint32_t sack_recent[TCP_SACK_BLOCKS]; /* a sequence number in each of the latest runs */
-    uint8_t n_sack_recent;
-    uint8_t acks_owed;        /* duplicate ACKs to send one by one (no SACK) */
-    uint8_t dupacks;
-    uint8_t backoff;
-    uint8_t quickacks;        /* ACKs to send without delay */
-    uint8_t fastopen;         /* FO_* */
-    uint8_t ecn;              /* ECN_* */
-    uint16_t mss_cap;         /* of a path that seems to swallow longer segments, 0: none (tcp_mtu.c) */
-    uint16_t mss_high;        /* the longest that isn't known to be swallowed, 0: no search */
-    uint16_t mtu_probe;       /* the length that is being tried, 0: none */
-    uint16_t mtu_probe_len;   /* its payload */
-    uint32_t mtu_probe_seq;
-    uint32_t mtu_search_ms;   /* when the next search may begin */
-    uint8_t syn_retries;      /* TCP_SYNCNT, 0: the stack's */
-    bool deferred;            /* TCP_DEFER_ACCEPT: the handshake is done, but no data has come */
     struct tcp_sack_block dsack;
+    uint16_t runs_cap;
+    uint8_t n_sack_recent;
 
-    /* timestamps (RFC 7323) */
-    uint32_t ts_recent;
-    uint32_t ts_offset;
-    uint32_t challenge_ms;    /* when the last unasked-for ACK was owed, 0: never */
-    uint64_t ts_recent_at;
+    /* the receive buffer */
+    uint32_t rcv_space;       /* the most that was consumed in a round trip, 0: not yet known */
 
-    /* scoreboard */
-    struct tcp_rec *recs;     /* ring, oldest first */
-    uint32_t rec_cap;         /* a power of two */
-    uint32_t rec_head;
-    uint32_t rec_count;
-    uint32_t sacked_bytes;    /* without SACK: what duplicate ACKs stand for */
-    uint32_t lost_bytes;      /* marked LOST, SACKED ones excluded */
-    uint32_t retrans_bytes;   /* LOST and RETRANS */
-    uint32_t high_sacked;     /* one past the highest SACKed byte */
-    uint32_t recover;         /* RFC 6582: snd_nxt when recovery began */
-    uint32_t lost_hint;       /* originals before it have been judged */
-    uint32_t rexmit_hint;     /* nothing to retransmit before it */
-    uint16_t loss;            /* LOSS_* */
+    /* repair */
+    uint32_t dsack_round;     /* no further widening before snd_una reaches it */
+    uint64_t retrans_oldest;  /* no retransmission in flight was sent before */
     uint16_t reordering;      /* furthest that a segment came late, in segments, from DupThresh up */
     uint8_t reo_mult;         /* reordering window in quarters of the minimum RTT */
     uint8_t reo_persist;      /* recoveries until it shrinks again */
-    int16_t linger2;          /* TCP_LINGER2, seconds, -1: no FIN-WAIT-2 without an application, 0: default */
-    uint64_t rack_sent_at;    /* send time of the latest-sent segment known delivered, 0: none */
-    uint64_t retrans_oldest;  /* no retransmission in flight was sent before */
-    uint32_t rack_end_seq;
-    uint32_t rack_rtt;        /* its round-trip time, TCP_AGO units */
-    uint32_t dsack_round;     /* no further widening before snd_una reaches it */
-    uint32_t tlp_end_seq;
-
     /* the current reduction of cwnd: PRR (RFC 9937) and undo (RFC 4015), bytes */
     uint32_t prr_flight;      /* RecoverFS */
     uint32_t prr_delivered;
-    uint32_t prr_out;
     uint32_t undo_cwnd;
     uint32_t undo_ssthresh;
     uint32_t undo_marker;     /* snd_una when it began */
     uint32_t undo_retrans;    /* retransmitted since, and not reported as duplicate */
     uint32_t retrans_ts;      /* our timestamp of the first retransmission that may be in flight */
     uint32_t retrans_high;    /* one past the highest byte retransmitted */
-    uint32_t lost_total;      /* bytes ever marked lost, low bits */
 
-    /* delivery rate (tcp_rate.c) */
-    uint64_t delivered;       /* bytes, SACKed ones included */
-    uint64_t delivered_at;
-    uint64_t first_tx_at;     /* when the segment was sent that was delivered last */
-    uint32_t app_limited;     /* `delivered` (low bits) up to which samples are app-limited, 0: none */
-    uint32_t rate_delivered;  /* the latest sample: bytes */
-    uint32_t rate_interval;   /* in this time, TCP_AGO units */
+    /* set-up, options, the path's MTU */
+    uint32_t iss;
+    uint32_t irs;
+    uint32_t challenge_ms;    /* when the last unasked-for ACK was owed, 0: never */
     uint32_t maxseg;          /* TCP_MAXSEG, 0: none */
-    struct tcp_rec recs_inline[TCP_RECS_INLINE];
-
-    /* RTT and RTO (RFC 6298), ns */
-    uint64_t srtt;
-    uint64_t rttvar;
-    uint64_t rto;
-    uint64_t min_rtt;
-
-    /* congestion control, bytes */
-    const struct tcp_cc_ops *cc;
-    uint32_t cwnd;
-    uint32_t ssthresh;
-    uint64_t pacing_rate;     /* bytes per second, 0: not paced */
-    uint32_t cwnd_used;       /* most bytes in flight in this or the last window */
-    uint32_t cwnd_used_seq;   /* end of this window */
-    uint64_t cwnd_at;         /* when the window was last used, or changed otherwise */
-    union {
-        uint64_t cc_words[TCP_CC_WORDS]; /* the algorithm's state, */
-        void *cc_heap;                   /* or where it is */
-    };
-    uint64_t last_sent_at;    /* of the latest payload, SYN or FIN */
-
-    /* timers, absolute ns, 0: off */
-    struct ams_timer timer;
-    uint64_t rexmit_at;
-    uint64_t probe_at;        /* PTO or reordering timer (RFC 8985) */
-    uint64_t pace_at;         /* the next paced segment may go then */
-    uint64_t delack_at;
-    uint64_t keep_at;
-    uint64_t rcv_space_at;
-    uint64_t first_unacked_at; /* since when nothing new was acknowledged */
-    uint64_t last_rcv_at;
-    uint64_t data_rcv_at;     /* of the latest payload in order, 0: none yet */
-    uint8_t probes;           /* keep-alive or window probes unanswered */
+    uint16_t mss_high;        /* the longest that isn't known to be swallowed, 0: no search */
+    uint16_t mtu_probe_len;   /* payload of the probe */
+    uint8_t syn_retries;      /* TCP_SYNCNT, 0: the stack's */
+    uint8_t fastopen;         /* FO_* */
+    uint32_t mtu_probe_seq;
+    uint32_t mtu_search_ms;   /* when the next search may begin */
+    bool deferred;            /* TCP_DEFER_ACCEPT: the handshake is done, but no data has come */
     uint8_t keepcnt;
-    int16_t linger;           /* seconds, -1: off */
     uint16_t keepidle;        /* seconds */
     uint16_t keepintvl;
+    int16_t linger;           /* seconds, -1: off */
+    int16_t linger2;          /* TCP_LINGER2, seconds, -1: no FIN-WAIT-2 without an application, 0: default */
     uint32_t user_timeout_ms;
     int32_t error;            /* soft or final status */
+    uint32_t drain_low;
+    uint32_t refs_held;
     struct tcp_listener *listener; /* until the application has accepted */
     struct tcp_conn *child_next, *child_prev;
-    struct tcp_ext *ext;      /* states of options (tcp_option.c), NULL: none */
 
-    /* statistics */
+    /* statistics that seldom change */
     uint64_t created;
-    uint64_t bytes_sent, bytes_acked, bytes_received, bytes_retrans;
-    uint32_t segs_out, segs_in, segs_retrans, dsack_dups;
-    uint32_t data_segs_in, data_segs_out;
-    uint64_t busy_since, busy_time; /* ns with data to send or in flight; since 0: it is not */
-    uint64_t rwnd_since, rwnd_time; /* ns of them in which the peer's window had no room */
+    uint64_t bytes_retrans;
+    uint64_t busy_time, rwnd_time; /* ns, see busy_since and rwnd_since */
+    uint32_t segs_retrans, dsack_dups;
 };
+
+#define TCP_CONN_LINE(field, line)                                                                     \
+    _Static_assert(sizeof(void *) != 8 || offsetof(struct tcp_conn, field) == (line) * AMS_CACHE_LINE, \
+                   "line " #line " begins with " #field)
+TCP_CONN_LINE(flow, 1);
+TCP_CONN_LINE(snd_una, 2);
+TCP_CONN_LINE(out_next, 3);
+TCP_CONN_LINE(timer, 4);
+TCP_CONN_LINE(path, 5);
+TCP_CONN_LINE(recs, 6);
+TCP_CONN_LINE(snd_head, 7);
+TCP_CONN_LINE(first_tx_at, 8);
+TCP_CONN_LINE(last_sent_at, 9);
+#undef TCP_CONN_LINE
 
 static inline struct tcp_conn *tcp_conn_of(struct tcp_flow *flow)
 {
     return AMS_CONTAINER_OF(flow, struct tcp_conn, flow);
 }
 
-_Static_assert(sizeof(struct tcp_conn) <= 1024, "an idle connection costs at most 1 KiB (shared requirements)");
+_Static_assert(sizeof(struct tcp_conn) <= 15 * AMS_CACHE_LINE, "an idle connection costs at most 1 KiB, tables included");
 
 /* TIME-WAIT without an application (RFC 9293 section 3.6.1). */
 struct tcp_tw {
@@ -415,7 +454,6 @@ struct tcp_tw {
     uint32_t ts_recent;
     uint32_t ts_offset;
     uint32_t window;          /* as sent, unscaled */
-    uint64_t ts_recent_at;
     bool ts_ok;
     bool challenged;          /* a SYN too old to be let in was acknowledged */
     uint16_t ecn_flags;       /* of our ACKs (RFC 9768 section 3.2.2) */

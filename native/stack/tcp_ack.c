@@ -94,6 +94,15 @@ static bool ack_acceptable(struct ams_stack *stack, struct tcp_conn *conn, const
     return true;
 }
 
+/* True if the segment acknowledges nothing new on a connection that has
+ * nothing queued, in flight or to repair: the receiving end of a stream, which
+ * need not look at what belongs to sending. */
+static bool nothing_acked(const struct tcp_conn *conn, const struct tcp_repr *seg)
+{
+    return seg->ack == conn->snd_una && conn->snd_una == conn->snd_nxt && conn->snd_nxt == conn->snd_end &&
+           !(conn->flags & CONN_FIN_QUEUED) && !seg->n_sack && !(conn->ecn & (ECN_OK | ECN_ACCURATE));
+}
+
 bool tcp_process_ack(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *seg, uint32_t payload,
                      uint64_t now)
 {
@@ -101,6 +110,8 @@ bool tcp_process_ack(struct ams_stack *stack, struct tcp_conn *conn, const struc
         return false;
     conn->flags &= ~CONN_MORE; /* Linux holds back no longer than that */
     bool window_changed = window_step(conn, seg);
+    if (nothing_acked(conn, seg))
+        return true;
     bool fresh = seq_gt(seg->ack, conn->snd_una);
     struct tcp_delivery delivery = {
         .prior_pipe = tcp_pipe(conn),

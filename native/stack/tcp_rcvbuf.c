@@ -107,8 +107,8 @@ static uint32_t wanted_buffer(const struct ams_stack *stack, const struct tcp_co
 /* A round trip is over, or not yet. */
 static void autotune(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
-    uint64_t rtt = conn->rcv_rtt ? (uint64_t)conn->rcv_rtt << TCP_AGO_SHIFT : conn->srtt;
-    if (now - conn->rcv_space_at < ams_max_u64(rtt, AMS_NS_PER_MS))
+    uint64_t elapsed = now - conn->rcv_space_at;
+    if (elapsed < AMS_NS_PER_MS || elapsed < (conn->rcv_rtt ? (uint64_t)conn->rcv_rtt << TCP_AGO_SHIFT : conn->srtt))
         return;
     if (!conn->rcv_space)
         conn->rcv_space = ams_min_u32(conn->rcvbuf, 10 * conn->rcv_mss);

@@ -130,7 +130,7 @@ struct tcp_conn *tcp_conn_new(struct ams_stack *stack, uint64_t now)
         tcp->free_conns = conn->out_next;
         tcp->n_free_conns--;
     } else {
-        conn = mem_alloc(sizeof(*conn));
+        conn = mem_aligned(AMS_CACHE_LINE, sizeof(*conn));
         if (!conn) {
             stack->counters.tcp_no_memory++;
             return NULL;

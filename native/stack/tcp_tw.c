@@ -117,7 +117,6 @@ void tcp_tw_from(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
     tw->snd_nxt = conn->snd_nxt;
     tw->rcv_nxt = conn->rcv_nxt;
     tw->ts_recent = conn->ts_recent;
-    tw->ts_recent_at = conn->ts_recent_at;
     tw->ts_offset = conn->ts_offset;
     tw->ts_ok = conn->flags & CONN_TS_OK;
     tw->ecn_flags = tcp_ecn_ack_flags(conn, false);

@@ -16,18 +16,21 @@
 #define AMS_BENCH_SACK 2        /* a data segment of which every second one comes early */
 #define AMS_BENCH_TRANSACTION 3 /* accept, request, response of 1 KB, close */
 #define AMS_BENCH_TRAIN 4       /* a data segment in order, 16 of a connection one behind the other */
+#define AMS_BENCH_CONNECTION 5  /* accept, close */
 
 struct ams_bench_result {
-    uint64_t operations;    /* segments, or transactions */
+    uint64_t operations;    /* segments, connections, or transactions */
     uint64_t nanoseconds;   /* spent in the engine */
     uint64_t bytes;         /* payload that the application has read (ack: that was acknowledged) */
     uint64_t memory;        /* bytes that the idle connections took, all together */
+    uint64_t interrupted;   /* operations that are not counted: something else ran meanwhile */
     uint32_t endpoints;     /* at the end: connections and one listener */
     uint32_t reserved;
 };
 
 /* Measures the engine alone, without switch and port, with `connections`
- * (1 to 200000) that are served in turn, until at least `operations` are done.
+ * (1 to 200000) that are served in turn, until at least `operations` are done
+ * (fewer if the machine is so busy that most are interrupted).
  * Returns 0 or a status. */
 int ams_bench_engine(int kind, uint32_t connections, uint64_t operations, struct ams_bench_result *result);
 
