@@ -11,7 +11,13 @@
 
 #define AMS_LIKELY(x) __builtin_expect(!!(x), 1)
 #define AMS_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define AMS_PREFETCH(p) __builtin_prefetch(p)
+/* Asks for the cache line at p.  The empty statement keeps compilers from
+ * leaving out functions that do nothing else (GCC takes them for pure ones). */
+#define AMS_PREFETCH(p)         \
+    do {                        \
+        __builtin_prefetch(p);  \
+        __asm__ volatile("");   \
+    } while (0)
 /* Asks for a line that will be written, also if another core has it.  On x86-64
  * compilers do that only where they are told that the processor can; those
  * that can't take the instruction for none. */

@@ -271,10 +271,14 @@ static inline void input_frame(struct ams_stack *stack, struct ams_frame *frame,
 
 void stack_input(struct ams_stack *stack, struct ams_frame **frames, int n, uint64_t now)
 {
+    struct tcp_ahead ahead;
     stack->now = ams_max_u64(stack->now, now);
     stack->rx_next = frames;
     stack->rx_end = frames + n;
+    tcp_ahead_begin(stack, &ahead, frames, n);
     while (stack->rx_next < stack->rx_end) {
+        if (AMS_UNLIKELY(ahead.n))
+            tcp_ahead_run(stack, &ahead, (int)(stack->rx_next - frames));
         struct ams_frame *frame = *stack->rx_next++;
         if (stack->rx_next < stack->rx_end)
             AMS_PREFETCH((*stack->rx_next)->data);

@@ -162,6 +162,17 @@ struct icmp_error {
     uint32_t mtu;             /* with -AMS_EMSGSIZE: next-hop MTU, 0 unknown */
 };
 
+/* How far tcp_ahead.c has come in a batch of received frames. */
+struct tcp_ahead {
+    struct ams_frame **frames;
+    int n;                    /* 0: nothing is to be done */
+    int hashed, located, followed;
+};
+
+void tcp_ahead_begin(const struct ams_stack *stack, struct tcp_ahead *ahead, struct ams_frame **frames, int n);
+/* Asks for memory that the frames behind `next` will need; those before it are gone. */
+void tcp_ahead_run(const struct ams_stack *stack, struct tcp_ahead *ahead, int next);
+
 /* Upper layers' entry points.  Each consumes frame. */
 void tcp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip_info *ip, uint64_t now);
 void udp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip_info *ip, uint64_t now);

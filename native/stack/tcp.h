@@ -377,11 +377,11 @@ struct tcp_conn {
     uint32_t rcv_space;       /* the most that was consumed in a round trip, 0: not yet known */
 
     /* repair */
-    uint32_t dsack_round;     /* no further widening before snd_una reaches it */
     uint64_t retrans_oldest;  /* no retransmission in flight was sent before */
     uint16_t reordering;      /* furthest that a segment came late, in segments, from DupThresh up */
     uint8_t reo_mult;         /* reordering window in quarters of the minimum RTT */
     uint8_t reo_persist;      /* recoveries until it shrinks again */
+    uint32_t dsack_round;     /* no further widening before snd_una reaches it */
     /* the current reduction of cwnd: PRR (RFC 9937) and undo (RFC 4015), bytes */
     uint32_t prr_flight;      /* RecoverFS */
     uint32_t prr_delivered;
@@ -533,8 +533,14 @@ struct tcp_flow *tcp_flow_find(struct ams_stack *stack, const uint8_t local_ip[1
                                const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family);
 /* The same for a received segment: they come in trains, so the flow of the
  * latest is looked at first. */
-struct tcp_flow *tcp_flow_next(struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
-                               const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family);
+struct tcp_flow *tcp_flow_next(struct ams_stack *stack, const struct ams_frame *frame, const struct ip_info *ip,
+                               uint16_t local_port, uint16_t remote_port);
+/* The hash that chooses a flow's bucket. */
+uint32_t tcp_flow_hash4(const struct ams_stack *stack, const uint8_t local_ip[4], uint16_t local_port,
+                        const uint8_t remote_ip[4], uint16_t remote_port);
+uint32_t tcp_flow_hash6(const struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
+                        const uint8_t remote_ip[16], uint16_t remote_port);
+#define TCP_MARK_HASHED 0x40u /* frame->marks: a received segment, frame->aux is that hash */
 int tcp_flow_insert(struct ams_stack *stack, struct tcp_flow *flow);
 void tcp_flow_remove(struct ams_stack *stack, struct tcp_flow *flow);
 /* Has the caches trimmed if the last connection has gone, TIME-WAIT included. */

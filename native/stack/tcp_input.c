@@ -538,7 +538,7 @@ void tcp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip
     }
     struct segment seg = {.tcp = &tcp, .ip = ip, .frame = frame, .payload = ip->l4_len - tcp.header_len};
     seg.seq_len = seg.payload + !!(tcp.flags & TCP_SYN) + !!(tcp.flags & TCP_FIN);
-    struct tcp_flow *flow = tcp_flow_next(stack, ip->dst, tcp.dst_port, ip->src, tcp.src_port, ip->family);
+    struct tcp_flow *flow = tcp_flow_next(stack, frame, ip, tcp.dst_port, tcp.src_port);
     if (AMS_LIKELY(flow && !flow->is_tw)) {
         frame_pull(frame, ip->l4_off + tcp.header_len);
         frame_trim(frame, seg.payload);

@@ -19,26 +19,36 @@
 #define FREE_CONNS_MAX 4096u
 #define FREE_STOCK 16u /* cached connections, and TIME-WAIT entries, that trimming leaves */
 
-static uint32_t flow_hash(const struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
-                          const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family)
+uint32_t tcp_flow_hash4(const struct ams_stack *stack, const uint8_t local_ip[4], uint16_t local_port,
+                        const uint8_t remote_ip[4], uint16_t remote_port)
+{
+    uint64_t words[2] = {(uint64_t)load_be32(local_ip) << 32 | load_be32(remote_ip),
+                         (uint64_t)local_port << 16 | remote_port};
+    return (uint32_t)siphash13(&stack->key, words, 2);
+}
+
+uint32_t tcp_flow_hash6(const struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
+                        const uint8_t remote_ip[16], uint16_t remote_port)
 {
     uint64_t words[5];
-    if (family == AMS_IPV4) {
-        words[0] = (uint64_t)load_be32(local_ip + 12) << 32 | load_be32(remote_ip + 12);
-        words[1] = (uint64_t)local_port << 16 | remote_port;
-        return (uint32_t)siphash13(&stack->key, words, 2);
-    }
     memcpy(words, local_ip, 16);
     memcpy(words + 2, remote_ip, 16);
     words[4] = (uint64_t)local_port << 16 | remote_port;
     return (uint32_t)siphash13(&stack->key, words, 5);
 }
 
-struct tcp_flow *tcp_flow_find(struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
-                               const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family)
+static uint32_t flow_hash(const struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
+                          const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family)
 {
-    struct tcp_host *tcp = stack->tcp;
-    uint32_t hash = flow_hash(stack, local_ip, local_port, remote_ip, remote_port, family);
+    if (family == AMS_IPV4)
+        return tcp_flow_hash4(stack, local_ip + 12, local_port, remote_ip + 12, remote_port);
+    return tcp_flow_hash6(stack, local_ip, local_port, remote_ip, remote_port);
+}
+
+/* The flow of a 4-tuple whose hash is known; NULL if there is none. */
+static struct tcp_flow *flow_in_bucket(const struct tcp_host *tcp, uint32_t hash, const uint8_t local_ip[16],
+                                       uint16_t local_port, const uint8_t remote_ip[16], uint16_t remote_port)
+{
     struct tcp_flow *flow = tcp->buckets[hash & (tcp->n_buckets - 1)];
     for (; flow; flow = flow->hash_next)
         if (flow->hash == hash && flow->remote_port == remote_port && flow->local_port == local_port &&
@@ -47,15 +57,25 @@ struct tcp_flow *tcp_flow_find(struct ams_stack *stack, const uint8_t local_ip[1
     return NULL;
 }
 
-struct tcp_flow *tcp_flow_next(struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
+struct tcp_flow *tcp_flow_find(struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
                                const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family)
+{
+    uint32_t hash = flow_hash(stack, local_ip, local_port, remote_ip, remote_port, family);
+    return flow_in_bucket(stack->tcp, hash, local_ip, local_port, remote_ip, remote_port);
+}
+
+struct tcp_flow *tcp_flow_next(struct ams_stack *stack, const struct ams_frame *frame, const struct ip_info *ip,
+                               uint16_t local_port, uint16_t remote_port)
 {
     struct tcp_host *tcp = stack->tcp;
     struct tcp_flow *flow = tcp->latest;
     if (flow && flow->remote_port == remote_port && flow->local_port == local_port &&
-        ip_equal(flow->remote_ip, remote_ip) && ip_equal(flow->local_ip, local_ip))
+        ip_equal(flow->remote_ip, ip->src) && ip_equal(flow->local_ip, ip->dst))
         return flow;
-    return tcp->latest = tcp_flow_find(stack, local_ip, local_port, remote_ip, remote_port, family);
+    uint32_t hash = frame->marks & TCP_MARK_HASHED
+                        ? frame->aux
+                        : flow_hash(stack, ip->dst, local_port, ip->src, remote_port, ip->family);
+    return tcp->latest = flow_in_bucket(tcp, hash, ip->dst, local_port, ip->src, remote_port);
 }
 
 /* Doubles the bucket array; without memory the chains just get longer. */

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * tcp_ahead.c - has memory fetched for the segments that come next.
+ *
+ * Theory of operation.  With many connections none is in the CPU's caches
+ * when its segment comes, and a segment would wait for memory several times
+ * in a row: for its bucket, for the connection that this points to, for what
+ * that points to.  Memory takes as long for one line as for a dozen that are
+ * asked for together.  So while a segment of a batch is worked on, those
+ * behind it are looked at, and what they will need is asked for in steps, each
+ * some segments later than the one before, whose answer it needs:
+ *
+ *   hash     AHEAD_HASH segments ahead: ports and addresses tell the bucket;
+ *            the hash is left in the frame, so that it is computed once
+ *   locate   AHEAD_LOCATE ahead: the bucket tells the connection.  The lines
+ *            of it that data needs, or an ACK without data
+ *   follow   AHEAD_FOLLOW ahead: the connection tells whether it is the right
+ *            one, and where its scoreboard and send queue are
+ *
+ * All this is guesswork about headers that nobody has checked yet: nothing is
+ * written but frame->aux and a mark, nothing read but what the frame's length
+ * allows and the tables of flows.  A few hundred connections stay in the
+ * caches by themselves; then nothing is done.
+ */
+#include "stack/tcp.h"
+#include "wire/eth.h"
+
+#define AHEAD_FLOWS 512u         /* fewer are in the caches anyway */
+#define AHEAD_HASH 12
+#define AHEAD_LOCATE 8
+#define AHEAD_FOLLOW 4
+
+#define LINES_DATA 6u            /* of struct tcp_conn, from its start */
+#define LINES_ACK 9u
+
+#define IP4_AT ETH_HEADER
+#define IP4_PLAIN 0x45u          /* version 4, no options */
+#define IP4_FRAGMENT 0x3fffu     /* more fragments, or an offset */
+
+void tcp_ahead_begin(const struct ams_stack *stack, struct tcp_ahead *ahead, struct ams_frame **frames, int n)
+{
+    *ahead = (struct tcp_ahead){.frames = frames, .n = stack->tcp->n_flows >= AHEAD_FLOWS && n > 1 ? n : 0};
+}
+
+/* Where a frame's TCP header lies, as far as one can see at a glance.
+ * Return: its offset, 0: this is none, or not a plain one. */
+static uint32_t tcp_offset(const struct ams_frame *frame)
+{
+    const uint8_t *data = frame->data;
+    if (frame->len < ETH_HEADER + IP4_HEADER + TCP_HEADER)
+        return 0;
+    unsigned type = load_be16(data + 2 * ETH_ADDR);
+    if (type == ETHERTYPE_IPV4 && data[IP4_AT] == IP4_PLAIN && data[IP4_AT + 9] == PROTO_TCP &&
+        !(load_be16(data + IP4_AT + 6) & IP4_FRAGMENT))
+        return ETH_HEADER + IP4_HEADER;
+    if (type == ETHERTYPE_IPV6 && data[ETH_HEADER + 6] == PROTO_TCP &&
+        frame->len >= ETH_HEADER + IP6_HEADER + TCP_HEADER)
+        return ETH_HEADER + IP6_HEADER;
+    return 0;
+}
+
+/* Leaves the hash in the frame and asks for the bucket. */
+static void ahead_hash(const struct ams_stack *stack, struct ams_frame *frame)
+{
+    uint32_t l4_off = tcp_offset(frame);
+    if (!l4_off)
+        return;
+    const uint8_t *l4 = frame->data + l4_off;
+    uint16_t remote_port = (uint16_t)load_be16(l4), local_port = (uint16_t)load_be16(l4 + 2);
+    if (l4_off == ETH_HEADER + IP4_HEADER)
+        frame->aux = tcp_flow_hash4(stack, l4 - 4, local_port, l4 - 8, remote_port);
+    else
+        frame->aux = tcp_flow_hash6(stack, l4 - 16, local_port, l4 - 32, remote_port);
+    frame->marks |= TCP_MARK_HASHED;
+    AMS_PREFETCH(&stack->tcp->buckets[frame->aux & (stack->tcp->n_buckets - 1)]);
+}
+
+/* Does the segment bring payload?  If not, it acknowledges some. */
+static bool has_payload(const struct ams_frame *frame)
+{
+    const uint8_t *data = frame->data;
+    uint32_t l3_len = data[ETH_HEADER] >> 4 == 4 ? load_be16(data + ETH_HEADER + 2)
+                                                 : load_be16(data + ETH_HEADER + 4) + IP6_HEADER;
+    uint32_t l4_off = data[ETH_HEADER] >> 4 == 4 ? IP4_HEADER : IP6_HEADER;
+    return l3_len > l4_off + (data[ETH_HEADER + l4_off + 12] >> 4) * 4u;
+}
+
+/* Asks for the lines [first, end) of the connection that flow is part of. */
+static void fetch_lines(struct tcp_flow *flow, uint32_t first, uint32_t end)
+{
+    const char *conn = (const char *)tcp_conn_of(flow);
+    for (uint32_t line = first; line < end; line++)
+        AMS_PREFETCH(conn + line * AMS_CACHE_LINE);
+}
+
+/* Asks for the first connection of the bucket, right or not. */
+static void ahead_locate(const struct ams_stack *stack, const struct ams_frame *frame)
+{
+    const struct tcp_host *tcp = stack->tcp;
+    if (!(frame->marks & TCP_MARK_HASHED))
+        return;
+    struct tcp_flow *flow = tcp->buckets[frame->aux & (tcp->n_buckets - 1)];
+    if (flow)
+        fetch_lines(flow, 0, has_payload(frame) ? LINES_DATA : LINES_ACK);
+}
+
+/* Asks for what the connection points to, or for the next one of the bucket. */
+static void ahead_follow(const struct ams_stack *stack, const struct ams_frame *frame)
+{
+    const struct tcp_host *tcp = stack->tcp;
+    if (!(frame->marks & TCP_MARK_HASHED))
+        return;
+    struct tcp_flow *flow = tcp->buckets[frame->aux & (tcp->n_buckets - 1)];
+    if (!flow)
+        return;
+    bool payload = has_payload(frame);
+    if (flow->hash != frame->aux) {
+        if (flow->hash_next)
+            fetch_lines(flow->hash_next, 0, payload ? LINES_DATA : LINES_ACK);
+        return;
+    }
+    if (payload || flow->is_tw)
+        return;
+    const struct tcp_conn *conn = tcp_conn_of(flow);
+    AMS_PREFETCH(conn->recs + conn->rec_head);
+    if (conn->snd_head)
+        AMS_PREFETCH(conn->snd_head);
+}
+
+/* The least of what there is and what is so far ahead. */
+static int horizon(const struct tcp_ahead *ahead, int next, int distance)
+{
+    return next + distance < ahead->n ? next + distance : ahead->n;
+}
+
+void tcp_ahead_run(const struct ams_stack *stack, struct tcp_ahead *ahead, int next)
+{
+    /* frames before `next` are gone */
+    ahead->hashed = next > ahead->hashed ? next : ahead->hashed;
+    ahead->located = next > ahead->located ? next : ahead->located;
+    ahead->followed = next > ahead->followed ? next : ahead->followed;
+    for (; ahead->hashed < horizon(ahead, next, AHEAD_HASH); ahead->hashed++)
+        ahead_hash(stack, ahead->frames[ahead->hashed]);
+    for (; ahead->located < horizon(ahead, next, AHEAD_LOCATE); ahead->located++)
+        ahead_locate(stack, ahead->frames[ahead->located]);
+    for (; ahead->followed < horizon(ahead, next, AHEAD_FOLLOW); ahead->followed++)
+        ahead_follow(stack, ahead->frames[ahead->followed]);
+}
