@@ -33,6 +33,7 @@
 
 #include "core/alloc.h"
 #include "core/status.h"
+#include "io/pages.h"
 #include "io/port.h"
 #include "stack/stack.h"
 #include "wire/arp.h"
@@ -440,7 +441,8 @@ static int bench_init(struct bench *bench, int kind, uint32_t connections)
     struct ams_endpoint local = {.ip = {[10] = 0xff, 0xff, 10, 1, 0, 1}, .port = SERVER_PORT, .family = AMS_IPV4};
     struct ams_ifaddr address = {.address = local, .prefix_len = 16};
     struct ams_stack_config config = {.seed = {1, 2}, .addresses = &address, .n_addresses = 1};
-    struct stack_link link = {.mtu = 1500, .caps = AMS_CAP_CSUM_RX | AMS_CAP_CSUM_TX, .pool = &bench->pool};
+    struct stack_link link = {.mtu = 1500, .caps = AMS_CAP_CSUM_RX | AMS_CAP_CSUM_TX, .pool = &bench->pool,
+                              .settle = pages_settle};
     int status = -AMS_ENOMEM;
 
     memcpy(config.mac, bench_mac, 6);

@@ -30,6 +30,7 @@
 #include "core/owner.h"
 #include "core/status.h"
 #include "io/node_capture.h"
+#include "io/pages.h"
 #include "io/port.h"
 #include "stack/stack.h"
 #include "switch/switch.h"
@@ -229,6 +230,7 @@ static int node_build(struct ams_node *node, const struct ams_stack_config *give
     link.mtu = node->port->info.mtu;
     link.caps = node->port->info.caps;
     link.pool = &node->pool;
+    link.settle = pages_settle;
     link.owner = (struct ams_owner){
         .claim = node_claim,
         .release = node_release,

@@ -18,4 +18,9 @@ void *pages_map(int fd, size_t size, size_t ready);
  * as zeros.  Where a system can't, they stay until all have unmapped them. */
 void pages_discard(void *base, size_t size);
 
+/* Says that private memory is in use for good: it may move into large pages.
+ * Needs no success.
+ * @base, @size: multiples of a large page */
+void pages_settle(void *base, size_t size);
+
 #endif

@@ -11,6 +11,12 @@ void *pages_map(int fd, size_t size, size_t ready)
     return base == MAP_FAILED ? NULL : base;
 }
 
+/* Superpages come by themselves. */
+void pages_settle(void *base, size_t size)
+{
+    (void)base, (void)size;
+}
+
 /* There is no such call for shared memory before FreeBSD 14 (fspacectl(2)). */
 void pages_discard(void *base, size_t size)
 {

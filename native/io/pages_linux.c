@@ -12,6 +12,9 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23        /* Linux 5.14 */
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25              /* Linux 6.1 */
+#endif
 
 /* Reserves addresses that begin at a multiple of PAGES_LARGE, as pages must
  * lie in memory as they lie in the file to be large.
@@ -48,6 +51,14 @@ void *pages_map(int fd, size_t size, size_t ready)
             (void)*((volatile const uint8_t *)base + i);
     }
     return base;
+}
+
+/* At once where the system can do that; otherwise it is left to khugepaged,
+ * which takes its time. */
+void pages_settle(void *base, size_t size)
+{
+    madvise(base, size, MADV_HUGEPAGE);
+    madvise(base, size, MADV_COLLAPSE);
 }
 
 void pages_discard(void *base, size_t size)

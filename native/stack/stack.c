@@ -166,6 +166,7 @@ static int stack_setup(struct ams_stack *stack, const struct ams_stack_config *c
     stack->caps = link->caps;
     stack->link_flags = link->flags | (config->flags & AMS_STACK_HAIRPIN ? STACK_LINK_HAIRPIN : 0) |
                         (config->flags & AMS_STACK_QUIET ? STACK_LINK_QUIET : 0);
+    stack->settle = link->settle;
     stack->owner = link->owner.claim ? link->owner
                                      : (struct ams_owner){.claim = claim_freely, .release = release_freely};
     stack->mtu = config->mtu ? ams_min_u32(config->mtu, link->mtu) : link->mtu;

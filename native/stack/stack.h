@@ -38,6 +38,7 @@
 #include "core/frame.h"
 #include "core/hash.h"
 #include "core/owner.h"
+#include "core/slab.h"
 #include "core/status.h"
 #include "core/timer.h"
 #include "wire/proto.h"
@@ -49,6 +50,7 @@ struct stack_link {
     struct frame_pool *pool;  /* outlives the stack */
     struct ams_owner owner;   /* registers local 3-tuples with the switch; zero: none is needed */
     uint32_t flags;           /* STACK_LINK_* */
+    slab_settle settle;       /* told of memory that connections fill; NULL is legal */
 };
 
 /* Somebody else speaks for the addresses (an operating system, a switch):
@@ -312,6 +314,7 @@ struct ams_stack {
     struct ams_frame *loop_head, *loop_tail; /* frames to ourselves, not yet received */
     uint32_t loop_count;
     uint32_t link_flags;       /* STACK_LINK_* */
+    slab_settle settle;
     bool borrowed;             /* config's ephemeral range was lent by the owner */
     uint32_t out_limit;        /* of out_count and loop_count */
     uint32_t icmp_tokens;      /* ICMP errors that may be sent now */

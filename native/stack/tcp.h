@@ -51,6 +51,7 @@
 #define AMS_STACK_TCP_H
 
 #include "core/seq.h"
+#include "core/slab.h"
 #include "stack/stack.h"
 #include "stack/tcp_cc.h"
 #include "stack/tcp_option.h"
@@ -501,8 +502,7 @@ struct tcp_host {
     struct tcp_conn *out_head, *out_tail;
     uint8_t *heads;           /* header scratch, TCP_HEADS times TCP_HEAD_SIZE */
     uint32_t heads_used;
-    struct tcp_conn *free_conns;
-    uint32_t n_free_conns;
+    struct slab conns;        /* where they lie */
     struct tcp_tw *tw_oldest, *tw_newest;
     struct tcp_tw *free_tws;
     uint32_t n_free_tws;

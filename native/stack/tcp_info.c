@@ -479,7 +479,7 @@ int tcp_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_
 
 uint64_t tcp_memory(const struct ams_stack *stack)
 {
-    return stack->tcp->memory;
+    return stack->tcp->memory + stack->tcp->conns.bytes;
 }
 
 /* Flags that a running stack keeps. */

@@ -16,8 +16,7 @@
 #include "stack/tcp.h"
 
 #define BUCKETS_FIRST 256u
-#define FREE_CONNS_MAX 4096u
-#define FREE_STOCK 16u /* cached connections, and TIME-WAIT entries, that trimming leaves */
+#define FREE_STOCK 16u /* cached TIME-WAIT entries that trimming leaves */
 
 uint32_t tcp_flow_hash4(const struct ams_stack *stack, const uint8_t local_ip[4], uint16_t local_port,
                         const uint8_t remote_ip[4], uint16_t remote_port)
@@ -145,17 +144,10 @@ void tcp_flow_remove(struct ams_stack *stack, struct tcp_flow *flow)
 struct tcp_conn *tcp_conn_new(struct ams_stack *stack, uint64_t now)
 {
     struct tcp_host *tcp = stack->tcp;
-    struct tcp_conn *conn = tcp->free_conns;
-    if (conn) {
-        tcp->free_conns = conn->out_next;
-        tcp->n_free_conns--;
-    } else {
-        conn = mem_aligned(AMS_CACHE_LINE, sizeof(*conn));
-        if (!conn) {
-            stack->counters.tcp_no_memory++;
-            return NULL;
-        }
-        tcp->memory += sizeof(*conn);
+    struct tcp_conn *conn = slab_new(&tcp->conns);
+    if (!conn) {
+        stack->counters.tcp_no_memory++;
+        return NULL;
     }
     memset(conn, 0, sizeof(*conn));
     conn->sock.id = -1;
@@ -215,14 +207,7 @@ void tcp_conn_free(struct ams_stack *stack, struct tcp_conn *conn)
         stack->owner.release(stack->owner.ctx, PROTO_TCP, &local);
     }
     tcp->n_conns--;
-    if (tcp->n_free_conns < FREE_CONNS_MAX) {
-        conn->out_next = tcp->free_conns;
-        tcp->free_conns = conn;
-        tcp->n_free_conns++;
-    } else {
-        tcp->memory -= sizeof(*conn);
-        mem_free(conn);
-    }
+    slab_free(&tcp->conns, conn);
     tcp_idle(stack);
 }
 
@@ -242,13 +227,7 @@ static uint32_t trim_count(uint32_t cached, bool all)
 void tcp_trim(struct ams_stack *stack, bool all)
 {
     struct tcp_host *tcp = stack->tcp;
-    for (uint32_t count = trim_count(tcp->n_free_conns, all); count; count--) {
-        struct tcp_conn *conn = tcp->free_conns;
-        tcp->free_conns = conn->out_next;
-        tcp->n_free_conns--;
-        tcp->memory -= sizeof(*conn);
-        mem_free(conn);
-    }
+    slab_trim(&tcp->conns, all);
     for (uint32_t count = trim_count(tcp->n_free_tws, all); count; count--) {
         struct tcp_tw *tw = tcp->free_tws;
         tcp->free_tws = tw->newer;
@@ -382,6 +361,7 @@ int tcp_init(struct ams_stack *stack)
     if (!tcp)
         return -AMS_ENOMEM;
     stack->tcp = tcp;
+    slab_init(&tcp->conns, sizeof(struct tcp_conn), stack->settle);
     tcp->n_buckets = BUCKETS_FIRST;
     tcp->buckets = mem_zalloc(tcp->n_buckets, sizeof(*tcp->buckets));
     const char *name = stack->config.congestion;
@@ -441,11 +421,7 @@ void tcp_fini(struct ams_stack *stack)
             sock_unregister(stack, &listener->sock);
             mem_free(listener);
         }
-    while (tcp->free_conns) {
-        struct tcp_conn *conn = tcp->free_conns;
-        tcp->free_conns = conn->out_next;
-        mem_free(conn);
-    }
+    slab_fini(&tcp->conns);
     while (tcp->free_tws) {
         struct tcp_tw *tw = tcp->free_tws;
         tcp->free_tws = tw->newer;
