@@ -639,8 +639,8 @@ void tcp_ecn_passive(struct ams_stack *stack, struct tcp_conn *conn, const struc
 /* It came again.  Return: false if it contradicts the first (RFC 9768 section
  * 3.1.5): the connection must be reset. */
 bool tcp_ecn_syn_again(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *syn, uint8_t tos);
-/* The flags of our SYN-ACK.  @first: it wasn't sent before */
-uint16_t tcp_ecn_synack(struct tcp_conn *conn, bool first);
+/* The flags of our SYN-ACK. */
+uint16_t tcp_ecn_synack(struct tcp_conn *conn);
 /* The answer to our SYN; once the connection is established, tcp_ecn_opened(). */
 void tcp_ecn_active(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *synack, uint8_t tos);
 void tcp_ecn_opened(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
@@ -648,7 +648,7 @@ void tcp_ecn_opened(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now
 void tcp_ecn_third(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *ack, uint32_t payload,
                    uint64_t now);
 /* The SYN-ACK came again; it will be acknowledged. */
-void tcp_ecn_synack_again(struct tcp_conn *conn, const struct tcp_repr *synack, uint8_t tos);
+void tcp_ecn_synack_again(struct tcp_conn *conn, uint8_t tos);
 /* In AccECN mode: must a pure ACK leave before anything else (RFC 9768
  * section 3.2.2.1)? */
 bool tcp_ecn_handshake_ack(const struct tcp_conn *conn);
@@ -657,6 +657,8 @@ uint16_t tcp_ecn_ack_flags(struct tcp_conn *conn, bool handshake);
 /* In AccECN mode: would a port that cuts super-frames spoil the flags?  It
  * clears CWR on all parts but the first (RFC 9768 section 3.3.4). */
 bool tcp_ecn_unsplittable(const struct tcp_conn *conn);
+/* In AccECN mode: payload came that was acknowledged already. */
+void tcp_ecn_duplicate(struct tcp_conn *conn);
 /* A retransmission timeout. */
 void tcp_ecn_timeout(struct tcp_conn *conn);
 /* An acceptable segment came, with this TOS or traffic class.

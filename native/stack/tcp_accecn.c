@@ -9,14 +9,16 @@
  * be told from one that didn't count.  The other end keeps a copy (s.cep), and
  * brings it up to date by the difference modulo 8.  Where an ACK stands for
  * so many packets that the number may have gone round unseen, the option's
- * count of bytes decides, or else the share of packets that were marked lately
- * (section 3.2.2.5.2: "the safest likely case under the prevailing
- * conditions").
+ * count of bytes decides.  Without it "the safest likely case under the
+ * prevailing conditions" (section 3.2.2.5.2) is, where such an ACK is rare, as
+ * many marks as there can have been (appendix A.2.1, as Linux), and where ACKs
+ * are thinned out anyhow, the share of packets that were marked lately.
  *
  * The option (section 3.2.3) counts payload by code point.  It goes along
  * when a counter has changed, with all that ever have changed, in the order
- * that makes it shorter, or if the room is short with those that the peer
- * doesn't know yet.
+ * that makes it shorter; if the room is short, what the peer knows already is
+ * left off its end.  AMS_ACCECN_ALWAYS is what Linux does by default: all
+ * segments have it, ECT(1) first, once the peer has sent one.
  *
  * What is done about congestion is what is done about RFC 3168's: one
  * reduction for each window of data.
@@ -37,6 +39,9 @@
 #define RATE_ONE 256u
 #define RATE_GAIN 8            /* one part in so many of the average is the latest ACK's */
 #define RATE_SAFETY 4u         /* marking may have become so much denser meanwhile */
+#define PER_ACK_ONE 64u
+#define PER_ACK_GAIN 64
+#define PER_ACK_USUAL 4u       /* where ACKs stand for more, they are thinned out on the way */
 #define CE_WITH_DATA 2u        /* increment-triggered ACKs (section 3.2.2.5.1) */
 #define CE_WITHOUT_DATA 3u
 
@@ -148,9 +153,20 @@ static uint32_t count_marks(const struct tcp_conn *conn, const struct tcp_accecn
     uint32_t likely;
     if (marked != UINT32_MAX)
         likely = marked / conn->snd_mss + ACE_CYCLE / 2;
+    else if (acc->per_ack <= PER_ACK_USUAL * PER_ACK_ONE)
+        likely = packets;
     else
         likely = packets * ams_min_u32(acc->rate * RATE_SAFETY, RATE_ONE) / RATE_ONE;
     return likely > least ? least + (likely - least) / ACE_CYCLE * ACE_CYCLE : least;
+}
+
+/* Takes an ACK of so many packets into the average. */
+static void note_per_ack(struct tcp_accecn *acc, uint32_t packets)
+{
+    uint32_t scaled = ams_min_u32(packets * PER_ACK_ONE, UINT16_MAX);
+    if (acc->per_ack)
+        scaled = (acc->per_ack * (PER_ACK_GAIN - 1) + scaled) / PER_ACK_GAIN;
+    acc->per_ack = (uint16_t)scaled;
 }
 
 /* Does everything seem to be marked, round after round (section 3.2.2.3)? */
@@ -193,6 +209,8 @@ void tcp_accecn_ack(struct ams_stack *stack, struct tcp_conn *conn, const struct
     acc->marks |= ACC_CHECKED;
     uint32_t packets = (delivery->delivered + conn->snd_mss - 1) / conn->snd_mss;
     uint32_t marked = take_option(acc, fields);
+    if (packets)
+        note_per_ack(acc, packets);
     uint32_t count = count_marks(conn, acc, (ace - acc->s_cep) & (ACE_CYCLE - 1), packets, marked);
     acc->s_cep += count;
     if (!count && marked && marked != UINT32_MAX) /* section 3.2.3.2.5: the two contradict each other */
@@ -215,31 +233,39 @@ static uint32_t field_of(bool order1, uint32_t i)
     return i == 1 ? IP_CE - 1 : (i == 0) == order1 ? IP_ECT1 - 1 : IP_ECT0 - 1;
 }
 
-/* How many fields it takes to have all of `wanted`, which is not empty, in one order. */
+/* How many fields it takes to have all of `wanted` in one order. */
 static uint32_t fields_needed(uint8_t wanted, bool order1)
 {
     uint32_t n = 3;
-    while (!(wanted & 1u << field_of(order1, n - 1)))
+    while (n && !(wanted & 1u << field_of(order1, n - 1)))
         n--;
     return n;
 }
 
-/* Chooses what the option says.
+/* Chooses what the option says: what may be omitted is at its end, and never
+ * what the peer doesn't know yet (section 3.2.3.3).
  * @room: bytes that its fields may take
  * Return: how many fields; TCP_OPTION_ABSENT: better none. */
-static uint32_t choose(const struct tcp_accecn *acc, enum tcp_place place, uint32_t room, bool *order1)
+static uint32_t choose(const struct ams_stack *stack, const struct tcp_accecn *acc, enum tcp_place place, uint32_t room,
+                       bool *order1)
 {
-    const uint8_t choices[] = {acc->demands || place == TCP_PLACE_SYN_ACK ? ALL_FIELDS : acc->touched, acc->news};
-    *order1 = false;
-    for (uint32_t i = 0; i < AMS_ARRAY_SIZE(choices) && choices[i]; i++) {
-        uint32_t n = fields_needed(choices[i], false), other = fields_needed(choices[i], true);
-        *order1 = other < n;
-        n = ams_min_u32(n, other);
-        if (n * FIELD_SIZE <= room)
-            return n;
-    }
-    *order1 = false;
-    return acc->news ? TCP_OPTION_ABSENT : 0;
+    bool always = stack->config.accecn_options == AMS_ACCECN_ALWAYS;
+    uint8_t wanted = always || acc->demands || place == TCP_PLACE_SYN_ACK ? ALL_FIELDS : acc->touched;
+    uint32_t fit = room / FIELD_SIZE;
+    *order1 = always || fields_needed(wanted, true) <= fields_needed(wanted, false);
+    if (!always && fields_needed(acc->news, *order1) > fit)
+        *order1 = !*order1;
+    if (fields_needed(acc->news, *order1) > fit)
+        return TCP_OPTION_ABSENT;
+    return ams_min_u32(fields_needed(wanted, *order1), fit);
+}
+
+/* May a segment that is no SYN-ACK have the option? */
+static bool reports(const struct ams_stack *stack, const struct tcp_accecn *acc, enum tcp_place place)
+{
+    if (stack->config.accecn_options == AMS_ACCECN_ALWAYS)
+        return acc->marks & ACC_OPTION_SEEN;
+    return place != TCP_PLACE_AGAIN && (acc->news || acc->demands);
 }
 
 static uint32_t accecn_size(const struct ams_stack *stack, const struct tcp_conn *conn, const void *state,
@@ -247,12 +273,12 @@ static uint32_t accecn_size(const struct ams_stack *stack, const struct tcp_conn
 {
     const struct tcp_accecn *acc = state;
     bool order1;
-    if (place == TCP_PLACE_SYN || place == TCP_PLACE_AGAIN || acc->marks & ACC_NO_OPTION ||
-        !(conn->ecn & ECN_ACCURATE))
+    if (place == TCP_PLACE_SYN || acc->marks & ACC_NO_OPTION || !(conn->ecn & ECN_ACCURATE) ||
+        stack->config.accecn_options == AMS_ACCECN_NEVER)
         return TCP_OPTION_ABSENT;
-    if (place != TCP_PLACE_SYN_ACK && !acc->news && !acc->demands)
+    if (place == TCP_PLACE_SYN_ACK ? acc->marks & ACC_SYNACK_BARE : !reports(stack, acc, place))
         return TCP_OPTION_ABSENT;
-    uint32_t n = choose(acc, place, room, &order1);
+    uint32_t n = choose(stack, acc, place, room, &order1);
     return n == TCP_OPTION_ABSENT ? n : n * FIELD_SIZE;
 }
 
@@ -261,7 +287,7 @@ static uint8_t accecn_emit(struct ams_stack *stack, struct tcp_conn *conn, void 
 {
     struct tcp_accecn *acc = state;
     bool order1;
-    choose(acc, place, length, &order1);
+    choose(stack, acc, place, length, &order1);
     for (uint32_t i = 0; i < length / FIELD_SIZE; i++) {
         uint32_t which = field_of(order1, i), value = acc->r_bytes[which];
         *out++ = (uint8_t)(value >> 16);
@@ -271,6 +297,8 @@ static uint8_t accecn_emit(struct ams_stack *stack, struct tcp_conn *conn, void 
     }
     if (acc->demands && place != TCP_PLACE_SYN_ACK)
         acc->demands--;
+    if (conn->flags & CONN_DSACK)
+        acc->marks |= ACC_DUP_REPORTED;
     return order1 ? KIND_ORDER1 : KIND_ORDER0;
 }
 

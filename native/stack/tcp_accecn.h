@@ -25,6 +25,9 @@
 #define ACC_RESPOND (1u << 7)        /* the SYN met congestion */
 #define ACC_SYNACK_CE (1u << 8)      /* a SYN-ACK with CE was counted */
 #define ACC_NOT_ALL (1u << 9)        /* data has arrived without CE: no network marks everything */
+#define ACC_SYNACK_SENT (1u << 10)
+#define ACC_SYNACK_BARE (1u << 11)   /* SYN-ACKs go without the option from here on */
+#define ACC_DUP_REPORTED (1u << 12)  /* our latest segment had the option, and a DSACK */
 
 /* The counters of RFC 9768 section 3.2; those of bytes are in the order of
  * the code points: ECT(1), ECT(0), CE. */
@@ -46,6 +49,7 @@ struct tcp_accecn {
     uint8_t ce_owed;          /* CE marks since our last ACK */
     uint8_t rounds;           /* in which every packet seems to be marked */
     uint16_t rate;            /* prevailing share of marked packets, in 1/256 */
+    uint16_t per_ack;         /* packets that an ACK stands for, on average, in 1/64 */
 };
 
 /* The state of a connection in AccECN mode (ECN_ACCURATE). */

@@ -10,7 +10,8 @@
  * A mode that was entered is never changed.
  *
  * From then on new data is sent as ECT(0), never pure ACKs, SYNs, probes or
- * anything that is sent again (RFC 3168 sections 6.1.4 to 6.1.6).  With
+ * anything that is sent again (RFC 3168 sections 6.1.4 to 6.1.6), except with
+ * Accurate ECN, which tells of the marks of all that but the SYNs.  With
  * RFC 3168's feedback a receiver that sees CE sets ECE on all its ACKs until
  * CWR arrives (section 6.1.3); a sender that sees ECE reduces its window once
  * per window of data, and says so with CWR on the next new segment (section
@@ -106,13 +107,12 @@ bool tcp_ecn_syn_again(struct ams_stack *stack, struct tcp_conn *conn, const str
     return !(conn->ecn & ECN_OK && accepts_accurate(stack) && asks_accurately(ace)) || conn->ecn & ECN_ASKED_ACCURATE;
 }
 
-uint16_t tcp_ecn_synack(struct tcp_conn *conn, bool first)
+uint16_t tcp_ecn_synack(struct tcp_conn *conn)
 {
     if (!(conn->ecn & ECN_ACCURATE))
         return conn->ecn & ECN_OK ? TCP_ECE : 0;
     struct tcp_accecn *acc = tcp_accecn_of(conn);
-    if (!first)
-        acc->marks |= ACC_NO_OPTION; /* section 3.2.3.2.2 */
+    acc->marks |= acc->marks & ACC_SYNACK_SENT ? ACC_SYNACK_BARE : ACC_SYNACK_SENT; /* section 3.2.3.2.2 */
     if (conn->backoff >= ACCURATE_TRIES) {
         conn->ecn &= (uint8_t)~ECN_ECT; /* section 3.1.5 */
         return 0;
@@ -170,13 +170,13 @@ void tcp_ecn_third(struct ams_stack *stack, struct tcp_conn *conn, const struct 
     }
 }
 
-void tcp_ecn_synack_again(struct tcp_conn *conn, const struct tcp_repr *synack, uint8_t tos)
+void tcp_ecn_synack_again(struct tcp_conn *conn, uint8_t tos)
 {
-    uint32_t ace = ace_of(synack);
-    if (!(conn->ecn & ECN_ACCURATE) || ace <= ACE_CLASSIC_ANSWER || ace == ACE_ALL)
+    if (!(conn->ecn & ECN_ACCURATE))
         return;
     struct tcp_accecn *acc = tcp_accecn_of(conn);
     acc->syn_ecn = tos & IP_ECN_MASK;
+    acc->demands += !acc->demands;
     acc->marks |= ACC_HANDSHAKE_ACK;
     if (acc->syn_ecn == IP_CE && !(acc->marks & ACC_SYNACK_CE)) { /* once, however many come (section 3.2.2.2) */
         acc->marks |= ACC_SYNACK_CE;
@@ -197,6 +197,7 @@ uint16_t tcp_ecn_ack_flags(struct tcp_conn *conn, bool handshake)
         return conn->ecn & ECN_ECHO ? TCP_ECE : 0;
     struct tcp_accecn *acc = tcp_accecn_of(conn);
     acc->ce_owed = 0;
+    acc->marks &= (uint16_t)~ACC_DUP_REPORTED;
     if (handshake) {
         acc->marks &= (uint16_t)~ACC_HANDSHAKE_ACK;
         return tcp_accecn_reflect(acc->syn_ecn);
@@ -213,6 +214,13 @@ void tcp_ecn_timeout(struct tcp_conn *conn)
 {
     if (conn->ecn & ECN_ACCURATE && conn->snd_una == conn->iss + 1)
         tcp_accecn_of(conn)->marks |= ACC_NO_OPTION; /* section 3.2.3.2.2 */
+}
+
+void tcp_ecn_duplicate(struct tcp_conn *conn)
+{
+    struct tcp_accecn *acc = tcp_accecn_of(conn);
+    if (acc->marks & ACC_DUP_REPORTED)
+        acc->marks |= ACC_NO_OPTION; /* section 3.2.3.2.2 */
 }
 
 /* ---- what comes ------------------------------------------------------------------------- */

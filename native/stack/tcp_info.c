@@ -496,6 +496,11 @@ int ams_stack_set(struct ams_stack *stack, int setting, uint32_t value)
             return -AMS_EINVAL;
         stack->config.ecn = value;
         return 0;
+    case AMS_SET_ACCECN:
+        if (value > AMS_ACCECN_NEVER)
+            return -AMS_EINVAL;
+        stack->config.accecn_options = value;
+        return 0;
     case AMS_SET_SYN_COOKIES:
         if (value > AMS_SYN_COOKIES_ALWAYS)
             return -AMS_EINVAL;

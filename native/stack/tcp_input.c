@@ -269,11 +269,13 @@ static void out_of_window(struct ams_stack *stack, struct tcp_conn *conn, const 
         return;
     if (seg->payload && seq_leq(tcp->seq + seg->payload, conn->rcv_nxt)) {
         stack->counters.tcp_dup_data++;
+        if (AMS_UNLIKELY(conn->ecn & ECN_ACCURATE))
+            tcp_ecn_duplicate(conn);
         tcp_dsack_note(conn, tcp->seq, tcp->seq + seg->payload); /* RFC 2883 section 4.1 */
     }
     conn->last_rcv_at = now;
     if ((tcp->flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) && tcp->seq == conn->irs)
-        tcp_ecn_synack_again(conn, tcp, seg->ip->tos);
+        tcp_ecn_synack_again(conn, seg->ip->tos);
     /* data and keep-alive probes are answered, bare ACKs and SYNs now and then */
     bool bare = !seg->payload && (tcp->flags & TCP_SYN || tcp->seq + 1 != conn->rcv_nxt) && !(tcp->flags & TCP_FIN);
     if (bare && unasked_ack_limited(conn, now))

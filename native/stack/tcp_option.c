@@ -223,18 +223,19 @@ static uint32_t total_size(const struct ams_stack *stack, const struct tcp_conn 
 uint32_t tcp_option_plan(const struct ams_stack *stack, const struct tcp_conn *conn, enum tcp_place place,
                          struct tcp_option_plan *plan)
 {
-    bool sack = conn->flags & CONN_SACK_OK && (conn->n_runs || conn->flags & CONN_DSACK);
+    uint32_t blocks = conn->flags & CONN_SACK_OK ? conn->n_runs + !!(conn->flags & CONN_DSACK) : 0;
     plan->sack_blocks = plan->others = 0;
-    if (AMS_LIKELY(!sack && !conn->ext))
+    if (AMS_LIKELY(!blocks && !conn->ext))
         return 0;
     uint32_t room = TCP_OPTIONS_MAX - (conn->flags & CONN_TS_OK ? TIMESTAMPS_SIZE : 0);
-    uint32_t first = sack ? SACK_HEAD + SACK_FIRST * SACK_BLOCK : 0;
+    uint32_t first = blocks ? SACK_HEAD + ams_min_u32(blocks, SACK_FIRST) * SACK_BLOCK : 0;
     if (conn->ext)
         plan->others = (uint8_t)total_size(stack, conn, place, room - first);
-    if (sack)
-        plan->sack_blocks =
-            (uint8_t)ams_min_u32((room - plan->others - SACK_HEAD) / SACK_BLOCK, TCP_SACK_BLOCKS);
-    return plan->others + (sack ? SACK_HEAD + plan->sack_blocks * SACK_BLOCK : 0);
+    if (blocks) {
+        uint32_t fit = (room - plan->others - SACK_HEAD) / SACK_BLOCK;
+        plan->sack_blocks = (uint8_t)ams_min_u32(ams_min_u32(blocks, fit), TCP_SACK_BLOCKS);
+    }
+    return plan->others + (blocks ? SACK_HEAD + plan->sack_blocks * SACK_BLOCK : 0);
 }
 
 void tcp_option_emit(struct ams_stack *stack, struct tcp_conn *conn, enum tcp_place place, struct tcp_repr *repr,

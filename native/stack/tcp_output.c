@@ -112,6 +112,15 @@ static void segment_init(const struct ams_stack *stack, struct tcp_conn *conn, s
         conn->rcv_adv = conn->rcv_nxt + (field << conn->rcv_wscale);
 }
 
+/* The IP-ECN field of what is no new data.  RFC 3168 sections 6.1.4 and 6.1.5
+ * have it empty, as nothing could be told of the marks of an ACK; Accurate ECN
+ * counts those, too, and as Linux its segments all are ECN-capable (RFC 8311
+ * section 4.3). */
+static uint8_t control_tos(const struct tcp_conn *conn)
+{
+    return (conn->ecn & (ECN_ACCURATE | ECN_ECT)) == (ECN_ACCURATE | ECN_ECT) ? IP_ECN_ECT0 : 0;
+}
+
 /* Writes the header before the frags that tx has, and hands it to IP. */
 static enum emit_result segment_send(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx,
                                      const struct tcp_repr *repr, uint32_t payload, uint8_t tos, uint64_t now)
@@ -173,7 +182,7 @@ static enum emit_result emit_syn(struct ams_stack *stack, struct tcp_conn *conn,
         return EMIT_NONE;
     segment_init(stack, conn, &repr, conn->iss, TCP_SYN, now);
     if (passive && conn->ecn)
-        repr.flags |= tcp_ecn_synack(conn, first);
+        repr.flags |= tcp_ecn_synack(conn);
     if (!passive) {
         repr.flags = TCP_SYN | tcp_ecn_syn(stack, conn, first);
         repr.ack = 0;
@@ -242,10 +251,10 @@ static void add_options(struct ams_stack *stack, struct tcp_conn *conn, enum tcp
     if (AMS_LIKELY(!conn->ext && !conn->n_runs && !(conn->flags & CONN_DSACK)))
         return;
     tcp_option_plan(stack, conn, place, &plan);
-    if (plan.sack_blocks)
-        tcp_sack_blocks(conn, repr, plan.sack_blocks);
     if (plan.others)
         tcp_option_emit(stack, conn, place, repr, scratch, plan.others);
+    if (plan.sack_blocks)
+        tcp_sack_blocks(conn, repr, plan.sack_blocks);
 }
 
 /* Bytes of a super-frame of an unpaced connection, as Linux sizes them: what
@@ -323,7 +332,7 @@ static enum emit_result emit_data(struct ams_stack *stack, struct tcp_conn *conn
     pace_sent(conn, len, now);
     conn->data_segs_out += len > conn->snd_mss ? (len + conn->snd_mss - 1) / conn->snd_mss : !!len;
     stack->counters.tcp_tx_bytes += len;
-    uint8_t tos = 0;
+    uint8_t tos = control_tos(conn);
     if (AMS_UNLIKELY(conn->ecn & ECN_ECT) && len && !(marks & REC_EVER_RETRANS)) {
         tos = IP_ECN_ECT0; /* RFC 3168 section 6.1.5: new data only */
         if (conn->ecn & ECN_CWR)
@@ -563,7 +572,7 @@ static enum emit_result emit_ack(struct ams_stack *stack, struct tcp_conn *conn,
             repr.flags = TCP_ACK | ecn;
     }
     add_options(stack, conn, TCP_PLACE_ACK, &repr, options);
-    return segment_send(stack, conn, tx, &repr, 0, 0, now);
+    return segment_send(stack, conn, tx, &repr, 0, control_tos(conn), now);
 }
 
 /* F-RTO's step 2b: new data instead of retransmissions (RFC 5682).  What

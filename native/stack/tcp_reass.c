@@ -83,14 +83,17 @@ void tcp_receive_fini(struct ams_stack *stack, struct tcp_conn *conn)
 }
 
 /* Remembers the run that changed last, for the order of SACK blocks
- * (RFC 2018 section 4). */
-static void sack_note(struct tcp_conn *conn, uint32_t seq)
+ * (RFC 2018 section 4).  Where it is noted already, that place is given up. */
+static void sack_note(struct tcp_conn *conn, const struct tcp_run *run)
 {
     uint32_t *recent = conn->sack_recent;
-    int n = conn->n_sack_recent < TCP_SACK_BLOCKS ? conn->n_sack_recent : TCP_SACK_BLOCKS - 1;
-    memmove(recent + 1, recent, (size_t)n * sizeof(*recent));
-    recent[0] = seq;
-    conn->n_sack_recent = (uint8_t)(n + 1);
+    uint32_t n = 0;
+    while (n < conn->n_sack_recent && (seq_lt(recent[n], run->seq) || seq_geq(recent[n], run->end)))
+        n++;
+    if (n == conn->n_sack_recent && n < TCP_SACK_BLOCKS)
+        conn->n_sack_recent++;
+    memmove(recent + 1, recent, ams_min_u32(n, TCP_SACK_BLOCKS - 1) * sizeof(*recent));
+    recent[0] = run->seq;
 }
 
 void tcp_dsack_note(struct tcp_conn *conn, uint32_t start, uint32_t end)
@@ -209,7 +212,7 @@ static bool ooo_store(struct ams_stack *stack, struct tcp_conn *conn, struct ams
     conn->ooo_bytes += len;
     conn->ooo_frames++;
     runs_join(conn, index);
-    sack_note(conn, seq);
+    sack_note(conn, &conn->runs[index]);
     return true;
 }
 
@@ -225,7 +228,7 @@ static void ooo_insert(struct ams_stack *stack, struct tcp_conn *conn, struct am
         if (seq_geq(seq, run->seq)) { /* its head is there already */
             uint32_t known = seq_min(end, run->end);
             tcp_dsack_note(conn, seq, known);
-            sack_note(conn, run->seq);
+            sack_note(conn, run);
             if (seq_leq(end, run->end)) {
                 frame_free(frame);
                 return;

@@ -367,6 +367,7 @@ int tcp_init(struct ams_stack *stack)
     const char *name = stack->config.congestion;
     tcp->cc_default = tcp_cc_find(stack, name ? name : "cubic");
     int status = tcp->cc_default && stack->config.ecn <= AMS_ECN_ACCURATE_ACCEPT &&
+                         stack->config.accecn_options <= AMS_ACCECN_NEVER &&
                          stack->config.syn_cookies <= AMS_SYN_COOKIES_ALWAYS
                      ? 0
                      : -AMS_EINVAL;

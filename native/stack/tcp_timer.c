@@ -31,11 +31,15 @@ void tcp_timer_update(struct ams_stack *stack, struct tcp_conn *conn)
         timer_arm(&stack->wheel, &conn->timer, at);
 }
 
-/* RTO with exponential back-off (RFC 6298 section 5.5). */
+/* RTO, doubled so often (RFC 6298 section 5.5). */
+static uint64_t doubled(const struct tcp_conn *conn, uint32_t times)
+{
+    return ams_min_u64(conn->rto << ams_min_u32(times, 16), TCP_RTO_MAX);
+}
+
 static uint64_t backed_off(const struct tcp_conn *conn)
 {
-    unsigned shift = conn->backoff > 16 ? 16 : conn->backoff;
-    return ams_min_u64(conn->rto << shift, TCP_RTO_MAX);
+    return doubled(conn, conn->backoff);
 }
 
 void tcp_rexmit_restart(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
@@ -89,10 +93,11 @@ static bool user_timed_out(const struct tcp_conn *conn, uint64_t now)
            now - conn->first_unacked_at >= conn->user_timeout_ms * AMS_NS_PER_MS;
 }
 
-/* When to try again: the timer backs off, but not beyond the user timeout (as Linux). */
-static uint64_t next_try(const struct tcp_conn *conn, uint64_t now)
+/* When to try again: the timer backs off, but not beyond the user timeout (as Linux).
+ * @linear: timeouts that don't count */
+static uint64_t next_try(const struct tcp_conn *conn, uint32_t linear, uint64_t now)
 {
-    uint64_t at = now + backed_off(conn);
+    uint64_t at = now + doubled(conn, conn->backoff > linear ? conn->backoff - linear : 0);
     if (AMS_LIKELY(!conn->user_timeout_ms || !conn->first_unacked_at))
         return at;
     uint64_t end = conn->first_unacked_at + conn->user_timeout_ms * AMS_NS_PER_MS;
@@ -102,9 +107,12 @@ static uint64_t next_try(const struct tcp_conn *conn, uint64_t now)
 /* Return: false if the connection is gone. */
 static bool syn_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
-    unsigned limit = conn->state == AMS_TCP_SYN_SENT ? stack->config.syn_retries : stack->config.synack_retries;
+    bool active = conn->state == AMS_TCP_SYN_SENT;
+    unsigned limit = active ? stack->config.syn_retries : stack->config.synack_retries;
+    uint32_t linear = active ? stack->config.syn_linear_timeouts : 0;
     if (conn->syn_retries)
         limit = conn->syn_retries;
+    limit += linear;
     unsigned defer = conn->listener ? conn->listener->defer_accept : 0;
     if ((conn->backoff >= limit && (!conn->deferred || conn->backoff >= defer)) || user_timed_out(conn, now)) {
         give_up(stack, conn);
@@ -114,7 +122,7 @@ static bool syn_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t
     /* a peer that has answered is asked once more at the end: then its answer will do */
     if (!conn->deferred || conn->backoff >= defer)
         conn->flags |= CONN_SYN_NOW;
-    conn->rexmit_at = next_try(conn, now);
+    conn->rexmit_at = next_try(conn, linear, now);
     tcp_want_output(stack, conn);
     return true;
 }
@@ -143,7 +151,7 @@ static bool persist_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint
     if (conn->backoff < 16)
         conn->backoff++;
     conn->flags |= CONN_PROBE_NOW;
-    conn->rexmit_at = next_try(conn, now);
+    conn->rexmit_at = next_try(conn, 0, now);
     stack->counters.tcp_zero_window_probe++;
     tcp_want_output(stack, conn);
     return true;
@@ -166,7 +174,7 @@ static bool rexmit_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint6
     tcp_recovery_rto(stack, conn, now);
     if (conn->backoff < UINT8_MAX)
         conn->backoff++;
-    conn->rexmit_at = next_try(conn, now);
+    conn->rexmit_at = next_try(conn, 0, now);
     tcp_want_output(stack, conn);
     return true;
 }

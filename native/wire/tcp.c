@@ -209,9 +209,15 @@ static uint8_t *emit_options(uint8_t *p, const struct tcp_repr *repr)
         store_be16(p, repr->mss);
         p += 2;
     }
-    if (repr->has_timestamps) {
+    if (repr->has_timestamps)
         p = emit_timestamps(p, repr);
-    } else if (repr->sack_permitted) {
+    if (AMS_UNLIKELY(repr->raw_len)) {
+        memcpy(p, repr->raw, repr->raw_len);
+        p += repr->raw_len;
+        for (uint32_t odd = repr->raw_len; odd % 4; odd++)
+            *p++ = OPT_NOP;
+    }
+    if (repr->sack_permitted && !repr->has_timestamps) {
         *p++ = OPT_NOP;
         *p++ = OPT_NOP;
         *p++ = OPT_SACK_PERMITTED;
@@ -235,12 +241,6 @@ static uint8_t *emit_options(uint8_t *p, const struct tcp_repr *repr)
             store_be32(p + 4, repr->sack[i].end);
             p += 8;
         }
-    }
-    if (AMS_UNLIKELY(repr->raw_len)) {
-        memcpy(p, repr->raw, repr->raw_len);
-        p += repr->raw_len;
-        for (uint32_t odd = repr->raw_len; odd % 4; odd++)
-            *p++ = OPT_NOP;
     }
     return p;
 }

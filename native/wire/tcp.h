@@ -79,8 +79,8 @@ bool tcp_parse(const uint8_t *data, uint32_t length, struct tcp_repr *out);
 uint32_t tcp_header_size(const struct tcp_repr *repr);
 
 /* Writes a header, checksum zero.  Options in Linux's order: MSS,
- * SACK-permitted, timestamps, window scale, Fast Open, SACK blocks, others,
- * padded with NOPs.
+ * SACK-permitted with timestamps, others, SACK-permitted without, window
+ * scale, Fast Open, SACK blocks, each padded with NOPs.
  * @out: at least tcp_header_size() bytes
  * Return: the header's length. */
 uint32_t tcp_emit(const struct tcp_repr *repr, uint8_t *out);

@@ -177,7 +177,7 @@ def test_a_second_syn_that_does_not_ask_is_answered_alike_but_nothing_is_ect() -
 
 
 def test_the_syn_ack_falls_back_in_two_steps() -> None:
-    """Section 3.2.3.2.2: first without the option, then without flags; the mode stays."""
+    """Section 3.2.3.2.2: first without the option, then without flags; the mode stays, and the option is tried again."""
     with server() as s:
         s.syn(flags="SECN")
         assert counters(s.expect("SAC", ack=1)) is not None
@@ -189,7 +189,7 @@ def test_the_syn_ack_falls_back_in_two_steps() -> None:
         assert not sends_ect(s, connection)
         s.send("PA", seq=1, ack=5, data=b"x", tos=CE)
         segment = s.expect("A" + letters(INITIAL + 1), ack=2)  # feedback is given all the same
-        assert counters(segment) is None
+        assert counters(segment) == {"e1b": 1, "ceb": 1}
 
 
 # ---- negotiation: who opens -------------------------------------------------------------------------------------
@@ -596,7 +596,7 @@ def test_two_sack_blocks_come_before_the_option() -> None:
 
 
 def test_what_does_not_fit_is_reported_later() -> None:
-    """All three counters have changed, and only the one that the peer doesn't know fits."""
+    """All three counters have changed, and the option loses its end: not what the peer doesn't know."""
     with server() as s:
         opened(s, sack=True, timestamps=True)
         for i, tos in enumerate((ECT0, CE, ECT1)):
@@ -605,7 +605,10 @@ def test_what_does_not_fit_is_reported_later() -> None:
         for i in range(3):
             s.send("PA" + letters(INITIAL), seq=11 + 10 * i, ack=1, data=b"a", tos=ECT1)
             segment = s.expect("A" + letters(INITIAL + 1), ack=4)
-            assert counters(segment) == {"e1b": 3 + i} if i else counters(segment) is not None
+            whole = {"e1b": 3 + i, "ceb": 1, "e0b": 2}
+            assert counters(segment) == (dict(list(whole.items())[:2]) if i else whole)
+        s.send("PA" + letters(INITIAL), seq=41, ack=1, data=b"ab", tos=ECT0)  # the other order has the news
+        assert counters(s.expect("A" + letters(INITIAL + 1), ack=4)) == {"e0b": 4, "ceb": 1}
 
 
 def test_retransmissions_have_the_latest_counter_and_no_option() -> None:
@@ -619,7 +622,127 @@ def test_retransmissions_have_the_latest_counter_and_no_option() -> None:
         s._run_until_segment(3 * SECOND)
         segment = s.expect("PA" + letters(INITIAL + 1), seq=1)
         assert counters(segment) is None
-        assert codepoint(s, segment) == NOT_ECT
+        assert codepoint(s, segment) == ECT0
+
+
+def test_all_segments_are_ecn_capable() -> None:
+    """As Linux's (RFC 8311 section 4.3): marks of acknowledgements and of retransmissions are told, too."""
+    with server() as s:
+        connection = opened(s)
+        s.send("PA" + letters(INITIAL), seq=1, ack=1, data=b"x")
+        s.wait(200 * MS)
+        assert codepoint(s, s.expect("A" + letters(INITIAL), ack=2)) == ECT0
+        connection.close()
+        assert codepoint(s, s.expect("FA" + letters(INITIAL), seq=1)) == ECT0
+
+
+def kinds(segment: Any) -> list[int]:
+    """The kinds of a segment's options, in their order."""
+    raw, found = bytes(segment)[20 : segment.dataofs * 4], []
+    while raw:
+        found.append(raw[0])
+        raw = raw[1 if raw[0] == 1 else raw[1] :]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("timestamps", "expected"),
+    [
+        (False, [2, ORDER1, 1, 1, 1, 4, 1, 3]),  # MSS, the counters, SACK permitted, window scale
+        (True, [2, 4, 8, ORDER1, 1, 1, 3]),
+    ],
+)
+def test_options_are_in_the_order_of_linux(timestamps: bool, expected: list[int]) -> None:
+    with server() as s:
+        s.syn(flags="SECN", mss=1000, sack=True, wscale=7, timestamps=timestamps)
+        assert kinds(s.expect("SAC", ack=1)) == expected
+
+
+def test_every_segment_may_have_the_option() -> None:
+    """AMS_ACCECN_ALWAYS: what Linux does by default, retransmissions included."""
+    with server(accecn_options=lib.AMS_ACCECN_ALWAYS) as s:
+        connection = opened(s, mss=1012)
+        for i in range(3):
+            connection.send(b"x" * 1000)
+            segment = s.expect("PA" + letters(INITIAL), seq=1 + 1000 * i, length=1000)
+            assert counters(segment) == {"e1b": 1, "ceb": 0, "e0b": 1}
+        s.send("A" + letters(INITIAL), seq=1, ack=1001, options=option(ORDER0, 1001, 0, 1))
+        again = s.expect("PA" + letters(INITIAL), length=1000, after=SECOND, tolerance=SECOND)
+        assert counters(again) == {"e1b": 1, "ceb": 0, "e0b": 1}
+
+
+def test_a_peer_without_options_gets_none() -> None:
+    """AMS_ACCECN_ALWAYS, as Linux: until the peer sends one."""
+    with server(accecn_options=lib.AMS_ACCECN_ALWAYS) as s:
+        s.syn(flags="SECN", mss=1000)
+        assert counters(s.expect("SAC", ack=1)) is not None
+        s.send("AC", seq=1, ack=1)
+        connection = s.accepted()
+        connection.send(b"x" * 100)
+        assert counters(s.expect("PA" + letters(INITIAL), seq=1)) is None
+        s.send("A" + letters(INITIAL), seq=1, ack=101, options=option(ORDER0, 101, 0, 1))
+        connection.send(b"x" * 100)
+        assert counters(s.expect("PA" + letters(INITIAL), seq=101)) == {"e1b": 1, "ceb": 0, "e0b": 1}
+
+
+def test_the_option_can_be_turned_off() -> None:
+    with server(accecn_options=lib.AMS_ACCECN_NEVER) as s:
+        s.syn(flags="SECN", mss=1000)
+        assert counters(s.expect("SAC", ack=1)) is None
+        s.send("AC", seq=1, ack=1, options=option(ORDER0, 1, 0, 1))
+        s.accepted()
+        s.send("PA" + letters(INITIAL), seq=1, ack=1, data=b"x", tos=CE)
+        assert counters(s.expect("A" + letters(INITIAL + 1), ack=2)) is None
+    for value in (lib.AMS_ACCECN_NEVER + 1, 1 << 31):
+        with server() as s:
+            assert lib.ams_stack_set(s.host.stack, lib.AMS_SET_ACCECN, value) < 0
+
+
+def test_acks_with_the_option_that_do_not_arrive() -> None:
+    """Section 3.2.3.2.2: what was acknowledged comes a third time: somebody drops ACKs with options."""
+    with server(accecn_options=lib.AMS_ACCECN_ALWAYS) as s:
+        opened(s, sack=True)
+        for expected in (True, True, False):
+            s.send("PA" + letters(INITIAL), seq=1, ack=1, data=b"x" * 100, tos=ECT0)
+            s.wait(200 * MS)
+            assert (counters(s.expect("A" + letters(INITIAL), ack=101)) is not None) == expected
+        s.send("PA" + letters(INITIAL), seq=101, ack=1, data=b"x" * 100, tos=ECT0)
+        s.wait(200 * MS)
+        assert counters(s.expect("A" + letters(INITIAL), ack=201)) is None
+
+
+def test_a_duplicate_long_after_the_option_says_nothing() -> None:
+    """The latest ACK had none: it isn't the option that keeps ACKs from arriving."""
+    with server() as s:
+        opened(s, sack=True)
+        for seq in (1, 1, 101, 1):
+            s.send("PA" + letters(INITIAL), seq=seq, ack=1, data=b"x" * 100, tos=ECT0)
+            s.wait(200 * MS)
+            s.drain()
+        s.send("PA" + letters(INITIAL), seq=201, ack=1, data=b"x" * 100, tos=ECT0)
+        s.wait(200 * MS)
+        assert counters(s.expect("A" + letters(INITIAL), ack=301)) == {"e0b": 301}
+
+
+def test_a_repeated_syn_ack_is_reflected_whatever_its_flags() -> None:
+    """Section 3.1.5: the third SYN-ACK has none, and both ends are in AccECN mode all the same."""
+    with Script(listen=None, ecn=ACCURATE) as s:
+        client(s)
+        s.expect("AC", seq=1)
+        s.send("SA", seq=0, ack=1, tos=ECT0)
+        assert ace(s.expect("AN", seq=1)) == REFLECTED[ECT0]
+
+
+@pytest.mark.parametrize(("acks", "expected"), [([1000, 10_000], 8), ([10_000], 0)])
+def test_the_field_may_have_gone_round(acks: list[int], expected: int) -> None:
+    """Section 3.2.2.5.2, appendix A.2.1: the worst is supposed where ACKs usually stand for few packets."""
+    with server() as s:
+        connection = opened(s, fields=(), mss=1000)
+        connection.send(b"x" * 10_000)
+        s.drain()
+        for acked in acks:
+            s.send("A" + letters(INITIAL), seq=1, ack=acked + 1)
+        assert connection.info.delivered_ce == expected
 
 
 def test_options_that_seem_to_be_dropped_are_given_up() -> None:

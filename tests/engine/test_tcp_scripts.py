@@ -55,6 +55,18 @@ def test_syn_is_retransmitted_with_backoff() -> None:
             s.expect("S", seq=0, after=delay * SECOND)
 
 
+def test_the_first_timeouts_of_a_syn_may_be_equal() -> None:
+    """syn_linear_timeouts: as Linux's sysctl; so many more retransmissions are made (its tcp_write_timeout())."""
+    with Script(listen=None, syn_linear_timeouts=2, syn_retries=3) as s:
+        connection = s.connect()
+        s.expect("S")
+        for seconds in (1, 1, 1, 2, 4):
+            s.expect("S", after=seconds * SECOND)
+        s.quiet(7 * SECOND)
+        s.wait(2 * SECOND)
+        assert connection.closed == "ETIMEDOUT"
+
+
 def test_syn_ack_is_retransmitted_and_the_connection_given_up() -> None:
     with Script() as s:
         s.syn()
@@ -223,6 +235,22 @@ def test_sack_blocks_latest_first() -> None:
         s.expect("A", ack=1, sack=[(101, 401)])
         s.send("A", seq=1, ack=1, data=b"x" * 100)
         s.expect("A", ack=401, sack=[])
+
+
+def test_each_block_is_reported_however_often_one_changed() -> None:
+    """RFC 2018 section 4: as many of the latest blocks as there is room for."""
+    with Script() as s:
+        s.open(sack=True)
+        for seq in (101, 301, 501):
+            s.send("A", seq=seq, ack=1, data=b"x" * 100)
+            s.expect("A", ack=1)
+        for seq in range(601, 1101, 100):
+            s.send("A", seq=seq, ack=1, data=b"x" * 100)
+            s.expect("A", ack=1, sack=[(501, seq + 100), (301, 401), (101, 201)])
+        s.send("A", seq=501, ack=1, data=b"x" * 100)
+        s.expect("A", ack=1, sack=[(501, 601), (501, 1101), (301, 401), (101, 201)])
+        s.send("A", seq=1201, ack=1, data=b"x" * 100)
+        s.expect("A", ack=1, sack=[(1201, 1301), (501, 1101), (301, 401), (101, 201)])
 
 
 def test_dsack_reports_duplicates() -> None:

@@ -93,3 +93,10 @@ uint16_t segment_remote_port(const void *packet, size_t len)
     size_t offset = tcp_offset(packet, len);
     return offset ? ntohs(((const struct tcphdr *)((const char *)packet + offset))->dest) : 0;
 }
+
+size_t segment_options(const void *packet, size_t len)
+{
+    size_t offset = tcp_offset(packet, len);
+    size_t header = offset ? (size_t)((const struct tcphdr *)((const char *)packet + offset))->doff * 4 : 0;
+    return header > sizeof(struct tcphdr) ? header - sizeof(struct tcphdr) : 0;
+}

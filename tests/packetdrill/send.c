@@ -112,6 +112,7 @@ static ssize_t send_some(struct pd_world *world, struct pd_file *file, const str
         errno = EPIPE;
         return -1;
     }
+    settings_renew(world);
     ssize_t n = write_some(world, file, iov, size, flags);
     errqueue_cut(file);
     if (n > 0) {

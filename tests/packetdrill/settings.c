@@ -169,6 +169,13 @@ static uint32_t read_ecn(void)
     return value >= 0 && value <= 5 ? modes[value] : AMS_ECN_ACCEPT;
 }
 
+/* Linux: 0 never, 1 what is needed, 2 always. */
+static uint32_t read_accecn(void)
+{
+    long value = sysctl_number("tcp_ecn_option", 0, 2);
+    return value <= 0 ? AMS_ACCECN_NEVER : value == 1 ? AMS_ACCECN_CHANGES : AMS_ACCECN_ALWAYS;
+}
+
 /* Linux: 0 never, 1 when the queue is full, 2 always. */
 static uint32_t read_syn_cookies(void)
 {
@@ -204,6 +211,7 @@ void settings_renew(struct pd_world *world)
     ams_stack_set(world->stack, AMS_SET_FLAGS, read_flags());
     ams_stack_set(world->stack, AMS_SET_FASTOPEN, settings_fastopen(world));
     ams_stack_set(world->stack, AMS_SET_ECN, read_ecn());
+    ams_stack_set(world->stack, AMS_SET_ACCECN, read_accecn());
     ams_stack_set(world->stack, AMS_SET_SYN_COOKIES, read_syn_cookies());
 }
 
@@ -217,6 +225,8 @@ void settings_read(const struct pd_world *world, struct ams_stack_config *config
     config->flags |= read_flags();
     config->fastopen = settings_fastopen(world);
     config->ecn = read_ecn();
+    config->accecn_options = read_accecn();
+    config->syn_linear_timeouts = (uint32_t)sysctl_number("tcp_syn_linear_timeouts", 0, 0);
     config->syn_cookies = read_syn_cookies();
     config->syn_backlog = (uint32_t)sysctl_number("tcp_max_syn_backlog", 0, 0);
     settings_fastopen_key(config->fastopen_key);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define ETHERNET 14
+#define TIMESTAMPS_SIZE 12
 #define RETURN_TIMEOUT_S 2 /* real time that a woken thread gets to return */
 
 static const uint8_t stack_mac[6] = {2, 0, 0, 0, 0, 1};
@@ -313,15 +314,19 @@ static int out_put(struct pd_world *world, const void *data, size_t len)
     return 0;
 }
 
-/* The segment size of the connection to that port; 0: none. */
-static size_t mss_towards(struct pd_world *world, uint16_t port)
+/* How a device would cut a packet: the payload of each part, 0: not at all.
+ * Linux's tun leaves super-frames with Accurate ECN's flags to the kernel. */
+static size_t cut_size(struct pd_world *world, const void *packet, size_t len)
 {
+    uint16_t port = segment_remote_port(packet, len);
     struct ams_tcp_info info;
     for (int id = 0; id < world->n_by_id; id++) {
         const struct pd_file *file = world->by_id[id];
         if (file && file->state != PD_LISTENING && file->remote.port == port &&
-            ams_tcp_get_info(world->stack, id, &info, world->now) == 0)
-            return info.snd_mss;
+            ams_tcp_get_info(world->stack, id, &info, world->now) == 0 &&
+            (!world->offload || info.options & AMS_INFO_ACCECN))
+            return info.snd_mss - segment_options(packet, len) +
+                   (info.options & AMS_INFO_TIMESTAMPS ? TIMESTAMPS_SIZE : 0);
     }
     return 0;
 }
@@ -337,7 +342,7 @@ static bool wire_take(struct pd_world *world)
         return true;
     const char *packet = frame + ETHERNET;
     size_t size = (size_t)len - ETHERNET;
-    segment_cut(world, packet, size, world->offload ? 0 : mss_towards(world, segment_remote_port(packet, size)), out_put);
+    segment_cut(world, packet, size, cut_size(world, packet, size), out_put);
     return true;
 }
 

@@ -277,6 +277,8 @@ typedef int segment_emit(struct pd_world *world, const void *packet, size_t len)
 int segment_cut(struct pd_world *world, const void *packet, size_t len, size_t mss, segment_emit *emit);
 /* The TCP port that a packet goes to; 0: none. */
 uint16_t segment_remote_port(const void *packet, size_t len);
+/* Bytes of a packet's TCP options; 0 where it is no TCP. */
+size_t segment_options(const void *packet, size_t len);
 
 /* ---- files.c */
 struct packetdrill_interface;

@@ -39,6 +39,8 @@ struct ams_stack_config {
     uint32_t syn_retries;               /* 0: 6 */
     uint32_t synack_retries;            /* 0: 5 */
     uint32_t ecn;                       /* AMS_ECN_* */
+    uint32_t accecn_options;            /* AMS_ACCECN_* */
+    uint32_t syn_linear_timeouts;       /* our SYN's first timeouts that don't back off; 0: RFC 6298 */
     uint32_t syn_cookies;               /* AMS_SYN_COOKIES_* */
     uint32_t syn_backlog;               /* half-open connections of a listener; 0: 1024 */
     uint32_t min_tso_segs;              /* least segments of a super-frame on slow paths; 0: 2 */
@@ -60,6 +62,11 @@ struct ams_stack_config {
 #define AMS_ECN_ACCURATE 3         /* ask for and accept accurate feedback, or else RFC 3168's */
 #define AMS_ECN_ACCURATE_CLASSIC 4 /* accept both kinds, ask for RFC 3168's */
 #define AMS_ECN_ACCURATE_ACCEPT 5  /* accept both kinds, ask for none */
+
+/* When segments of connections with accurate feedback have its TCP option (RFC 9768 section 3.2.3.3). */
+#define AMS_ACCECN_CHANGES 0 /* when a counter has changed since the last one */
+#define AMS_ACCECN_ALWAYS 1  /* all segments to peers that send it, too: as Linux by default */
+#define AMS_ACCECN_NEVER 2
 
 /* TCP Fast Open (RFC 7413), numbered as Linux's net.ipv4.tcp_fastopen. */
 #define AMS_FASTOPEN_CLIENT 1
@@ -153,6 +160,7 @@ int ams_stack_set(struct ams_stack *stack, int setting, uint32_t value);
 #define AMS_SET_FASTOPEN 2     /* AMS_FASTOPEN_* */
 #define AMS_SET_ECN 3          /* AMS_ECN_* */
 #define AMS_SET_SYN_COOKIES 4  /* AMS_SYN_COOKIES_* */
+#define AMS_SET_ACCECN 6       /* AMS_ACCECN_* */
 #define AMS_SET_FORGET 5       /* any value: forgets what servers said about Fast Open */
 
 /* ---- stack: endpoints --------------------------------------------------- */
