@@ -177,7 +177,7 @@ def test_a_second_syn_that_does_not_ask_is_answered_alike_but_nothing_is_ect() -
 
 
 def test_the_syn_ack_falls_back_in_two_steps() -> None:
-    """Section 3.2.3.2.2: first without the option, then without flags; the mode stays, and the option is tried again."""
+    """Section 3.2.3.2.2: first without the option, then without flags; the mode stays, the option is tried later."""
     with server() as s:
         s.syn(flags="SECN")
         assert counters(s.expect("SAC", ack=1)) is not None
