@@ -21,6 +21,8 @@
 #define OUTPUT_BURST 16
 #define IP_ECN_ECT0 2u /* RFC 3168 section 5 */
 #define NEAR_RTT (512 * AMS_NS_PER_US)
+#define BURST_GAP AMS_NS_PER_MS /* what was sent longer ago belongs to another burst */
+#define WINDOW_SHARE 3u         /* that part of the window is always worth a frame */
 #define BURST_SHIFT 10 /* 1/1024 of what is sent in a second */
 
 enum emit_result {
@@ -411,6 +413,21 @@ static enum emit_result emit_last_again(struct ams_stack *stack, struct tcp_conn
     return emit_data(stack, conn, tx, rec->seq, len, rec->marks, now);
 }
 
+/* True if data that fills what the windows let go now should wait until they
+ * let more go at once: a super-frame costs about as much as a segment.  Only
+ * in the middle of a burst, while less than a third of the window is free,
+ * and if the oldest segment in flight has half of its round trip behind it,
+ * so that an ACK is near: the rules of Linux.
+ * @room: what the windows let go
+ * @frame: the longest payload of one descriptor */
+static bool waits_for_more(struct tcp_conn *conn, uint32_t room, uint32_t frame, uint32_t mss, uint64_t now)
+{
+    if (AMS_LIKELY(room >= frame) || frame <= mss || conn->ca_state >= TCP_CA_RECOVERY ||
+        now - conn->last_sent_at > BURST_GAP || room >= ams_min_u32(conn->snd_wnd, conn->cwnd) / WINDOW_SHARE)
+        return false;
+    return conn->rec_count && now - tcp_rec_at(conn, 0)->sent_at >= conn->srtt / 2;
+}
+
 /* How much new data may go now: windows, Nagle, SWS avoidance.
  * @avail: bytes queued and not sent */
 static uint32_t usable_window(struct ams_stack *stack, struct tcp_conn *conn, uint32_t avail, uint32_t mss,
@@ -429,9 +446,14 @@ static uint32_t usable_window(struct ams_stack *stack, struct tcp_conn *conn, ui
         if (!len)
             tcp_cc_sent(conn, true, now);
     }
-    len = ams_min_u32(len, conn->ecn & ECN_CWR ? mss : segment_limit(stack, conn, mss));
+    uint32_t frame = conn->ecn & ECN_CWR ? mss : segment_limit(stack, conn, mss);
     if (AMS_UNLIKELY(conn->flags & CONN_PROBE_NOW))
         return ams_min_u32(len, mss); /* the override timeout of RFC 9293 section 3.8.6.2.1 */
+    if (len && len < avail && waits_for_more(conn, len, frame, mss, now)) {
+        tcp_cc_sent(conn, allowed <= (uint32_t)room, now);
+        return 0;
+    }
+    len = ams_min_u32(len, frame);
     uint32_t tail = len % mss;
     if (!tail)
         return len;

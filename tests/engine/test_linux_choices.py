@@ -348,3 +348,50 @@ def test_a_fin_is_counted_with_its_segment() -> None:
         s.drain()
         s.send("A", seq=1, ack=1002)
         assert conn.info.delivered_segs == 2
+
+
+def burst(s: Script) -> Connection:
+    """A connection with much to send, which has just sent 4 of what 10 and 2 acknowledged segments allow."""
+    conn = s.open(mss=1000, rtt=20 * MS)
+    conn.send(bytes(60000))
+    s.expect("PA", seq=1, length=5000)
+    s.expect("PA", seq=5001, length=5000)
+    s.wait(20 * MS)
+    s.send("A", seq=1, ack=2001)
+    s.expect("PA", seq=10001, length=4000)
+    return conn
+
+
+def test_a_small_part_of_the_window_waits_for_more_of_it() -> None:
+    """Until a third of it is free: a super-frame costs about as much as a segment."""
+    with Script(offload=True, min_tso_segs=8) as s:
+        burst(s)
+        for ack in (3001, 4001):
+            s.send("A", seq=1, ack=ack)
+            s.quiet(0)
+        s.send("A", seq=1, ack=5001)
+        s.expect("PA", seq=14001, length=6000)
+
+
+def test_a_part_of_the_window_does_not_wait_where_no_ack_is_near() -> None:
+    with Script(offload=True, min_tso_segs=8) as s:
+        burst(s)
+        s.wait(2 * MS)  # another burst
+        s.send("A", seq=1, ack=3001)
+        s.expect("PA", seq=14001, length=2000)
+        s.send("A", seq=1, ack=10001)  # the oldest in flight is new
+        s.drain()
+        s.send("A", seq=1, ack=11001)
+        s.expect("PA", length=2000)
+
+
+def test_the_rest_of_what_was_written_does_not_wait() -> None:
+    with Script(offload=True, min_tso_segs=8) as s:
+        conn = s.open(mss=1000, rtt=20 * MS)
+        conn.send(bytes(16000))
+        s.drain()
+        s.wait(20 * MS)
+        s.send("A", seq=1, ack=2001)
+        s.expect("PA", seq=10001, length=4000)
+        s.send("A", seq=1, ack=3001)
+        s.expect("PA", seq=14001, length=2000)
