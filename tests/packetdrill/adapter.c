@@ -116,8 +116,23 @@ static ssize_t do_write(void *userdata, int fd, const void *data, size_t size)
 static ssize_t do_splice(void *userdata, int fd_in, loff_t *off_in, int fd_out, loff_t *off_out, size_t len,
                          unsigned int flags)
 {
-    char *buffer = malloc(len ? len : 1);
+    struct pd_world *world = userdata;
+    struct pd_file *in = fd_in >= 0 && fd_in < PD_FDS ? world->by_fd[fd_in] : NULL;
+    struct pd_file *out = fd_out >= 0 && fd_out < PD_FDS ? world->by_fd[fd_out] : NULL;
     (void)off_in, (void)off_out, (void)flags;
+    if (!in || !out || (in->kind != PD_PIPE && out->kind != PD_PIPE)) {
+        errno = in && out ? EINVAL : EBADF;
+        return -1;
+    }
+    if (out->kind == PD_PIPE) { /* what is read must not get lost */
+        size_t room = files_pipe_room(out);
+        len = len < room ? len : room;
+        if (!room) {
+            errno = EAGAIN;
+            return -1;
+        }
+    }
+    char *buffer = malloc(len ? len : 1);
     if (!buffer)
         return -1;
     ssize_t n = do_read(userdata, fd_in, buffer, len);

@@ -153,6 +153,10 @@ static int files_epoll_ctl(void *userdata, int epfd, int op, int fd, struct epol
     struct pd_file *target = fd >= 0 && fd < PD_FDS ? world->by_fd[fd] : NULL;
     int index = watch_find(file, fd);
     errno = !target ? EBADF : op == EPOLL_CTL_ADD ? (index >= 0 ? EEXIST : 0) : (index < 0 ? ENOENT : 0);
+    if (op != EPOLL_CTL_ADD && op != EPOLL_CTL_MOD && op != EPOLL_CTL_DEL)
+        errno = EINVAL;
+    else if (!errno && op != EPOLL_CTL_DEL && !event)
+        errno = EFAULT;
     if (errno)
         return -1;
     if (op == EPOLL_CTL_DEL) {
@@ -207,6 +211,10 @@ static int files_epoll_wait(void *userdata, int epfd, struct epoll_event *events
     struct epolling epolling = {world, events, max};
     if (!file)
         return -1;
+    if (max <= 0) {
+        errno = EINVAL;
+        return -1;
+    }
     pthread_mutex_lock(&world->lock);
     if (!epoll_ready(file, &epolling))
         world_wait(world, file, epoll_ready, &epolling, deadline_of(world, timeout_ms));
@@ -245,6 +253,11 @@ ssize_t files_read_pipe(struct pd_file *file, void *buffer, size_t size)
     }
     file->pipe_len -= n;
     return (ssize_t)n;
+}
+
+size_t files_pipe_room(const struct pd_file *file)
+{
+    return file->pipe_peer ? PIPE_LIMIT - file->pipe_peer->pipe_len : PIPE_LIMIT;
 }
 
 ssize_t files_write_pipe(struct pd_file *file, const void *data, size_t size)

@@ -21,6 +21,8 @@ static const uint8_t mapped_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0x
 bool address_in(const struct sockaddr *address, socklen_t len, struct ams_endpoint *out)
 {
     memset(out, 0, sizeof(*out));
+    if (!address || len < sizeof(address->sa_family))
+        return false;
     if (address->sa_family == AF_INET && len >= sizeof(struct sockaddr_in)) {
         const struct sockaddr_in *in = (const struct sockaddr_in *)address;
         out->family = AMS_IPV4;
@@ -79,7 +81,7 @@ int do_bind(void *userdata, int fd, const struct sockaddr *address, socklen_t le
     struct pd_file *file = world_file(world, fd, PD_TCP);
     if (!file)
         return -1;
-    if (!address_in(address, len, &file->local)) {
+    if (file->bound || file->id >= 0 || !address_in(address, len, &file->local)) {
         errno = EINVAL;
         return -1;
     }
@@ -95,6 +97,10 @@ int do_listen(void *userdata, int fd, int backlog)
         return -1;
     if (file->state == PD_LISTENING)
         return 0;
+    if (file->state != PD_NEW) {
+        errno = EINVAL;
+        return -1;
+    }
     settings_renew(world);
     /* Linux lets one more wait than asked for */
     int id = ams_tcp_listen(world->stack, &file->local, backlog + 1, file->v6only ? AMS_LISTEN_V6ONLY : 0);
@@ -205,13 +211,17 @@ int do_connect(void *userdata, int fd, const struct sockaddr *address, socklen_t
     struct ams_endpoint remote;
     if (!file)
         return -1;
+    if (!address || len < sizeof(address->sa_family)) {
+        errno = address ? EINVAL : EFAULT;
+        return -1;
+    }
     if (address->sa_family == AF_UNSPEC)
         return disconnect(world, file);
     if (!address_in(address, len, &remote)) {
         errno = EAFNOSUPPORT;
         return -1;
     }
-    if (file->state == PD_CONNECTED || (file->state == PD_CLOSED && file->told)) {
+    if (file->state == PD_CONNECTED || file->state == PD_LISTENING || (file->state == PD_CLOSED && file->told)) {
         errno = EISCONN;
         return -1;
     }
@@ -308,6 +318,10 @@ int do_ioctl(void *userdata, int fd, unsigned long request, ...)
     va_end(arguments);
     if (!file)
         return -1;
+    if (!value) {
+        errno = EFAULT;
+        return -1;
+    }
     if (request == FIONBIO) {
         file->flags = *value ? O_RDWR | O_NONBLOCK : O_RDWR;
         return 0;

@@ -214,8 +214,13 @@ ssize_t do_send(void *userdata, int fd, const void *data, size_t size, int flags
 static char *gather(const struct iovec *iov, size_t count, size_t *total)
 {
     *total = 0;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
+        if (!iov[i].iov_base && iov[i].iov_len) {
+            errno = EFAULT;
+            return NULL;
+        }
         *total += iov[i].iov_len;
+    }
     char *buffer = malloc(*total ? *total : 1);
     size_t at = 0;
     for (size_t i = 0; buffer && i < count; at += iov[i].iov_len, i++)

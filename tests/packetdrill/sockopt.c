@@ -175,6 +175,10 @@ int sockopt_set(struct pd_world *world, int fd, int level, int name, const void 
     int number = 0, status;
     if (!file)
         return -1;
+    if (!value && len) {
+        errno = EFAULT;
+        return -1;
+    }
     if (level == SOL_TCP && name == TCP_CONGESTION)
         return set_congestion(world, file, value, len);
     if (level == SOL_SOCKET && name == SO_LINGER)
@@ -278,6 +282,10 @@ int sockopt_get(struct pd_world *world, int fd, int level, int name, void *value
     int number = 0;
     if (!file)
         return -1;
+    if (!len || !value) {
+        errno = EFAULT;
+        return -1;
+    }
     if (level == SOL_TCP && name == TCP_INFO)
         return get_info(world, file, value, len);
     if (level == SOL_SOCKET && name == SO_MEMINFO)

@@ -285,6 +285,8 @@ struct packetdrill_interface;
 void files_install(struct packetdrill_interface *interface);
 ssize_t files_read_pipe(struct pd_file *file, void *buffer, size_t size);
 ssize_t files_write_pipe(struct pd_file *file, const void *data, size_t size);
+/* Bytes that a pipe's writing end takes. */
+size_t files_pipe_room(const struct pd_file *file);
 /* Unsent bytes from which on a socket is not writable. */
 uint32_t file_lowat(const struct pd_file *file);
 /* poll() events that hold for a file now. */
