@@ -103,10 +103,14 @@ void ip4_deliver(struct ams_stack *stack, struct ams_frame *frame, const struct 
     }
 }
 
-/* Return: false if no host may send from that address (RFC 1122 section 3.2.1.3). */
+/* Return: false if no host may send from that address (RFC 1122 section
+ * 3.2.1.3).  Bridges that ask for members of groups may have none (RFC 4541
+ * section 2.1.1). */
 static bool source4_valid(const struct ams_stack *stack, const struct ip_info *ip, struct ip_arrival arrival)
 {
     const uint8_t *src = ip->src + 12;
+    if (ip->protocol == PROTO_IGMP && load_be32(src) == 0)
+        return true;
     return src[0] != 0 && src[0] < 224 && (arrival.looped || !ipv4_is_loopback(src)) &&
            !iface_is_broadcast(stack, ip->src);
 }

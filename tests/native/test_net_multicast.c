@@ -71,6 +71,8 @@ static bool is_report(const struct world_frame *frame, const struct ams_endpoint
            memcmp(ip + (v6 ? 24 : 16), v6 ? all_mld2 : all_igmp3, v6 ? 16 : 4) == 0;
 }
 
+static uint8_t querier4[4] = {10, 0, 0, 9};
+
 /* A router's query, to host A.
  * @about: NULL: all groups
  * @ttl: 1 is right */
@@ -82,7 +84,7 @@ static void query(bool v6, bool old, const struct ams_endpoint *about, uint16_t 
                                  .dst = {0xff, 0x02, [15] = 1}, .src = {0xfe, 0x80, [15] = 9}};
     if (!v6) {
         ip_map4(what.dst, (const uint8_t[4]){224, 0, 0, 1});
-        ip_map4(what.src, (const uint8_t[4]){10, 0, 0, 9});
+        ip_map4(what.src, querier4);
         body[0] = 0x11;
         body[1] = (uint8_t)code;
         if (about)
@@ -236,6 +238,24 @@ static void test_queries_that_get_no_answer(void)
         CHECK_EQ(world.n_trace, 2); /* that it was left, twice */
         world_fini(&world);
     }
+}
+
+/* RFC 4541 section 2.1.1: a bridge that asks on behalf of nobody. */
+static void test_a_querier_without_an_address(void)
+{
+    begin();
+    struct ams_endpoint one = group(false, 7);
+    int id = listener(A, false);
+    CHECK_EQ(ams_udp_join(world.host[A], id, &one, world.now), 0);
+    world_advance(&world, 3 * SECOND);
+    world.n_trace = 0;
+    memset(querier4, 0, 4);
+    query(false, false, &one, 10, 1);
+    memcpy(querier4, (const uint8_t[4]){10, 0, 0, 9}, 4);
+    world_advance(&world, 3 * SECOND);
+    CHECK_EQ(world.n_trace, 1);
+    CHECK(is_report(&world.trace[0], &one, MEMBERSHIP_IS_EXCLUDE));
+    world_fini(&world);
 }
 
 /* RFC 3376 section 7.2.1, RFC 3810 section 8.2.1. */
@@ -421,6 +441,7 @@ int main(void)
     RUN(test_the_table_has_an_end);
     RUN(test_queries_are_answered_within_their_time);
     RUN(test_queries_that_get_no_answer);
+    RUN(test_a_querier_without_an_address);
     RUN(test_old_routers_are_told_in_their_language);
     RUN(test_codes_of_long_times);
     RUN(test_datagrams);
