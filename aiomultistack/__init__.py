@@ -16,6 +16,7 @@ from ._errors import ConfigError, MultistackError, PortError, PortPermissionErro
 from ._factory import new_event_loop, run
 from ._hub import Hub
 from ._loop import Loop, Multistack
+from ._network import NetworkInfo
 from ._node import EndpointInfo, Node
 from ._server import Server
 from ._shadow import ShadowSocket, socket
@@ -35,6 +36,7 @@ __all__ = [
     "Loop",
     "Multistack",
     "MultistackError",
+    "NetworkInfo",
     "Node",
     "PortError",
     "PortPermissionError",

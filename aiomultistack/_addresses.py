@@ -10,8 +10,21 @@ import struct
 from typing import Any, TypeAlias
 
 __all__ = [
-    "ENDPOINT_SIZE", "FAMILIES", "SockAddr", "bind_shared", "check_family", "end_listening", "is_listening",
-    "is_loopback", "is_wildcard", "numeric", "pack", "plain", "system_has", "unpack",
+    "ENDPOINT_SIZE",
+    "FAMILIES",
+    "SockAddr",
+    "bind_shared",
+    "check_family",
+    "end_listening",
+    "is_global6",
+    "is_listening",
+    "is_loopback",
+    "is_wildcard",
+    "numeric",
+    "pack",
+    "plain",
+    "system_has",
+    "unpack",
 ]  # fmt: skip
 
 #: ("10.9.0.2", 80) or ("fd09::2", 80, 0, 0).
@@ -96,6 +109,14 @@ def numeric(host: object, port: object, family: int = 0) -> tuple[int, SockAddr]
 def is_wildcard(host: str) -> bool:
     """True for 0.0.0.0 and ::."""
     return host in ("0.0.0.0", "::") or ipaddress.ip_address(host.partition("%")[0]).is_unspecified
+
+
+def is_global6(host: str) -> bool:
+    """True for IPv6 unicast addresses that are good beyond one link: unique local ones too."""
+    if ":" not in host or "%" in host:
+        return False
+    ip = ipaddress.IPv6Address(host)
+    return not (ip.is_link_local or ip.is_loopback or ip.is_multicast or ip.is_unspecified or ip.ipv4_mapped)
 
 
 def system_has(host: str) -> bool:

@@ -145,7 +145,7 @@ def load_config(config: str | None = None, settings: Sequence[str] = (), **field
         loaded = Config.load()
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
-    if not loaded.port or not (loaded.addresses or loaded.scheme == "switch"):
+    if not loaded.port or not (loaded.addresses or loaded.autoconf or loaded.scheme == "switch"):
         raise click.UsageError(
             "Say where frames go and which addresses are the stack's, for instance\n\n"
             "  --port tap:ams0 --addresses 10.9.0.2/24 --host-addresses 10.9.0.1/24\n\n"
@@ -246,6 +246,33 @@ def stats(
             if value or everything:
                 table.add_row(name, str(value))
         out.print(table)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON; times in seconds, null for ever.")
+@click.argument("pid", required=False, type=int)
+def network(as_json: bool, pid: int | None) -> None:
+    """Show the addresses and routers of running processes.
+
+    Their own addresses, prefixes on their links, default routers and redirects: what was configured, and
+    what routers have advertised, with its lifetimes.
+    """
+    from aiomultistack import _network
+    from aiomultistack._ui import emit_json, out
+
+    loops = list(_ask("network", pid))
+    if as_json:
+        emit_json(
+            [
+                {"pid": address.pid, "process": address.process, "loop": address.number, "network": rows}
+                for address, rows in loops
+            ]
+        )
+        return
+    for address, rows in loops:
+        click.secho(f"{address.process or 'process'} {address.pid}, loop {address.number}", bold=out.is_terminal)
+        for line in _network.lines([_network.row(each) for each in rows]):
+            click.echo(line)
 
 
 @cli.command()

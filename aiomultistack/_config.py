@@ -95,6 +95,9 @@ class _Fields:
     pacing: bool = _field(False, _boolean)
     user_timeout_option: bool = _field(False, _boolean)
     dad: bool = _field(False, _boolean)
+    autoconf: bool = _field(False, _boolean)
+    autoconf_secret: str | None = _field(None)
+    redirects: str = _field("auto")
     base: str = _field("auto")
     control: bool = _field(True, _boolean)
     dns: tuple[str, ...] = _field((), _words)
@@ -139,6 +142,14 @@ class Config(_Fields):
     user_timeout_option: tell peers about TCP_USER_TIMEOUT where it is set, and heed what they tell where it isn't
         (RFC 5482).
     dad: probe IPv6 addresses before use (RFC 4862 section 5.4); they are usable a second later then.
+    autoconf: learn from router advertisements: default routers, prefixes on the link, its MTU (RFC 4861 section
+        6.3), and IPv6 addresses (RFC 4862), which are probed whatever `dad` says.  `addresses` may be empty then.  For
+        ports that are the stack's alone; a `gateway` goes before routers that are learnt.
+    autoconf_secret: what the addresses are made from besides prefix and port (RFC 7217): with the same text they are
+        the same at each start.  None: the seed if that is set, else the machine's identity (/etc/machine-id).
+    redirects: routers' hints at a better first hop, heeded if they quote what the stack has sent: ``"ipv6"`` (RFC 4861
+        section 8), ``"all"``: and IPv4's (RFC 1122 section 3.2.2.2), which nothing but that protects against forgery,
+        ``"no"``, or ``"auto"``: IPv6's with `autoconf`.
     base: the loop underneath: ``"uvloop"``, ``"asyncio"``, or ``"auto"``: uvloop if it is installed.
     control: answer ``aiomultistack ss`` on a Unix socket.
     dns: nameservers that resolve names, asked over the stack where it routes them: ``"10.9.0.1"``,
@@ -177,6 +188,9 @@ class Config(_Fields):
         pacing: bool = False,
         user_timeout_option: bool = False,
         dad: bool = False,
+        autoconf: bool = False,
+        autoconf_secret: str | None = None,
+        redirects: str = "auto",
         base: str = "auto",
         control: bool = True,
         dns: str | Iterable[str] = (),
@@ -206,6 +220,9 @@ class Config(_Fields):
             pacing=pacing,
             user_timeout_option=user_timeout_option,
             dad=dad,
+            autoconf=autoconf,
+            autoconf_secret=autoconf_secret,
+            redirects=redirects,
             base=base,
             control=control,
             dns=_tuple("dns", dns),
@@ -239,7 +256,7 @@ class Config(_Fields):
             raise ConfigError(f"aiomultistack is not configured. {_HINT}")
         if not self.port:
             raise ConfigError(f"no port is configured. {_HINT}")
-        if not self.addresses and self.scheme != "switch":
+        if not self.addresses and not self.autoconf and self.scheme != "switch":
             raise ConfigError(f"port {self.port!r} has no addresses. {_HINT}")
         return self
 
@@ -333,14 +350,15 @@ def _check(config: Config) -> None:
     _check_gateways(config)
     _check_choice("host_stack", config.host_stack, ("no", "also"))
     _check_choice("ecn", config.ecn, ECN_MODES)
+    _check_choice("redirects", config.redirects, ("auto", "no", "ipv6", "all"))
     _check_choice("base", config.base, ("auto", "uvloop", "asyncio"))
-    for name in ("offload", "pacing", "user_timeout_option", "dad", "control"):
+    for name in ("offload", "pacing", "user_timeout_option", "dad", "autoconf", "control"):
         if not isinstance(getattr(config, name), bool):
             raise ConfigError(f"{name} must be true or false, not {getattr(config, name)!r}")
     for name in ("sndbuf", "rcvbuf", "sndbuf_max", "rcvbuf_max", "backlog", "max_connections"):
         _check_range(name, getattr(config, name), 0, 1 << 30)
     _check_range("mtu", config.mtu, 0, 65535)
-    if 0 < config.mtu < (1280 if any(":" in address for address in config.addresses) else 576):
+    if 0 < config.mtu < (1280 if config.autoconf or any(":" in text for text in config.addresses) else 576):
         raise ConfigError(f"mtu {config.mtu} is too small: IPv6 needs 1280 bytes (RFC 8200 section 5), IPv4 576")
     if config.seed is not None:
         _check_range("seed", config.seed, 0, (1 << 128) - 1)
@@ -348,8 +366,22 @@ def _check(config: Config) -> None:
         _check_mac(config.mac)
     if config.host_addresses and config.scheme != "tap":
         raise ConfigError(f"host_addresses are for tap: ports; {config.port!r} has no system side")
+    _check_autoconf(config)
     _check_timing(config)
     _check_dns(config)
+
+
+def _check_autoconf(config: Config) -> None:
+    if config.autoconf_secret is not None and not isinstance(config.autoconf_secret, str):
+        raise ConfigError(f"autoconf_secret must be text, not {config.autoconf_secret!r}")
+    if not config.autoconf or not config.port:
+        return
+    shared = config.scheme == "netmap" and config.port.endswith(("*", "^"))
+    if shared or config.scheme in ("switch", "xdp", "shm"):
+        raise ConfigError(
+            f"autoconf is for ports that are the stack's alone: on {config.port!r} router advertisements are the "
+            f"system's; list the addresses"
+        )
 
 
 def _check_dns(config: Config) -> None:

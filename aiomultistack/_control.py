@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aiomultistack")
 
 #: The requests that a loop answers.
-COMMANDS = ("endpoints", "counters", "config", "capture")
+COMMANDS = ("endpoints", "counters", "network", "config", "capture")
 
 _REQUEST_LIMIT = 4096  # bytes; no request comes near it, so whoever exceeds it is not a client of ours
 _SUN_PATH_LIMIT = 100  # bytes; the smallest sockaddr_un.sun_path of the platforms we run on, less a margin
@@ -61,6 +61,9 @@ class Observable(Protocol):
 
     def counters(self) -> Mapping[str, int]:
         """Every counter of port, switch and stack."""
+
+    def network(self) -> Sequence[Any]:
+        """Addresses, prefixes, routers and redirects, as a dataclass each."""
 
     @property
     def nodes(self) -> Sequence[Capturable]:
@@ -116,7 +119,7 @@ def _make_directory(path: Path) -> None:
 def start(loop: asyncio.AbstractEventLoop, node: Observable) -> ControlServer:
     """Serves a control socket for `loop`, beginning with the loop's first iteration.
 
-    node: answers `endpoints` and `counters`; `config` is answered from `loop.multistack_config`.
+    node: answers `endpoints`, `counters` and `network`; `config` is answered from `loop.multistack_config`.
     Never raises for want of a directory or a file descriptor.  Returns what `stop` wants.
     """
     return ControlServer(loop, node)
@@ -203,6 +206,8 @@ class ControlServer:
             return [plain(endpoint) for endpoint in self._node.endpoints()]
         if command == "counters":
             return dict(self._node.counters())
+        if command == "network":
+            return [plain(row) for row in self._node.network()]
         if command == "config":
             return plain(getattr(self._loop, "multistack_config", None))
         raise ControlError(f"unknown command {command!r}; there are {', '.join(COMMANDS)}")

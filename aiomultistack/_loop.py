@@ -30,6 +30,7 @@ from ._addresses import (
     SockAddr,
     bind_shared,
     end_listening,
+    is_global6,
     is_loopback,
     is_wildcard,
     numeric,
@@ -43,6 +44,7 @@ from ._datagram import DatagramTransport
 from ._endpoints import Acceptor, Datagrams
 from ._linger import linger
 from ._names import Resolver
+from ._network import NetworkInfo
 from ._node import EndpointInfo, Node, lib
 from ._pump import Pump
 from ._selector import datagram_endpoint
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Loop", "Multistack"]
 
+_LEARNING_STEP = 0.05  # seconds between looks whether an address was learnt
 _PORT_ATTEMPTS = 10  # for a port that is free on both stacks
 _INET = (socket.AF_INET, socket.AF_INET6)
 
@@ -98,6 +101,18 @@ class Multistack:
         """The TCP connections."""
         infos = self.endpoints()
         return [info for info in infos if info.protocol == socket.IPPROTO_TCP and info.state_name != "LISTEN"]
+
+    def network(self) -> list[NetworkInfo]:
+        """The nodes' addresses, prefixes on their links, routers and redirects, with lifetimes."""
+        return [info for node in self.nodes for info in node.network()]
+
+    async def addresses_learnt(self) -> None:
+        """Waits until every node with `Config.autoconf` has an IPv6 address, or no router seems to be there.
+
+        That takes a second or two with a router, some 13 without; connects wait for it by themselves.
+        """
+        while any(node.learning for node in self.nodes):  # noqa: ASYNC110 -- the engine has no event for it
+            await asyncio.sleep(_LEARNING_STEP)
 
     @property
     def frames(self) -> int:
@@ -163,6 +178,15 @@ class Loop(SocketMethods):
             return None  # an address that the system has too, and a port that is the system's
         others = [pump for pump in routing if not pump.node.owns(remote)]
         return next(iter(others or routing), None)
+
+    async def _addresses_learnt(self, remotes: Iterable[tuple[Any, ...]]) -> None:
+        """Waits for an IPv6 address to be learnt, if nothing but that would do for one of the numeric addresses."""
+        if not any(pump.node.learning for pump in self._pumps):
+            return
+        candidates = list(remotes)
+        waiting = [remote for remote in candidates if is_global6(remote[0]) and not self._pumps_at(remote)]
+        if waiting and not any(self._pump_to(remote) for remote in candidates if remote not in waiting):
+            await self.multistack.addresses_learnt()
 
     def _pumps_at(self, address: tuple[Any, ...]) -> list[Pump]:
         """The nodes on which a bind on a numeric address takes place; empty: the system's."""
@@ -245,6 +269,7 @@ class Loop(SocketMethods):
         infos: list[AddressInfo] = []
         if host is not None or port is not None:
             infos = await self._resolve((host, port), socket.SOCK_STREAM, family, proto, flags)
+        await self._addresses_learnt(row[4] for row in infos)
         locals_: list[AddressInfo] | None = None
         if local_addr is not None:
             locals_ = await self._resolve(local_addr, socket.SOCK_STREAM, family, proto, flags)
@@ -520,6 +545,7 @@ class Loop(SocketMethods):
             await self._resolve(address, socket.SOCK_DGRAM, family, proto, flags) if address else [(0, 0, 0, "", None)]
             for address in (local_addr, remote_addr)
         ]
+        await self._addresses_learnt(row[4] for row in rows[1] if row[4])
         pairs = []
         for local in rows[0]:
             for remote in rows[1]:

@@ -83,6 +83,8 @@ class Resolver:
         self._backend = _backend()
         self._hosts = _Hosts(hosts)
         versions = {ipaddress.ip_interface(address).version for address in config.addresses}
+        if config.autoconf:
+            versions.add(6)
         self._own = [kind for kind, version in (("A", 4), ("AAAA", 6)) if version in versions]
 
     # ---- names to addresses -------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ modules get `lib` and `ffi` from here; the hot path (`_pump`, `_transport`) call
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import ipaddress
@@ -13,12 +14,14 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._addresses import SockAddr, pack, system_has, unpack
 from ._errors import ConfigError, port_error
 from ._native import ffi as _ffi
 from ._native import lib as _lib
+from ._network import NetworkInfo, network_info
 
 if TYPE_CHECKING:
     from ._config import Config
@@ -31,6 +34,7 @@ ffi: Any = _ffi
 lib: Any = _lib
 
 _ERROR_SIZE = 512
+_IDENTITIES = ("/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/hostid")
 _CAPTURE_CHUNK = 1 << 20  # bytes taken at a time; more than any frame has
 
 #: Congestion controls written in Python, by name; filled in by `_congestion`, made known to a stack by its pump.
@@ -230,6 +234,10 @@ class Node:
         """The `now` argument of the engine's functions."""
         return int(lib.AMS_NOW) if self.clock is None else self.clock()
 
+    def _time(self) -> int:
+        """The time itself, for what doesn't read the clock."""
+        return int(lib.ams_clock_now()) if self.clock is None else self.clock()
+
     def fileno(self) -> int:
         """The port's descriptor, readable when frames wait; -1 if it has none."""
         return int(self._port_info().fd)
@@ -291,6 +299,17 @@ class Node:
         infos = ffi.new("struct ams_tcp_info[]", max(size, 1))
         count = min(lib.ams_stack_list(self.stack, infos, size, self.now()), size)
         return [_endpoint_info(infos[index]) for index in range(count)]
+
+    def network(self) -> list[NetworkInfo]:
+        """The stack's addresses, prefixes on its link, routers and redirects."""
+        return [] if self.pointer is None else network_info(self.stack, self._time())
+
+    @property
+    def learning(self) -> bool:
+        """True while the stack waits for its first IPv6 address from a router; some seconds at most."""
+        if not self.config.autoconf or self.pointer is None:
+            return False
+        return bool(lib.ams_stack_autoconf(self.stack, self._time()) == lib.AMS_AUTOCONF_WAITING)
 
     def endpoint_info(self, number: int) -> EndpointInfo:
         """One endpoint by its id; raises OSError if it is gone."""
@@ -384,6 +403,13 @@ def _stack_config(config: Config, keep: list[Any]) -> Any:
     stack.time_wait_ms = max(1, round(config.time_wait * 1000))
     stack.ephemeral_low, stack.ephemeral_high = config.ephemeral_ports
     stack.flags = 0 if config.dad else lib.AMS_STACK_NO_DAD
+    if config.autoconf:
+        stack.flags |= lib.AMS_STACK_AUTOCONF
+        stack.autoconf_key = _autoconf_key(config)
+    if config.redirects in ("ipv6", "all") or (config.redirects == "auto" and config.autoconf):
+        stack.flags |= lib.AMS_STACK_REDIRECTS6
+    if config.redirects == "all":
+        stack.flags |= lib.AMS_STACK_REDIRECTS4
     if config.pacing:
         stack.flags |= lib.AMS_STACK_PACING
     if config.user_timeout_option:
@@ -410,6 +436,29 @@ def _seed(config: Config) -> list[int]:
         text = f"{config.seed}|{config.mac or config.port}|{','.join(config.addresses)}"
         raw = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return [int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:], "little")]
+
+
+def _autoconf_key(config: Config) -> list[int]:
+    """The secret key of RFC 7217: the same at each start, where something is there to make it from; else zeros,
+    for which the engine takes its seed."""
+    secret = config.autoconf_secret
+    if secret is None:
+        secret = str(config.seed) if config.seed is not None else _machine_identity()
+    if not secret:
+        return [0, 0]
+    key = hashlib.blake2b(secret.encode()).digest()
+    interface = f"{config.port}|{config.mac or ''}".encode()
+    raw = hashlib.blake2b(interface, key=key, digest_size=16, person=b"aiomultistack 6").digest()
+    return [int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:], "little")]
+
+
+def _machine_identity() -> str:
+    """What machine-id(5) and hostid(1) tell; empty if there is nothing."""
+    for path in _IDENTITIES:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if text := Path(path).read_text("ascii").strip():
+                return text
+    return ""
 
 
 def _counter_names() -> list[str]:

@@ -13,7 +13,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ._addresses import SockAddr, end_listening, is_listening, is_wildcard, numeric
@@ -48,6 +48,9 @@ class SocketMethods(asyncio.AbstractEventLoop):
     def _pump_to(
         self, remote: tuple[Any, ...], local: tuple[Any, ...] | None = None, kind: int = socket.SOCK_STREAM
     ) -> Pump | None:
+        raise NotImplementedError
+
+    async def _addresses_learnt(self, remotes: Iterable[tuple[Any, ...]]) -> None:
         raise NotImplementedError
 
     def _pumps_at(self, address: tuple[Any, ...]) -> list[Pump]:
@@ -302,6 +305,7 @@ class SocketMethods(asyncio.AbstractEventLoop):
             if remote is None:
                 self._check_socket(sock)
                 remote = (await self._resolve(address[:2], sock.type, sock.family, sock.proto, 0))[0][4]
+            await self._addresses_learnt([remote])
             await self._between_batches()
             endpoint = self._endpoint(sock)
             pump = self._pump_to(remote, bound_address(sock), sock.type) if endpoint is None else endpoint.pump

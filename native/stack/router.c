@@ -273,14 +273,15 @@ void router_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint
     router_reschedule(stack);
 }
 
-int ams_stack_autoconf(struct ams_stack *stack)
+int ams_stack_autoconf(struct ams_stack *stack, uint64_t now)
 {
     const struct router_table *table = stack->routers;
+    stack->now = ams_max_u64(stack->now, now);
     if (!table)
         return AMS_AUTOCONF_OFF;
-    for (uint32_t i = 0; i < IFACE_LEARNED; i++) {
-        const struct router_address *entry = &table->addresses[i];
-        if (entry->valid_until && entry->addr && entry->addr->state == IFACE_USABLE)
+    for (uint32_t i = 0; i < stack->iface->n_addrs; i++) {
+        const struct iface_addr *addr = &stack->iface->addrs[i];
+        if (addr->family == AMS_IPV6 && addr->state == IFACE_USABLE && !ipv6_is_link_local(addr->ip))
             return AMS_AUTOCONF_DONE;
     }
     for (uint32_t i = 0; i < IFACE_LEARNED; i++)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from aiomultistack import _control
+from aiomultistack import _control, _network
 from aiomultistack._cli import cli
 
 ROOT = Path(__file__).parents[2]
@@ -53,11 +53,12 @@ def script(folder: Path, text: str, name: str = "program.py") -> str:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["run", "demo", "ss", "stats", "top", "bench"]),
+        ([], ["run", "demo", "ss", "network", "stats", "top", "bench"]),
         (["run"], ["--port", "--addresses", "--gateway", "--host-addresses", "--config", "-m"]),
         (["demo"], ["--mem", "--json", "root"]),
         (["ss"], ["--listening", "--info", "--json", "PID"]),
         (["stats"], ["--json", "PID"]),
+        (["network"], ["--json", "PID", "routers"]),
         (["bench"], ["http", "idle"]),
         (["bench", "http"], ["--sizes", "--modes", "--flavours", "--rounds", "wrk"]),
         (["bench", "idle"], ["--connections"]),
@@ -313,6 +314,35 @@ def test_ss_and_stats(server: subprocess.Popen[bytes]) -> None:
     assert invoke("stats", "-a", pid).stdout.count("\n") >= len(counters)
     assert any(each["pid"] == server.pid for each in json.loads(invoke("ss", "--json").stdout))
 
+    title, header, *lines = invoke("network", pid).stdout.splitlines()
+    assert f"{pid}, loop 0" in title
+    assert header.split() == ["What", "Address", "Via", "State", "Valid", "Preferred"]
+    assert ["address", "10.9.0.2/24", "configured", "forever", "forever"] in [line.split() for line in lines]
+    (loop,) = json.loads(invoke("network", "--json", pid).stdout)
+    assert {"address": "fd09::2", "valid": None}.items() <= loop["network"][1].items()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "forever"), (0.4, "0s"), (59.9, "59s"), (60, "1m 0s"), (5400, "1h 30m"), (604799, "6d 23h")],
+)
+def test_lifetimes_for_people(seconds: float | None, text: str) -> None:
+    assert _network.duration(seconds) == text
+
+
+def test_what_is_learnt_for_people() -> None:
+    info: dict[str, Any] = {
+        "kind": "router", "address": "fe80::1", "prefix_len": 128, "flags": ["learned", "current"],
+        "preference": "high", "via": None, "valid": 1800.0, "preferred": 1800.0,
+    }  # fmt: skip
+    assert _network.row(info) == ("router", "fe80::1", "", "current, preference high", "30m 0s", "")
+    address = {**info, "kind": "address", "address": "2001:db8::5", "prefix_len": 64,
+               "flags": ["learned", "deprecated"], "preference": None, "preferred": 0.0}  # fmt: skip
+    assert _network.row(address) == ("address", "2001:db8::5/64", "", "deprecated", "30m 0s", "0s")
+    gateway = {**info, "address": "10.0.0.1", "prefix_len": 32, "flags": ["current"], "preference": "medium"}
+    gateway["valid"] = None
+    assert _network.row(gateway) == ("router", "10.0.0.1", "", "current, configured", "forever", "")
+
 
 def test_ss_of_a_process_without_loops() -> None:
     result = invoke("ss", str(os.getppid()))
@@ -320,7 +350,7 @@ def test_ss_of_a_process_without_loops() -> None:
     assert f"process {os.getppid()} has no aiomultistack loop" in result.output
 
 
-@pytest.mark.parametrize("name", ["ss", "stats"])
+@pytest.mark.parametrize("name", ["ss", "stats", "network"])
 def test_nothing_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_control, "find", lambda pid=None: [])
     result = invoke(name)

@@ -103,7 +103,7 @@ def test_nothing_is_learnt_unasked() -> None:
         assert segment.addresses() == []
         assert segment.host.counters()["stack.router_advert_rx"] == 1
         assert udp(segment) == "ENETUNREACH"
-        assert lib.ams_stack_autoconf(segment.host.stack) == lib.AMS_AUTOCONF_OFF
+        assert lib.ams_stack_autoconf(segment.host.stack, segment.world.now) == lib.AMS_AUTOCONF_OFF
 
 
 # ---- validity (section 6.1.2) -----------------------------------------------------------------------------

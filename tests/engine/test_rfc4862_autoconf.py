@@ -63,7 +63,7 @@ def echo(segment: Segment, router: Router, address: str) -> bool:
 
 
 def test_an_address_is_made_probed_and_used(segment: Segment, router: Router) -> None:
-    assert lib.ams_stack_autoconf(segment.host.stack) == lib.AMS_AUTOCONF_WAITING
+    assert lib.ams_stack_autoconf(segment.host.stack, segment.world.now) == lib.AMS_AUTOCONF_WAITING
     router.advertise(prefix("2001:db8:1::/64", valid=7 * 86400, preferred=86400))
     (row,) = segment.addresses()
     assert ipaddress.ip_address(row.address) in ipaddress.ip_network("2001:db8:1::/64")
@@ -73,9 +73,9 @@ def test_an_address_is_made_probed_and_used(segment: Segment, router: Router) ->
     segment.run(1)  # all hosts of the link got the same: each waits a random time
     (probe,) = [(at, packet) for at, packet in segment.seen if ICMPv6ND_NS in packet and packet[IPv6].src == "::"]
     assert probe[1][ICMPv6ND_NS].tgt == row.address
-    assert lib.ams_stack_autoconf(segment.host.stack) == lib.AMS_AUTOCONF_WAITING
+    assert lib.ams_stack_autoconf(segment.host.stack, segment.world.now) == lib.AMS_AUTOCONF_WAITING
     segment.run(1)
-    assert lib.ams_stack_autoconf(segment.host.stack) == lib.AMS_AUTOCONF_DONE
+    assert lib.ams_stack_autoconf(segment.host.stack, segment.world.now) == lib.AMS_AUTOCONF_DONE
     assert the_address(segment) == row.address
     assert segment.addresses()[0].flags == lib.AMS_NET_LEARNED
     assert echo(segment, router, row.address)
@@ -159,7 +159,7 @@ def test_it_gives_up_after_three_retries(segment: Segment, router: Router) -> No
     assert len(set(tried)) == len(tried) == 4  # RFC 7217 section 6: IDGEN_RETRIES
     segment.run(60)
     assert segment.addresses() == []
-    assert lib.ams_stack_autoconf(segment.host.stack) == lib.AMS_AUTOCONF_DONE
+    assert lib.ams_stack_autoconf(segment.host.stack, segment.world.now) == lib.AMS_AUTOCONF_DONE
     router.advertise(prefix("2001:db8:1::/64"))
     segment.run(60)
     assert segment.addresses() == []
@@ -323,13 +323,12 @@ def test_a_connect_before_the_address_fails_at_once(segment: Segment, router: Ro
 
 def test_when_nobody_answers_it_is_done(segment: Segment) -> None:
     def state() -> int:
-        return int(lib.ams_stack_autoconf(segment.host.stack))
+        return int(lib.ams_stack_autoconf(segment.host.stack, segment.world.now))
 
     assert state() == lib.AMS_AUTOCONF_WAITING
     segment.run(8)
     assert state() == lib.AMS_AUTOCONF_WAITING
     segment.run(9)
-    lib.ams_stack_network(segment.host.stack, ffi.NULL, 0, segment.world.now)
     assert state() == lib.AMS_AUTOCONF_DONE
 
 

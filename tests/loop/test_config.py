@@ -137,7 +137,7 @@ def test_every_field_has_a_variable() -> None:
         "time_wait": "2", "ephemeral_ports": "1000-2000", "offload": "no", "user_timeout_option": "yes",
         "pacing": "on",
         "dad": "yes", "base": "asyncio", "control": "0", "dns": "10.9.0.1,[fd09::1]:54", "dns_search": "example.org",
-        "dns_timeout": "2.5",
+        "dns_timeout": "2.5", "autoconf": "yes", "autoconf_secret": "one", "redirects": "all",
     }  # fmt: skip
     assert samples.keys() == FIELDS.keys()
     config = Config.from_env({f"AIOMULTISTACK_{name.upper()}": text for name, text in samples.items()})

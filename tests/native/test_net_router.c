@@ -247,7 +247,7 @@ static void test_not_on_a_shared_link(void)
     frame_pool_init(&pool, 100, false);
     struct ams_stack *stack = stack_new(&config, &link, WORLD_START, &status);
     CHECK_EQ(status, 0);
-    CHECK_EQ(ams_stack_autoconf(stack), AMS_AUTOCONF_OFF);
+    CHECK_EQ(ams_stack_autoconf(stack, WORLD_START), AMS_AUTOCONF_OFF);
     CHECK(!stack->routers && !stack->redirects);
     stack_free(stack);
     config.n_addresses = 0;

@@ -39,10 +39,10 @@ struct ams_net_info {
 int ams_stack_network(struct ams_stack *stack, struct ams_net_info *out, int max, uint64_t now);
 
 #define AMS_AUTOCONF_OFF 0     /* nothing is learnt */
-#define AMS_AUTOCONF_WAITING 1 /* no address yet: no router has answered, or it is being checked */
+#define AMS_AUTOCONF_WAITING 1 /* no IPv6 address but link-local ones: no router has answered, or it is being checked */
 #define AMS_AUTOCONF_DONE 2    /* there is one, or it does not look as if there would be */
 /* How far the stack is with learning its addresses. */
-int ams_stack_autoconf(struct ams_stack *stack);
+int ams_stack_autoconf(struct ams_stack *stack, uint64_t now);
 
 /* CFFI-END */
 
