@@ -19,6 +19,30 @@ static void list_append(struct ams_timer *head, struct ams_timer *timer)
     head->prev = timer;
 }
 
+static bool list_empty(const struct ams_timer *head)
+{
+    return head->next == head;
+}
+
+/* Moves all of a list to the end of another. */
+static void list_splice(struct ams_timer *to, struct ams_timer *from)
+{
+    if (list_empty(from))
+        return;
+    from->next->prev = to->prev;
+    to->prev->next = from->next;
+    from->prev->next = to;
+    to->prev = from->prev;
+    list_init(from);
+}
+
+static void list_remove(struct ams_timer *timer)
+{
+    timer->prev->next = timer->next;
+    timer->next->prev = timer->prev;
+    timer->next = timer->prev = NULL;
+}
+
 void timer_wheel_init(struct timer_wheel *wheel, uint64_t now)
 {
     memset(wheel, 0, sizeof(*wheel));
@@ -27,6 +51,7 @@ void timer_wheel_init(struct timer_wheel *wheel, uint64_t now)
         for (int slot = 0; slot < TIMER_SLOTS; slot++)
             list_init(&wheel->slots[level][slot]);
     list_init(&wheel->due);
+    list_init(&wheel->moving);
 }
 
 /* The tick at which a timer fires: never before its time. */
@@ -55,19 +80,23 @@ static void wheel_place(struct timer_wheel *wheel, struct ams_timer *timer)
     wheel->occupied[level] |= 1ull << slot;
 }
 
+/* A timer in `due` or `moving` has left its slot, which the wheel cannot fill
+ * again meanwhile unless it is due at once: the map is right either way. */
 void timer_cancel(struct timer_wheel *wheel, struct ams_timer *timer)
 {
     if (!timer->next)
         return;
-    timer->prev->next = timer->next;
-    timer->next->prev = timer->prev;
-    if (timer->level < TIMER_LEVELS) {
-        struct ams_timer *head = &wheel->slots[timer->level][timer->slot];
-        if (head->next == head)
-            wheel->occupied[timer->level] &= ~(1ull << timer->slot);
-    }
-    timer->next = timer->prev = NULL;
+    list_remove(timer);
+    if (list_empty(&wheel->slots[timer->level][timer->slot]))
+        wheel->occupied[timer->level] &= ~(1ull << timer->slot);
     wheel->armed--;
+}
+
+/* Does a tick belong to the slot that is being moved down? */
+static bool is_moving(const struct timer_wheel *wheel, uint64_t tick)
+{
+    unsigned shift = SLOT_BITS * (unsigned)wheel->moving.level;
+    return !list_empty(&wheel->moving) && tick >> shift <= wheel->tick >> shift;
 }
 
 void timer_arm(struct timer_wheel *wheel, struct ams_timer *timer, uint64_t expires)
@@ -75,26 +104,47 @@ void timer_arm(struct timer_wheel *wheel, struct ams_timer *timer, uint64_t expi
     timer_cancel(wheel, timer);
     timer->expires = expires;
     wheel->armed++;
+    if (AMS_UNLIKELY(is_moving(wheel, expiry_tick(expires)))) { /* those before it come first */
+        timer->level = wheel->moving.level;
+        timer->slot = wheel->moving.slot;
+        list_append(&wheel->moving, timer);
+        return;
+    }
     wheel_place(wheel, timer);
 }
 
-/* Empties a slot into `place`: either the due list or lower levels. */
-static void slot_drain(struct timer_wheel *wheel, int level, unsigned slot)
+/* Takes over the slot of wheel->tick on the highest level that has any. */
+static void slot_reached(struct timer_wheel *wheel)
 {
-    struct ams_timer *head = &wheel->slots[level][slot];
-    struct ams_timer *timer = head->next;
-    list_init(head);
-    wheel->occupied[level] &= ~(1ull << slot);
-    while (timer != head) {
-        struct ams_timer *next = timer->next;
-        if (level == 0) {
-            timer->level = TIMER_LEVELS;
-            list_append(&wheel->due, timer);
-        } else {
-            wheel_place(wheel, timer);
-        }
-        timer = next;
+    for (unsigned level = TIMER_LEVELS; level-- > 0;) {
+        unsigned shift = SLOT_BITS * level;
+        unsigned slot = (wheel->tick >> shift) & (TIMER_SLOTS - 1);
+        if (!(wheel->occupied[level] & 1ull << slot))
+            continue;
+        if (level && wheel->tick & ((1ull << shift) - 1))
+            continue; /* only the last level has timers for its next turn there */
+        wheel->occupied[level] &= ~(1ull << slot);
+        list_splice(level ? &wheel->moving : &wheel->due, &wheel->slots[level][slot]);
+        wheel->moving.level = (uint8_t)level;
+        wheel->moving.slot = (uint8_t)slot;
+        return;
     }
+}
+
+/* Moves the timers of a slot to lower levels.  Return: false if *work did not
+ * suffice. */
+static bool move_down(struct timer_wheel *wheel, uint32_t *work)
+{
+    while (!list_empty(&wheel->moving)) {
+        struct ams_timer *timer = wheel->moving.next;
+        if (!*work)
+            return false;
+        --*work;
+        AMS_PREFETCH(timer->next);
+        list_remove(timer);
+        wheel_place(wheel, timer);
+    }
+    return true;
 }
 
 /* The next tick at which some slot, on any level, must be drained.  A slot
@@ -124,26 +174,23 @@ static uint64_t next_tick(const struct timer_wheel *wheel)
     return best;
 }
 
-struct ams_timer *timer_pop(struct timer_wheel *wheel, uint64_t now)
+struct ams_timer *timer_pop(struct timer_wheel *wheel, uint64_t now, uint32_t *work)
 {
     uint64_t now_tick = now >> TIMER_TICK_SHIFT;
-    while (wheel->due.next == &wheel->due) {
+    while (list_empty(&wheel->due)) {
+        if (!move_down(wheel, work))
+            return NULL;
         uint64_t tick = wheel->armed ? next_tick(wheel) : NO_DEADLINE;
         if (tick > now_tick) {
-            if (now_tick > wheel->tick && tick != NO_DEADLINE)
-                wheel->tick = now_tick;
-            else if (tick == NO_DEADLINE && now_tick > wheel->tick)
-                wheel->tick = now_tick;
+            wheel->tick = now_tick > wheel->tick ? now_tick : wheel->tick;
             return NULL;
         }
         wheel->tick = tick;
-        for (int level = TIMER_LEVELS - 1; level >= 0; level--) {
-            unsigned shift = SLOT_BITS * (unsigned)level;
-            unsigned slot = (tick >> shift) & (TIMER_SLOTS - 1);
-            if (wheel->occupied[level] & (1ull << slot) && (level == 0 || (tick & ((1ull << shift) - 1)) == 0))
-                slot_drain(wheel, level, slot);
-        }
+        slot_reached(wheel);
     }
+    if (!*work)
+        return NULL;
+    --*work;
     struct ams_timer *timer = wheel->due.next;
     timer_cancel(wheel, timer);
     return timer;
@@ -151,7 +198,7 @@ struct ams_timer *timer_pop(struct timer_wheel *wheel, uint64_t now)
 
 uint64_t timer_wheel_deadline(const struct timer_wheel *wheel)
 {
-    if (wheel->due.next != &wheel->due)
+    if (!list_empty(&wheel->due) || !list_empty(&wheel->moving))
         return wheel->tick << TIMER_TICK_SHIFT;
     uint64_t tick = wheel->armed ? next_tick(wheel) : NO_DEADLINE;
     return tick == NO_DEADLINE ? NO_DEADLINE : tick << TIMER_TICK_SHIFT;

@@ -6,8 +6,15 @@
  * Level 0 has a slot for each of the next 64 ticks, level k one for each
  * run of 64^k ticks.  Arming and cancelling are O(1): a doubly linked list
  * per slot and a 64-bit occupancy map per level.  A timer on level k > 0 is
- * moved down when its slot is reached.  A timer never fires early; it fires
- * at the first tick boundary at or after its time.
+ * moved down when its slot is reached, so at most TIMER_LEVELS - 1 times.  A
+ * timer never fires early; it fires at the first tick boundary at or after its
+ * time.  Timers fire in the order of their ticks, and those of one tick in the
+ * order in which they were armed.
+ *
+ * However many timers are due, or must be moved, at one time: timer_pop() does
+ * no more than it is allowed to, and goes on from there the next time.  A slot
+ * is taken over as a whole (`moving`, `due`), and emptied one by one; what is
+ * armed for the same ticks meanwhile lines up behind.
  *
  * timer_wheel_deadline() is the time of the next occupied slot of any level:
  * exact for level 0; for others it is when timers move down, after which
@@ -36,6 +43,7 @@ struct timer_wheel {
     uint64_t occupied[TIMER_LEVELS];
     struct ams_timer slots[TIMER_LEVELS][TIMER_SLOTS]; /* list heads */
     struct ams_timer due;   /* expired, not yet popped */
+    struct ams_timer moving; /* of a slot that has been reached, not yet moved down; its level and slot are that one's */
     uint32_t armed;
 };
 
@@ -44,8 +52,15 @@ void timer_wheel_init(struct timer_wheel *wheel, uint64_t now);
 void timer_arm(struct timer_wheel *wheel, struct ams_timer *timer, uint64_t expires);
 /* Disarms; an idle timer is left as it is. */
 void timer_cancel(struct timer_wheel *wheel, struct ams_timer *timer);
-/* Takes one timer that is due at `now`; NULL when there is none. */
-struct ams_timer *timer_pop(struct timer_wheel *wheel, uint64_t now);
+/* Takes one timer that is due at `now`.
+ * @work: how many timers may be touched, those that only move included; counts down
+ * Return: NULL when there is none, or *work is used up. */
+struct ams_timer *timer_pop(struct timer_wheel *wheel, uint64_t now, uint32_t *work);
+/* The timer that will be popped next, as far as is known; NULL: it isn't. */
+static inline const struct ams_timer *timer_ahead(const struct timer_wheel *wheel)
+{
+    return wheel->due.next != &wheel->due ? wheel->due.next : NULL;
+}
 /* When timer_pop() should be called next; AMS_NEVER's value if never. */
 uint64_t timer_wheel_deadline(const struct timer_wheel *wheel);
 

@@ -33,6 +33,10 @@
 /* How often caches are trimmed while there is something to do. */
 #define TRIM_INTERVAL 1000000000u
 
+/* Timers per call: those beyond have the deadline pass, and wait for the next
+ * one, so that frames are not kept waiting for all of them. */
+#define TIMER_WORK 512u
+
 /* Rounds of talking to ourselves per stack_output(). */
 #define LOOP_ROUNDS 64
 
@@ -367,8 +371,10 @@ void stack_output_done(struct ams_stack *stack, struct ams_tx *tx, int n)
 void stack_timers(struct ams_stack *stack, uint64_t now)
 {
     struct ams_timer *timer;
+    uint32_t work = TIMER_WORK;
     stack->now = ams_max_u64(stack->now, now);
-    while ((timer = timer_pop(&stack->wheel, stack->now)) != NULL) {
+    while ((timer = timer_pop(&stack->wheel, stack->now, &work)) != NULL) {
+        tcp_timer_fetch(timer_ahead(&stack->wheel)); /* nearly all are TCP's */
         switch ((enum stack_timer_kind)timer->kind) {
         case STACK_TIMER_TCP:
             tcp_timer_expired(stack, timer, stack->now);

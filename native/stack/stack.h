@@ -343,6 +343,8 @@ void tcp_fini(struct ams_stack *stack);
 
 /* Timer callbacks, by enum stack_timer_kind. */
 void tcp_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
+/* Asks for the memory that tcp_timer_expired() will need; NULL is legal. */
+void tcp_timer_fetch(const struct ams_timer *timer);
 void tcp_tw_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
 void neighbor_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
 void reass_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
@@ -394,11 +396,12 @@ void stack_abort_all(struct ams_stack *stack, uint64_t now);
 void stack_link_lost(struct ams_stack *stack, int status, uint64_t now);
 /* Takes n frames. */
 void stack_input(struct ams_stack *stack, struct ams_frame **frames, int n, uint64_t now);
-/* Runs due timers, then fills up to n descriptors.  Their memory is valid
+/* Runs due timers (if there are very many, some of them: the deadline then
+ * stays in the past), then fills up to n descriptors.  Their memory is valid
  * until stack_output_done(). */
 int stack_output(struct ams_stack *stack, struct ams_tx *tx, int n, uint64_t now);
 void stack_output_done(struct ams_stack *stack, struct ams_tx *tx, int n);
-/* Runs due timers only. */
+/* Runs due timers only, so many at most. */
 void stack_timers(struct ams_stack *stack, uint64_t now);
 /* The latest time for the next call; 0: now, because frames or events wait. */
 uint64_t stack_deadline(struct ams_stack *stack);

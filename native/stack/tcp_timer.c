@@ -214,6 +214,18 @@ static bool keep_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_
     return true;
 }
 
+void tcp_timer_fetch(const struct ams_timer *timer)
+{
+    if (!timer)
+        return;
+    /* nothing of it may be read yet, its kind included */
+    const char *conn = (const char *)timer - offsetof(struct tcp_conn, timer);
+    AMS_PREFETCH(timer);
+    AMS_PREFETCH(conn + offsetof(struct tcp_conn, loss));
+    AMS_PREFETCH(conn + offsetof(struct tcp_conn, flags));
+    AMS_PREFETCH(conn + offsetof(struct tcp_conn, out_next));
+}
+
 void tcp_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now)
 {
     struct tcp_conn *conn = AMS_CONTAINER_OF(timer, struct tcp_conn, timer);

@@ -20,6 +20,13 @@
 #define TIMERS 500
 #define TICK (1ull << TIMER_TICK_SHIFT)
 
+/* The next timer that is due, whatever work that takes. */
+static struct ams_timer *pop(struct timer_wheel *wheel, uint64_t now)
+{
+    uint32_t work = UINT32_MAX;
+    return timer_pop(wheel, now, &work);
+}
+
 /* Random arming, cancelling and waiting, against a plain array: no timer
  * fires early, none is later than one tick, none is lost; and waking at the
  * deadline is always enough. */
@@ -54,7 +61,7 @@ static void wheel_against_array(uint64_t seed)
             }
             if (deadline > now)
                 now = action < 9 ? deadline : now + (deadline - now) / 2;
-            for (struct ams_timer *timer; (timer = timer_pop(&wheel, now));) {
+            for (struct ams_timer *timer; (timer = pop(&wheel, now));) {
                 uint64_t at = due[timer - timers];
                 CHECK(at != 0 && at <= now);
                 CHECK(!timer_armed(timer));
@@ -84,43 +91,128 @@ static void test_wheel_jump(void)
     timer_arm(&wheel, &timers[1], 40 * AMS_NS_PER_S);
     timer_arm(&wheel, &timers[2], 86400ull * 365 * 5 * AMS_NS_PER_S);
     int fired = 0;
-    while (timer_pop(&wheel, 86400ull * 365 * 10 * AMS_NS_PER_S))
+    while (pop(&wheel, 86400ull * 365 * 10 * AMS_NS_PER_S))
         fired++;
     CHECK_EQ(fired, 3);
     CHECK(timer_wheel_deadline(&wheel) == UINT64_MAX);
 }
 
-/* A million timers: each fires once, not before its time, and late by a tick at most. */
+/* The tick at which a timer may fire. */
+static uint64_t tick_of(uint64_t expires)
+{
+    return (expires + (1u << TIMER_TICK_SHIFT) - 1) >> TIMER_TICK_SHIFT;
+}
+
+/* One of a million timers: what it was armed for last, and when that was. */
+struct many {
+    struct ams_timer timer;
+    uint64_t due;           /* 0: not armed */
+    uint32_t turn;          /* counts up with each arming */
+};
+
+struct million {
+    struct timer_wheel wheel;
+    struct many *timers;
+    struct ams_rng rng;
+    uint64_t now;
+    uint64_t last_tick;     /* of the timer that fired last, and its turn */
+    uint32_t last_turn;
+    uint32_t turn, fired, cancelled;
+};
+
+#define MILLION 1000000u
+#define MILLION_WORK 256u
+
+static void million_arm(struct million *m, uint32_t i, uint64_t due)
+{
+    m->timers[i].due = due;
+    m->timers[i].turn = ++m->turn;
+    timer_arm(&m->wheel, &m->timers[i].timer, due);
+}
+
+/* Lets the wheel do a bounded amount of work.  What fires is due, in order of
+ * ticks, and within a tick in the order in which it was armed. */
+static void million_run(struct million *m)
+{
+    uint32_t work = MILLION_WORK, popped = 0;
+    struct ams_timer *timer;
+    while ((timer = timer_pop(&m->wheel, m->now, &work))) {
+        struct many *one = AMS_CONTAINER_OF(timer, struct many, timer);
+        CHECK(one->due && one->due <= m->now);
+        CHECK(tick_of(one->due) > m->last_tick ||
+              (tick_of(one->due) == m->last_tick && one->turn > m->last_turn));
+        m->last_tick = tick_of(one->due);
+        m->last_turn = one->turn;
+        one->due = 0;
+        m->fired++;
+        popped++;
+    }
+    CHECK(work <= MILLION_WORK - popped);
+    CHECK(work == 0 || timer_wheel_deadline(&m->wheel) > m->now); /* all that is due has fired, or as much as may */
+    CHECK(work < MILLION_WORK);                                   /* and there was something to do */
+}
+
+/* A million timers, in crowds that are due at one time and spread over two
+ * hours; while they fire, a few at a time, others are armed and cancelled. */
 static void test_wheel_million(void)
 {
-    static struct timer_wheel wheel;
-    const uint32_t count = 1000000;
-    const uint64_t span = 3600 * AMS_NS_PER_S, step = span / 1000;
-    struct ams_timer *timers = calloc(count, sizeof(*timers));
-    uint64_t *due = calloc(count, sizeof(*due)), state = 42;
-    uint32_t fired = 0, cancelled = 0, wrong = 0;
-    CHECK(timers && due);
-    timer_wheel_init(&wheel, 0);
-    for (uint32_t i = 0; i < count; i++) {
-        state = state * 6364136223846793005u + 1442695040888963407u;
-        due[i] = 1 + (state >> 16) % span;
-        timer_arm(&wheel, &timers[i], due[i]);
+    struct million *m = calloc(1, sizeof(*m));
+    uint32_t rounds = 0;
+    CHECK(m && (m->timers = calloc(MILLION, sizeof(*m->timers))));
+    CHECK(sizeof(struct ams_timer) <= 32);
+    rng_init(&m->rng, 42, 1);
+    timer_wheel_init(&m->wheel, 0);
+    for (uint32_t i = 0; i < MILLION; i++) {
+        uint64_t crowd = (1 + rng_below(&m->rng, 4)) * 1800 * AMS_NS_PER_S;
+        million_arm(m, i, i % 2 ? crowd : 1 + rng_next(&m->rng) % (7200 * AMS_NS_PER_S));
     }
-    for (uint32_t i = 0; i < count; i += 10, cancelled++)
-        timer_cancel(&wheel, &timers[i]);
-    for (uint64_t now = step; now <= span + step; now += step) {
-        struct ams_timer *timer;
-        while ((timer = timer_pop(&wheel, now))) {
-            uint64_t at = due[timer - timers];
-            wrong += at > now || at + step + AMS_NS_PER_MS * 2 < now || (timer - timers) % 10 == 0;
-            fired++;
+    for (; m->wheel.armed; rounds++) {
+        uint64_t deadline = timer_wheel_deadline(&m->wheel);
+        CHECK(deadline != UINT64_MAX);
+        m->now = deadline > m->now ? deadline : m->now;
+        million_run(m);
+        uint32_t i = rng_below(&m->rng, MILLION);
+        if (rounds > MILLION / 4)
+            continue; /* the rest runs out */
+        if (m->timers[i].due) {
+            timer_cancel(&m->wheel, &m->timers[i].timer);
+            m->timers[i].due = 0;
+            m->cancelled++;
+        } else if (rng_below(&m->rng, 2)) { /* soon, perhaps in what is being moved */
+            million_arm(m, i, m->now + rng_next(&m->rng) % (rng_below(&m->rng, 2) ? AMS_NS_PER_S : 90 * AMS_NS_PER_S));
         }
+        CHECK(rounds < 2000000);
     }
-    CHECK_EQ(wrong, 0);
-    CHECK_EQ(fired + cancelled, count);
-    CHECK(timer_wheel_deadline(&wheel) == UINT64_MAX);
-    free(timers);
-    free(due);
+    CHECK_EQ(m->fired + m->cancelled, m->turn);
+    CHECK(m->turn > MILLION && m->cancelled > 1000);
+    CHECK(timer_wheel_deadline(&m->wheel) == UINT64_MAX);
+    free(m->timers);
+    free(m);
+}
+
+/* However many timers are in a slot, one call does no more than it may: here
+ * they are moved down level by level before any is due. */
+static void test_wheel_bounded_work(void)
+{
+    static struct timer_wheel wheel;
+    static struct ams_timer timers[3000];
+    const uint64_t due = (uint64_t)(64 * 64 * 64 + 64 * 64 + 65) << TIMER_TICK_SHIFT;
+    uint32_t calls = 0, fired = 0;
+    timer_wheel_init(&wheel, 0);
+    for (unsigned i = 0; i < AMS_ARRAY_SIZE(timers); i++)
+        timer_arm(&wheel, &timers[i], due);
+    while (fired < AMS_ARRAY_SIZE(timers)) {
+        uint32_t work = 100;
+        CHECK(timer_wheel_deadline(&wheel) <= due);
+        for (struct ams_timer *timer; (timer = timer_pop(&wheel, due, &work)); fired++)
+            CHECK(timer == &timers[fired]);
+        CHECK_EQ(work, 0);
+        calls++;
+    }
+    CHECK_EQ(calls, 4 * 3000 / 100); /* moved three times, fired once */
+    uint32_t work = 1;
+    CHECK(timer_pop(&wheel, due, &work) == NULL);
+    CHECK_EQ(work, 1);
 }
 
 /* ---- frames -------------------------------------------------------------------- */
@@ -320,6 +412,7 @@ int main(void)
     RUN(test_wheel_against_array);
     RUN(test_wheel_jump);
     RUN(test_wheel_million);
+    RUN(test_wheel_bounded_work);
     RUN(test_pool_limit_and_reuse);
     RUN(test_pool_gives_back_what_a_burst_has_left);
     RUN(test_pool_without_memory);
