@@ -147,6 +147,8 @@ int stack_events(struct ams_stack *stack, int32_t *events, int max, char *blob, 
     size_t blob_used = 0;
     while (stack->ready_head && max - count >= EVENTS_PER_SOCK) {
         struct sock *sock = stack->ready_head;
+        if (sock->id >= 0)
+            AMS_PREFETCH(&stack->socks[sock->id]); /* the application will ask by id */
         ready_unlink(stack, sock);
         int32_t *out = events + count * AMS_EVENT_WORDS;
         int n;

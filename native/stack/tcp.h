@@ -136,6 +136,8 @@ struct tcp_rec {
     uint8_t marks;            /* REC_* */
 };
 
+#define TCP_TS_AGE (256 * AMS_NS_PER_S) /* 16 bits last for 194 days */
+
 #define TCP_AGO_SHIFT 10      /* 1024 ns: 32 bits last for 73 minutes */
 
 #define REC_SACKED 1u
@@ -262,7 +264,7 @@ struct tcp_conn {
     uint32_t rcv_adv;         /* right edge of the advertised window */
     uint32_t last_ack_sent;
     uint16_t rcv_mss;         /* estimate of the peer's segment size */
-    uint16_t mss_peer;        /* MSS option received */
+    uint16_t mss_cap;         /* of a path that seems to swallow longer segments, 0: none (tcp_mtu.c) */
     uint32_t ts_recent;       /* RFC 7323 */
     uint32_t segs_in;
     uint32_t data_segs_in;
@@ -298,9 +300,9 @@ struct tcp_conn {
     uint32_t segs_out;
     uint32_t window_clamp;    /* TCP_WINDOW_CLAMP, 0: none */
     uint16_t loss;            /* LOSS_* */
-    uint16_t mss_cap;         /* of a path that seems to swallow longer segments, 0: none (tcp_mtu.c) */
+    uint16_t ts_recent_age;   /* when ts_recent was set, TCP_TS_AGE units, low bits */
     uint32_t ts_offset;
-    uint32_t ts_recent_s;     /* when ts_recent was set, seconds */
+    uint32_t rcv_space;       /* the most that was consumed in a round trip, 0: not yet known */
     uint32_t rcv_rtt;         /* as the peer's data shows it, TCP_AGO units, 0: not yet known */
     uint32_t rcv_rtt_echo;    /* the echo that it was measured by last */
 
@@ -374,9 +376,6 @@ struct tcp_conn {
     uint16_t runs_cap;
     uint8_t n_sack_recent;
 
-    /* the receive buffer */
-    uint32_t rcv_space;       /* the most that was consumed in a round trip, 0: not yet known */
-
     /* repair */
     uint64_t retrans_oldest;  /* no retransmission in flight was sent before */
     uint16_t reordering;      /* furthest that a segment came late, in segments, from DupThresh up */
@@ -398,6 +397,7 @@ struct tcp_conn {
     uint32_t irs;
     uint32_t challenge_ms;    /* when the last unasked-for ACK was owed, 0: never */
     uint32_t maxseg;          /* TCP_MAXSEG, 0: none */
+    uint16_t mss_peer;        /* MSS option received */
     uint16_t mss_high;        /* the longest that isn't known to be swallowed, 0: no search */
     uint16_t mtu_probe_len;   /* payload of the probe */
     uint8_t syn_retries;      /* TCP_SYNCNT, 0: the stack's */

@@ -18,6 +18,8 @@ void tcp_rtt_sample(struct ams_stack *stack, struct tcp_conn *conn, uint64_t rtt
     }
     if (!conn->min_rtt || rtt < conn->min_rtt)
         conn->min_rtt = rtt;
+    if (!(conn->flags & CONN_TS_OK)) /* then nothing tells the peer's, see tcp_rcvbuf.c */
+        conn->rcv_rtt = (uint32_t)ams_min_u64(conn->srtt >> TCP_AGO_SHIFT, UINT32_MAX);
     uint64_t rto_min = stack->config.rto_min_ms * AMS_NS_PER_MS;
     conn->rto = ams_min_u64(conn->srtt + ams_max_u64(4 * conn->rttvar, rto_min), TCP_RTO_MAX);
 }

@@ -122,7 +122,8 @@ static void ahead_follow(const struct ams_stack *stack, const struct ams_frame *
     if (payload || flow->is_tw)
         return;
     const struct tcp_conn *conn = tcp_conn_of(flow);
-    AMS_PREFETCH(conn->recs + conn->rec_head);
+    AMS_PREFETCH(conn->recs + conn->rec_head); /* two segments, mostly */
+    AMS_PREFETCH(conn->recs + ((conn->rec_head + 1u) & (conn->rec_cap - 1u)));
     if (conn->snd_head)
         AMS_PREFETCH(conn->snd_head);
 }

@@ -14,7 +14,7 @@
 #include "stack/neighbor.h"
 #include "stack/tcp.h"
 
-#define PAWS_IDLE_S (24u * 86400) /* RFC 7323 section 5.5 */
+#define PAWS_IDLE (24 * 86400 * AMS_NS_PER_S / TCP_TS_AGE) /* RFC 7323 section 5.5 */
 
 /* A received segment on its way through the steps. */
 struct segment {
@@ -119,7 +119,7 @@ void tcp_negotiate(struct ams_stack *stack, struct tcp_conn *conn, const struct 
     }
     if (conn->flags & CONN_TS_OK) {
         conn->ts_recent = syn->tsval;
-        conn->ts_recent_s = (uint32_t)(stack->now / AMS_NS_PER_S);
+        conn->ts_recent_age = (uint16_t)(stack->now / TCP_TS_AGE);
     }
     tcp_update_mss(stack, conn);
 }
@@ -241,7 +241,7 @@ static bool paws_rejects(const struct tcp_conn *conn, const struct tcp_repr *tcp
         return false;
     if (AMS_LIKELY((int32_t)(tcp->tsval - conn->ts_recent) >= 0))
         return false;
-    return (uint32_t)(now / AMS_NS_PER_S) - conn->ts_recent_s < PAWS_IDLE_S && !overtaken_ack(conn, tcp, seq_len);
+    return (uint16_t)(now / TCP_TS_AGE - conn->ts_recent_age) < PAWS_IDLE && !overtaken_ack(conn, tcp, seq_len);
 }
 
 /* Section 3.10.7.4, first: is any of it inside the receive window? */
@@ -434,7 +434,7 @@ static bool ack_input(struct ams_stack *stack, struct tcp_conn *conn, const stru
     if (acceptable && conn->flags & CONN_TS_OK && tcp->has_timestamps && seq_leq(tcp->seq, conn->last_ack_sent) &&
         (int32_t)(tcp->tsval - conn->ts_recent) >= 0) {
         conn->ts_recent = tcp->tsval; /* RFC 7323 section 4.3 */
-        conn->ts_recent_s = (uint32_t)(now / AMS_NS_PER_S);
+        conn->ts_recent_age = (uint16_t)(now / TCP_TS_AGE);
     }
     if (conn->snd_una == una)
         return true;
