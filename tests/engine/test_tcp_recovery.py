@@ -244,6 +244,46 @@ def test_tlp_starts_recovery_of_a_lost_tail() -> None:
         assert connection.info.snd_cwnd < 10_000
 
 
+def test_tlp_that_repeats_a_retransmission_counts_once() -> None:
+    """What was lost behind `recover` may still be on its second way when recovery ends, and be the last segment."""
+    with Script() as s:
+        connection = flight(s, 2, sack=True)
+        s.wait(RTT)
+        s.send("A", seq=1, ack=1, sack=[(1001, 2001)])  # reordering: the window for it stays in recovery
+        s.send("A", seq=1, ack=2001)
+        connection.send(bytes(1000))
+        s.expect("PA", seq=2001)
+        s.wait(20 * MS)
+        connection.send(bytes(4000))
+        for seq in (3001, 4001, 5001, 6001):
+            s.expect("PA" if seq == 6001 else "A", seq=seq)
+        s.wait(RTT)
+        s.send("A", seq=1, ack=2001, sack=[(5001, 6001)])
+        s.expect("PA", seq=2001, after=6 * MS)  # the first is lost: `recover` is 7001
+        connection.send(bytes(1000))
+        s.wait(4 * MS)
+        s.send("A", seq=1, ack=2001, sack=[(5001, 7001)])
+        s.expect("PA", seq=7001)
+        s.expect("A", seq=3001, after=25 * MS)
+        s.expect("A", seq=4001)
+        s.wait(115 * MS)
+        s.send("A", seq=1, ack=2001, sack=[(3001, 7001)])  # they were sent after 7001, which is lost, too
+        s.expect("PA", seq=2001)
+        s.expect("PA", seq=7001)
+        s.wait(RTT)
+        s.send("A", seq=1, ack=7001)
+        assert connection.info.ca_state == OPEN
+        s.expect("PA", seq=7001, after=302 * MS, tolerance=10 * MS)
+        assert counter(s, "tlp") == 1
+        assert counter(s, "rto") == 0
+        connection.send(bytes(2000))  # what counts as retransmitted is in flight once
+        s.expect("A", seq=8001)
+        s.expect("PA", seq=9001)
+        s.wait(RTT)
+        s.send("A", seq=1, ack=10_001)
+        s.quiet()
+
+
 def test_tlp_that_repaired_the_loss_still_costs() -> None:
     """Section 7.4.2: no D-SACK, so the last segment had been lost."""
     with Script() as s:
