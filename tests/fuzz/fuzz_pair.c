@@ -4,9 +4,10 @@
  *
  * The input chooses how both are configured, and then, record by record, what
  * becomes of each segment in flight (delivered in order or out of it,
- * repeated, lost, damaged, marked), how time passes, and what the
- * applications do.  When it ends the link heals, the applications read
- * everything, and time runs on.
+ * repeated, lost, damaged, marked), how long segments may be before the path
+ * swallows them, how much memory is left, how time passes, and what the
+ * applications do.  When it ends the link heals, memory is there again, the
+ * applications read everything, and time runs on.
  *
  * What is checked beyond the sanitizers, besides what fuzz_stack.c checks:
  *
@@ -32,6 +33,7 @@
 #define BATCH 16
 #define MAX_RECORDS 600
 #define HOSTILE (15 * AMS_NS_PER_S) /* its echo in back-offs is shorter than any time-out that ends a connection */
+#define FRAMES 100000
 #define LIFE (3000 * AMS_NS_PER_S)
 #define DAMAGED 1                /* ams_frame.marks: one bit was flipped, two might cancel out */
 
@@ -59,9 +61,12 @@ struct fuzz {
     bool fragile[CONNS];         /* somebody gave up on it: bytes may be missing */
     int listeners[CONNS];
     struct link links[HOSTS];    /* by sender */
+    uint64_t refused[HOSTS];     /* sends for which there was no memory */
     uint64_t now, hostile_until;
     uint8_t how;
+    uint32_t longest;            /* packets that the path carries; longer ones vanish */
     bool healed;
+    bool starved;                /* a frame was wanted that memory had no room for: connections may fail */
     bool cookies;                /* a handshake that lost its last ACK may end in a reset (RFC 4987 section 3.6) */
 };
 
@@ -100,7 +105,8 @@ static void deliver(struct fuzz *fuzz, int from, struct ams_frame *frame)
 static struct ams_frame *copy_of(struct fuzz *fuzz, const struct ams_frame *frame)
 {
     struct ams_frame *copy = frame_new(&fuzz->pool, (enum frame_class)frame->class_);
-    FUZZ_ASSERT(copy);
+    if (!copy)
+        return NULL;
     memcpy(copy->data, frame->data, frame->len);
     copy->len = frame->len;
     copy->flags = frame->flags;
@@ -124,13 +130,16 @@ static void send_frame(struct fuzz *fuzz, int from, const struct ams_tx *tx)
     FUZZ_ASSERT(reach <= 1500 + ETH_HEADER && (fuzz->how & OFFLOAD || (!tx->gso_size && !(tx->flags & TX_CSUM))));
     struct ams_frame *frame = frame_new(&fuzz->pool, tx->total > FRAME_SMALL - FRAME_HEADROOM ? FRAME_CLASS_LARGE
                                                                                               : FRAME_CLASS_SMALL);
-    FUZZ_ASSERT(frame);
+    if (!frame) { /* lost, as a port loses it */
+        fuzz->starved = true;
+        return;
+    }
     frame->len = tx_gather(tx, frame->data);
     frame->flags = (tx->flags & TX_CSUM ? FRAME_CSUM_OK : 0) | (tx->gso_size ? FRAME_GSO : 0);
     frame->gso_size = tx->gso_size;
     if (!is_tcp(frame))
         deliver(fuzz, from, frame);
-    else if (link->count == FLIGHT)
+    else if (link->count == FLIGHT || reach > fuzz->longest + ETH_HEADER)
         frame_free(frame);
     else
         link->frames[link->count++] = frame;
@@ -164,7 +173,7 @@ static void damage(struct fuzz *fuzz, struct ams_frame *frame)
 /* True if a connection may end otherwise than in peace. */
 static bool broken(const struct fuzz *fuzz, int k)
 {
-    return fuzz->fragile[k] || fuzz->cookies;
+    return fuzz->fragile[k] || fuzz->cookies || fuzz->starved;
 }
 
 static void received(struct fuzz *fuzz, int host, int k, const void *data, size_t length)
@@ -290,6 +299,7 @@ static void settle(struct fuzz *fuzz)
     }
     for (int host = 0; host < HOSTS; host++) {
         const char *wrong = ams_stack_check(fuzz->stack[host]);
+        fuzz->starved = fuzz->starved || fuzz->stack[host]->counters.no_memory > fuzz->refused[host];
         if (wrong)
             fprintf(stderr, "%s\n", wrong);
         FUZZ_ASSERT(!wrong && stack_deadline(fuzz->stack[host]) > fuzz->now);
@@ -355,7 +365,11 @@ static void do_frame(struct fuzz *fuzz)
     switch (how >> 1 & 7) {
     case 0: case 1: deliver(fuzz, how & 1, link_take(link, index)); break;
     case 2: case 3: frame_free(link_take(link, index)); break;
-    case 4: deliver(fuzz, how & 1, copy_of(fuzz, link->frames[index])); break;
+    case 4:
+        frame = copy_of(fuzz, link->frames[index]);
+        if (frame)
+            deliver(fuzz, how & 1, frame);
+        break;
     case 5: damage(fuzz, link->frames[index]); break;
     case 6: mark(link->frames[index]); break;
     case 7: /* to the end of the line */
@@ -363,6 +377,20 @@ static void do_frame(struct fuzz *fuzz)
         link->frames[link->count++] = frame;
         break;
     }
+}
+
+/* A path that swallows long packets without a word (RFC 2923), or no longer. */
+static void do_path(struct fuzz *fuzz)
+{
+    static const uint16_t lengths[] = {1500, 1400, 1200, 576};
+    fuzz->longest = lengths[take8(&fuzz->input) & 3];
+}
+
+/* From now on there is memory for so many frames more than there are. */
+static void do_memory(struct fuzz *fuzz)
+{
+    static const uint16_t spare[] = {50000, 500, 100, 10};
+    fuzz->pool.limit = fuzz->pool.in_use + spare[take8(&fuzz->input) & 3];
 }
 
 /* Loses all that is under way one way. */
@@ -418,9 +446,11 @@ static void do_send(struct fuzz *fuzz)
         return;
     int result = how & 8 ? ams_tcp_send_ref(fuzz->stack[host], end->id, data, length)
                          : ams_tcp_send(fuzz->stack[host], end->id, data, length);
-    FUZZ_ASSERT(result >= 0 || broken(fuzz, k));
-    if (result < 0)
+    FUZZ_ASSERT(result >= 0 || broken(fuzz, k) || (result == -AMS_ENOBUFS && fuzz->pool.limit < FRAMES));
+    if (result < 0) { /* all or nothing */
+        fuzz->refused[host] += result == -AMS_ENOBUFS;
         return;
+    }
     end->written += length;
     end->refs += how & 8 ? 1 : 0;
     if (how & 128)
@@ -445,13 +475,13 @@ static void do_option(struct fuzz *fuzz)
     struct end *end = actor(fuzz, how, &host, &k);
     if (!end)
         return;
-    uint8_t option = options[how >> 3 & 7];
+    uint8_t option = value & 64 ? AMS_OPT_WINDOW_CLAMP : options[how >> 3 & 7];
     if (value & 128 && how & 128)
         ams_tcp_set_reading(fuzz->stack[host], end->id, value & 3);
     else if (value & 128)
         ams_tcp_set_congestion(fuzz->stack[host], end->id, value & 1 ? "reno" : value & 2 ? "bbr" : "cubic");
     else
-        ams_tcp_setopt(fuzz->stack[host], end->id, option, option == AMS_OPT_RCVBUF ? value << 9 : value & 3);
+        ams_tcp_setopt(fuzz->stack[host], end->id, option, option == AMS_OPT_RCVBUF || option == AMS_OPT_WINDOW_CLAMP ? value << 9 : value & 3);
 }
 
 static void do_close(struct fuzz *fuzz)
@@ -471,6 +501,14 @@ static void do_close(struct fuzz *fuzz)
     int gone = how & 32 ? ams_tcp_close(fuzz->stack[host], end->id) : ams_tcp_abort(fuzz->stack[host], end->id);
     FUZZ_ASSERT(gone >= 0);
     end->id = -1;
+}
+
+static void do_setting(struct fuzz *fuzz)
+{
+    if (take8(&fuzz->input) & 1)
+        do_path(fuzz);
+    else
+        do_memory(fuzz);
 }
 
 /* ---- the end ------------------------------------------------------------------------------------------------- */
@@ -518,6 +556,8 @@ static void heal(struct fuzz *fuzz)
     uint64_t end = fuzz->now + LIFE;
     bool waits = true;
     fuzz->healed = true;
+    fuzz->longest = 1500;
+    fuzz->pool.limit = FRAMES;
     carry(fuzz);
     while (waits) {
         wind_up(fuzz); /* also what was accepted since */
@@ -543,12 +583,13 @@ static void heal(struct fuzz *fuzz)
 static struct ams_stack *make_host(struct fuzz *fuzz, int host, uint16_t how)
 {
     static const char *const congestion[] = {"cubic", "reno", "bbr", "cubic"};
+    static const uint8_t ecn[] = {AMS_ECN_ACCEPT, AMS_ECN_ASK, AMS_ECN_ACCURATE_ACCEPT, AMS_ECN_ACCURATE};
     struct ams_ifaddr addresses[2] = {{packets_endpoint(false, (uint8_t)(1 + host), 0), 24},
                                       {packets_endpoint(true, (uint8_t)(1 + host), 0), 64}};
     struct ams_stack_config config = {
         .mac = {2, 0, 0, 0, 0, (uint8_t)(1 + host)}, .seed = {how, (uint64_t)host}, .addresses = addresses,
         .n_addresses = 2, .time_wait_ms = 2000, .flags = AMS_STACK_NO_DAD, .congestion = congestion[how & 3],
-        .ecn = how & 4 ? AMS_ECN_ASK : AMS_ECN_ACCEPT, .rcvbuf = how & 8 ? 6000 : 0,
+        .ecn = ecn[(how >> 2 & 1) | (how >> 3 & 2)], .rcvbuf = how & 8 ? 6000 : 0,
         .syn_cookies = fuzz->cookies ? AMS_SYN_COOKIES_ALWAYS : AMS_SYN_COOKIES_AUTO,
     };
     config.flags |= (how & 32 ? AMS_STACK_NO_TIMESTAMPS : 0) | (how & 64 ? AMS_STACK_NO_SACK : 0) |
@@ -564,7 +605,8 @@ static struct ams_stack *make_host(struct fuzz *fuzz, int host, uint16_t how)
 static void fuzz_init(struct fuzz *fuzz)
 {
     make_streams();
-    frame_pool_init(&fuzz->pool, 100000, false);
+    frame_pool_init(&fuzz->pool, FRAMES, false);
+    fuzz->longest = 1500;
     fuzz->now = 1000 * AMS_NS_PER_S;
     fuzz->hostile_until = fuzz->now + HOSTILE;
     fuzz->how = take8(&fuzz->input);
@@ -584,7 +626,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const actions[])(struct fuzz *) = {
         do_deliver, do_deliver, do_deliver, do_frame, do_frame, do_frame, do_outage, do_time,
-        do_time,    do_connect, do_send,    do_send,  do_read,  do_option, do_close, do_time,
+        do_time,    do_connect, do_send,    do_send,  do_read,  do_option, do_close, do_setting,
     };
     struct fuzz fuzz = {.input = {data, size}};
     fuzz_init(&fuzz);

@@ -43,7 +43,7 @@ struct fuzz {
     bool answers;             /* the peer answers ARP and neighbour solicitations */
     bool asked[2];
     int tcp[IDS];             /* connections that we know of */
-    int udp;
+    int udp[2];               /* per family */
 };
 
 /* The payload byte at a sequence number. */
@@ -420,21 +420,77 @@ static void do_option(struct fuzz *fuzz)
     uint8_t how = take8(&fuzz->input);
     int value;
     struct ams_tcp_info info[8];
-    ams_tcp_setopt(fuzz->stack, fuzz->tcp[how % IDS], 1 + (how >> 4), (int16_t)take16(&fuzz->input));
-    ams_tcp_getopt(fuzz->stack, fuzz->tcp[how % IDS], 1 + (how >> 4), &value);
+    int given = (int16_t)take16(&fuzz->input), option = 1 + (how >> 4) + (given & 1 ? 6 : 0);
+    ams_tcp_setopt(fuzz->stack, fuzz->tcp[how % IDS], option, given);
+    ams_tcp_getopt(fuzz->stack, fuzz->tcp[how % IDS], option, &value);
     ams_tcp_get_info(fuzz->stack, fuzz->tcp[how % IDS], info, fuzz->now);
     ams_stack_list(fuzz->stack, info, 8, fuzz->now);
+}
+
+/* A multicast router asks who is in which group: IGMPv1 to 3, MLDv1 and 2. */
+static void do_query(struct fuzz *fuzz, bool v6)
+{
+    uint8_t frame[PACKETS_MAX], body[64] = {0}, how = take8(&fuzz->input);
+    struct packets_frame what = {.v6 = v6, .protocol = v6 ? PROTO_ICMPV6 : PROTO_IGMP, .icmp_type = ICMP6_MLD_QUERY,
+                                 .hop_limit = how & 1 ? 64 : 1, .body = body};
+    packets_ip(what.src, v6, 2);
+    if (v6) {
+        what.src[0] = 0xfe;
+        what.src[1] = 0x80;
+    } else {
+        body[0] = 0x11;
+        body[1] = take8(&fuzz->input);
+    }
+    if (how & 2)
+        take_bytes(&fuzz->input, body + (v6 ? 0 : 4), v6 ? 16 : 4);
+    if (how & 4)
+        take_bytes(&fuzz->input, body + (v6 ? 16 : 8), 8);
+    what.payload = (uint16_t)((v6 ? 16 : 8) + (how & 8 ? 4 : 0) + (how & 16 ? 4 : 0));
+    uint32_t len = packets_build(frame, &what), l4 = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER);
+    if (v6) {
+        store_be32(frame + l4 + 4, (uint32_t)take16(&fuzz->input) << 16);
+        set_checksum(frame, len, true, PROTO_ICMPV6, ICMP_CHECKSUM_AT);
+    } else {
+        store_be16(frame + l4 + 2, checksum_finish(checksum_add(0, frame + l4, len - l4)));
+    }
+    inject(fuzz, frame, len, 0);
+}
+
+/* Joins a group, or leaves one. */
+static void do_group(struct fuzz *fuzz, uint8_t how)
+{
+    bool v6 = how & 1;
+    struct ams_endpoint group = {.family = v6 ? AMS_IPV6 : AMS_IPV4};
+    if (v6) {
+        group.ip[0] = 0xff;
+        group.ip[1] = how & 4 ? 0x02 : 0x05;
+        group.ip[15] = how >> 3 & 7;
+    } else {
+        const uint8_t ip[4] = {how & 4 ? 224 : 239, 0, 0, how >> 3 & 7};
+        ip_map4(group.ip, ip);
+    }
+    if (how & 2)
+        ams_udp_leave(fuzz->stack, fuzz->udp[v6], &group, fuzz->now);
+    else
+        ams_udp_join(fuzz->stack, fuzz->udp[v6], &group, fuzz->now);
 }
 
 static void do_udp(struct fuzz *fuzz)
 {
     static char buffer[70000];
     uint8_t how = take8(&fuzz->input);
+    if (how & 64) {
+        if (how & 128)
+            do_query(fuzz, how & 1);
+        else
+            do_group(fuzz, how);
+        return;
+    }
     struct ams_endpoint to = packets_endpoint(false, how & 1 ? 1 : how & 2 ? 255 : 2, how & 4 ? 9 : 10), from;
     if (how & 8)
-        ams_udp_recv(fuzz->stack, fuzz->udp, &from, buffer, sizeof(buffer));
+        ams_udp_recv(fuzz->stack, fuzz->udp[how >> 4 & 1], &from, buffer, sizeof(buffer));
     else
-        ams_udp_send(fuzz->stack, fuzz->udp, &to, buffer, take16(&fuzz->input), fuzz->now);
+        ams_udp_send(fuzz->stack, fuzz->udp[0], &to, buffer, take16(&fuzz->input), fuzz->now);
 }
 
 static void do_time(struct fuzz *fuzz)
@@ -451,7 +507,11 @@ static void fuzz_init(struct fuzz *fuzz, uint8_t how)
     struct ams_ifaddr addresses[2] = {{packets_endpoint(false, 1, 0), 24}, {packets_endpoint(true, 1, 0), 64}};
     struct ams_stack_config config = {.seed = {3, 4}, .addresses = addresses, .n_addresses = 2, .time_wait_ms = 1000,
                                       .max_time_wait = 8, .max_endpoints = 64,
-                                      .flags = (how & 1 ? 0 : AMS_STACK_NO_DAD) | (how & 16 ? LEARNING : 0), .congestion = how & 2 ? "reno" : NULL};
+                                      .flags = (how & 1 ? 0 : AMS_STACK_NO_DAD) | (how & 16 ? LEARNING : 0) |
+                                               (how & 32 ? AMS_STACK_USER_TIMEOUT_OPTION : 0),
+                                      .congestion = how & 2 ? "reno" : NULL,
+                                      .ecn = how & 64 ? AMS_ECN_ACCURATE : AMS_ECN_ACCEPT,
+                                      .syn_cookies = how & 128 ? AMS_SYN_COOKIES_ALWAYS : AMS_SYN_COOKIES_AUTO};
     struct stack_link link = {.mtu = 1500, .pool = &fuzz->pool,
                               .caps = how & 4 ? AMS_CAP_CSUM_TX | AMS_CAP_TSO4 | AMS_CAP_TSO6 : 0};
     memcpy(config.mac, packets_us_mac, 6);
@@ -464,9 +524,11 @@ static void fuzz_init(struct fuzz *fuzz, uint8_t how)
         struct ams_endpoint any = packets_wildcard(v6, 80);
         FUZZ_ASSERT(ams_tcp_listen(fuzz->stack, &any, 4, AMS_LISTEN_V6ONLY) >= 0);
     }
-    struct ams_endpoint any = packets_wildcard(false, 9);
-    fuzz->udp = ams_udp_open(fuzz->stack, &any, NULL, 0);
-    FUZZ_ASSERT(fuzz->udp >= 0);
+    for (int v6 = 0; v6 < 2; v6++) {
+        struct ams_endpoint any = packets_wildcard(v6, 9);
+        fuzz->udp[v6] = ams_udp_open(fuzz->stack, &any, NULL, AMS_LISTEN_V6ONLY);
+        FUZZ_ASSERT(fuzz->udp[v6] >= 0);
+    }
     for (int i = 0; i < IDS; i++)
         fuzz->tcp[i] = -1;
 }

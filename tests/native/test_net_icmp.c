@@ -90,6 +90,32 @@ static void test_echo(void)
     }
 }
 
+/* Nobody is at the unspecified address: pings from there, to us or to a group, are not answered. */
+static void test_ping_from_nowhere(void)
+{
+    static const uint8_t all_nodes[16] = {0xff, 2, [15] = 1};
+    for (int group = 0; group < 2; group++) {
+        uint8_t frame[PACKETS_MAX];
+        struct packets_frame what = {.v6 = true, .protocol = PROTO_ICMPV6, .icmp_type = ICMP6_ECHO_REQUEST,
+                                     .zero_src = true, .payload = 8};
+        world_init(&world, plain);
+        world_settle(&world);
+        if (group)
+            memcpy(what.dst, all_nodes, 16);
+        uint32_t len = packets_build(frame, &what);
+        if (group)
+            memcpy(frame, (uint8_t[]){0x33, 0x33, 0, 0, 0, 1}, 6);
+        world_checksum(frame, len, true, PROTO_ICMPV6, ICMP_CHECKSUM_AT);
+        uint64_t before = world_counters(&world, A)->icmp_rx;
+        world_inject(&world, A, frame, len);
+        CHECK_EQ(world_counters(&world, A)->icmp_rx, before + 1);
+        world.n_trace = 0;
+        world_settle(&world);
+        CHECK_EQ(world_count(&world, A, ETHERTYPE_IPV6), 0);
+        world_fini(&world);
+    }
+}
+
 /* Builds and injects an ICMP message to A. */
 static void inject_icmp(bool v6, uint8_t type, uint8_t code, uint32_t rest, const uint8_t *body, uint16_t body_len,
                         bool break_checksum)
@@ -387,6 +413,7 @@ static void test_rate_limit(void)
 int main(void)
 {
     RUN(test_echo);
+    RUN(test_ping_from_nowhere);
     RUN(test_bad_checksum);
     RUN(test_ping_to_groups);
     RUN(test_errors_reach_the_endpoint);

@@ -153,6 +153,14 @@ static void test_addresses(void)
         CHECK(!arrives(&udp, NULL, true));
         CHECK_EQ(drops("rx_not_for_us"), 1);
     }
+    static const uint8_t loopback4[4] = {127, 0, 0, 1};
+    struct packets_frame inwards = {.payload = 4};
+    ip_map4(inwards.dst, loopback4); /* RFC 1122 section 3.2.1.3 (g) */
+    CHECK(!arrives(&inwards, NULL, true));
+    CHECK_EQ(drops("rx_not_for_us"), 1);
+    struct packets_frame inwards6 = {.v6 = true, .payload = 4, .dst = {[15] = 1}};
+    CHECK(!arrives(&inwards6, NULL, true));
+    CHECK_EQ(drops("rx_not_for_us"), 1);
     /* ::ffff:10.0.0.1 in an IPv6 header is not 10.0.0.1 */
     struct packets_frame mapped = {.v6 = true, .payload = 4, .dst = {[10] = 0xff, [11] = 0xff, [12] = 10, [15] = 1}};
     CHECK(!arrives(&mapped, NULL, true));

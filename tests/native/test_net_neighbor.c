@@ -127,6 +127,28 @@ static void test_wait_queue_is_bounded(void)
     }
 }
 
+/* Large packets that wait are bounded by the memory that they take. */
+static void test_wait_queue_is_bounded_in_bytes(void)
+{
+    static char data[1400];
+    BOTH(v6) {
+        world_init(&world, plain);
+        int a = world_udp(&world, A, v6, 7);
+        struct ams_endpoint to = packets_endpoint(v6, 2, 9);
+        drop_from = B;
+        world.filter = drop_one_side;
+        for (int i = 0; i < 20; i++)
+            CHECK(ams_udp_send(world.host[A], a, &to, data, sizeof(data), world.now) == 0);
+        uint32_t each = peer_entry(A, v6)->queued_bytes / peer_entry(A, v6)->queued;
+        for (uint32_t i = 0; i < NEIGHBOR_QUEUE_BYTES / each; i++)
+            CHECK(ams_udp_send(world.host[A], a, &to, data, sizeof(data), world.now) == 0);
+        CHECK(peer_entry(A, v6)->queued_bytes <= NEIGHBOR_QUEUE_BYTES);
+        CHECK(peer_entry(A, v6)->queued <= NEIGHBOR_QUEUE_LIMIT);
+        CHECK(world_counters(&world, A)->neighbor_queue_full > 0);
+        world_fini(&world);
+    }
+}
+
 /* REACHABLE, STALE, DELAY, PROBE, and back by the answer. */
 static void test_states(void)
 {
@@ -222,6 +244,41 @@ static void test_arp_is_answered_for_us_only(void)
     world_inject(&world, A, frame, len); /* Ethernet and ARP sender differ */
     CHECK_EQ(world_counters(&world, A)->arp_bad, 1);
     CHECK_EQ(world_counters(&world, A)->arp_tx, sent + 2);
+    world_fini(&world);
+}
+
+/* No station has a group's MAC: what pretends to would have us send to all (RFC 1812 section 3.3.2). */
+static void test_group_macs_are_not_believed_in_arp(void)
+{
+    static const uint8_t groups[][6] = {{1, 0, 0x5e, 0, 0, 9}, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, {0}};
+    uint8_t frame[PACKETS_MAX];
+    world_init(&world, plain);
+    int a = world_udp(&world, A, false, 7);
+    drop_from = B;
+    world.filter = drop_one_side;
+    send_one(a, false, 0);
+    for (size_t i = 0; i < AMS_ARRAY_SIZE(groups); i++) {
+        struct arp_repr arp = {.operation = ARP_REPLY, .sender_ip = {10, 0, 0, 2}, .target_ip = {10, 0, 0, 1}};
+        memcpy(arp.sender_mac, groups[i], 6);
+        uint32_t len = packets_arp(frame, groups[i], &arp);
+        memcpy(frame, packets_us_mac, 6);
+        world_inject(&world, A, frame, len);
+        CHECK_EQ(peer_entry(A, false)->state, NEIGHBOR_INCOMPLETE);
+    }
+    world_fini(&world);
+}
+
+/* The network's broadcast address belongs to nobody: no entry is made for it. */
+static void test_arp_from_the_broadcast_address_is_not_learned(void)
+{
+    uint8_t frame[PACKETS_MAX], ip[16];
+    static const uint8_t broadcast[4] = {10, 0, 0, 255};
+    world_init(&world, plain);
+    struct arp_repr arp = {.operation = ARP_REQUEST, .sender_ip = {10, 0, 0, 255}, .target_ip = {10, 0, 0, 1}};
+    memcpy(arp.sender_mac, packets_peer_mac, 6);
+    world_inject(&world, A, frame, packets_arp(frame, packets_peer_mac, &arp));
+    ip_map4(ip, broadcast);
+    CHECK(neighbor_find(world.host[A], ip) == NULL);
     world_fini(&world);
 }
 
@@ -349,6 +406,56 @@ static void test_ndp_validity(void)
     world_fini(&world);
 }
 
+/* What RFC 4861 sections 7.1.1 and 7.1.2 want to be discarded, and what has a group's MAC. */
+static void test_ndp_that_nobody_may_send(void)
+{
+    static const uint8_t all_nodes[16] = {0xff, 2, [15] = 1};
+    static const struct {
+        uint8_t type;
+        bool from_nowhere, to_group, lladdr, group_mac;
+        bool bad;
+    } cases[] = {
+        {ICMP6_NEIGHBOR_SOLICIT, true, true, true, false, true},    /* a probe that names its sender */
+        {ICMP6_NEIGHBOR_SOLICIT, true, false, false, false, true},  /* one to a single host */
+        {ICMP6_NEIGHBOR_SOLICIT, true, true, false, false, false},  /* as it should be */
+        {ICMP6_NEIGHBOR_SOLICIT, false, false, true, true, true},   /* it cannot be answered */
+        {ICMP6_NEIGHBOR_ADVERT, false, true, true, false, true},    /* an answer for all */
+        {ICMP6_NEIGHBOR_ADVERT, false, false, true, true, false},   /* ignored */
+    };
+    for (size_t i = 0; i < AMS_ARRAY_SIZE(cases); i++) {
+        uint8_t frame[PACKETS_MAX], message[NDP_LENGTH_LLADDR];
+        world_init(&world, plain);
+        int a = world_udp(&world, A, true, 7);
+        world_settle(&world);
+        drop_from = B;
+        world.filter = drop_one_side;
+        send_one(a, true, 0);
+        world_settle(&world);
+        uint64_t sent = world_counters(&world, A)->ndp_tx;
+        struct ndp_repr ndp = {.type = cases[i].type, .has_lladdr = cases[i].lladdr, .lladdr = {2, 0, 0, 0, 0, 2}};
+        ndp.flags = ndp.type == ICMP6_NEIGHBOR_ADVERT ? NDP_SOLICITED | NDP_OVERRIDE : 0;
+        ndp.lladdr[0] |= cases[i].group_mac;
+        packets_ip(ndp.target, true, ndp.type == ICMP6_NEIGHBOR_ADVERT ? 2 : 1);
+        uint32_t message_len = ndp_emit(message, &ndp);
+        struct packets_frame what = {.v6 = true, .protocol = PROTO_ICMPV6, .icmp_type = ndp.type, .hop_limit = 255,
+                                     .zero_src = cases[i].from_nowhere,
+                                     .payload = (uint16_t)(message_len - ICMP_HEADER)};
+        if (cases[i].to_group)
+            memcpy(what.dst, all_nodes, 16);
+        uint32_t len = packets_build(frame, &what);
+        memcpy(frame + len - message_len, message, message_len);
+        world_checksum(frame, len, true, PROTO_ICMPV6, ICMP_CHECKSUM_AT);
+        if (cases[i].to_group)
+            memcpy(frame, (uint8_t[]){0x33, 0x33, 0, 0, 0, 1}, 6);
+        world_inject(&world, A, frame, len);
+        CHECK_EQ(world_counters(&world, A)->ndp_bad, cases[i].bad);
+        CHECK_EQ(peer_entry(A, true)->state, NEIGHBOR_INCOMPLETE);
+        bool answered = i == 2; /* RFC 4862 section 5.4.3 */
+        CHECK_EQ(world_counters(&world, A)->ndp_tx, sent + answered);
+        world_fini(&world);
+    }
+}
+
 /* RFC 4861 section 7.2.5: without the override flag a different MAC is not
  * taken over, but ours is doubted. */
 static void test_ndp_override(void)
@@ -403,16 +510,20 @@ int main(void)
     RUN(test_resolution);
     RUN(test_failure);
     RUN(test_wait_queue_is_bounded);
+    RUN(test_wait_queue_is_bounded_in_bytes);
     RUN(test_states);
     RUN(test_probe_fails);
     RUN(test_new_mac);
     RUN(test_arp_is_answered_for_us_only);
+    RUN(test_group_macs_are_not_believed_in_arp);
+    RUN(test_arp_from_the_broadcast_address_is_not_learned);
     RUN(test_ipv4_conflict);
     RUN(test_addresses_are_announced);
     RUN(test_dad_succeeds);
     RUN(test_dad_collision);
     RUN(test_dad_is_defended);
     RUN(test_ndp_validity);
+    RUN(test_ndp_that_nobody_may_send);
     RUN(test_ndp_override);
     RUN(test_table_is_bounded);
     return check_report();
