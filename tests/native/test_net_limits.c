@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * test_net_limits.c - TCP's bounds that take thousands of segments to reach,
- * or a pool that is nearly used up.  Others: tests/engine/test_limits.py.
+ * or a pool that is nearly used up; and tables that cannot grow for want of
+ * memory.  Others: tests/engine/test_limits.py.
  */
 #include "peer_fixture.h"
 
@@ -99,10 +100,60 @@ static void test_short_memory_keeps_windows_small(void)
     peer_fini(&peer);
 }
 
+/* ---- tables that grow ------------------------------------------------------ */
+
+#define MANY 300
+
+/* Opens more endpoints than the first tables hold, one connection with a
+ * congestion control from outside among them.
+ * Return: true if nothing failed. */
+static bool open_many(struct ams_stack *stack, uint64_t now)
+{
+    struct ams_endpoint remote = packets_endpoint(false, 2, PEER_PORT), any = packets_wildcard(false, 0);
+    int first = -1;
+    for (int i = 0; i < MANY; i++) {
+        int tcp = ams_tcp_connect(stack, NULL, &remote, now);
+        int udp = tcp < 0 ? tcp : ams_udp_open(stack, &any, NULL, 0);
+        if (udp < 0) {
+            CHECK_EQ(udp, -AMS_ENOMEM);
+            return false;
+        }
+        first = first < 0 ? tcp : first;
+    }
+    int status = ams_congestion_register(stack, "outside");
+    if (status >= 0)
+        status = ams_tcp_set_congestion(stack, first, "outside");
+    CHECK(status >= 0 || status == -AMS_ENOMEM);
+    return status >= 0;
+}
+
+static bool open_many_once(void)
+{
+    long fail_at = check_fail_at;
+    check_fail_at = 0; /* the stacks are made; what fails is what they need later */
+    world_init(&peer.world, (struct world_options){.flags = AMS_STACK_NO_DAD});
+    check_fail_at = fail_at;
+    bool done = open_many(peer.world.host[A], peer.world.now);
+    fail_at = check_fail_at;
+    check_fail_at = 0;
+    CHECK(ams_stack_check(peer.world.host[A]) == NULL);
+    CHECK(ams_stack_endpoints(peer.world.host[A]) <= 2 * MANY);
+    world_fini(&peer.world);
+    check_fail_at = fail_at;
+    return done;
+}
+
+/* A failed growth is a status, or (of hash tables) a longer chain; never half of it. */
+static void test_tables_that_cannot_grow(void)
+{
+    CHECK(check_every_allocation(open_many_once) > MANY);
+}
+
 int main(void)
 {
     RUN(test_the_scoreboard_is_bounded);
     RUN(test_short_memory_ends_closed_windows_without_application);
     RUN(test_short_memory_keeps_windows_small);
+    RUN(test_tables_that_cannot_grow);
     return check_report();
 }
