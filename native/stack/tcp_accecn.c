@@ -123,6 +123,13 @@ static bool superseded(const struct tcp_conn *conn, const struct tcp_accecn *acc
     return !(conn->flags & CONN_TS_OK && seg->has_timestamps) || (int32_t)(seg->tsval - acc->newest_tsval) <= 0;
 }
 
+/* The feedback of this segment is the newest. */
+static void taken_in(struct tcp_accecn *acc, const struct tcp_repr *seg)
+{
+    if (seg->has_timestamps)
+        acc->newest_tsval = seg->tsval;
+}
+
 /* Brings the counters of bytes up to date.
  * Return: how many bytes more have arrived with CE; UINT32_MAX: not known. */
 static uint32_t take_option(struct tcp_accecn *acc, uint8_t fields)
@@ -196,12 +203,12 @@ void tcp_accecn_ack(struct ams_stack *stack, struct tcp_conn *conn, const struct
         return;
     if (acc->marks & ACC_THIRD) {
         acc->marks &= (uint16_t)~ACC_THIRD;
-        acc->newest_tsval = seg->tsval;
+        taken_in(acc, seg);
         return;
     }
     if (superseded(conn, acc, seg, payload, delivery))
         return;
-    acc->newest_tsval = seg->tsval;
+    taken_in(acc, seg);
     if (!(acc->marks & ACC_CHECKED) && !ace) { /* section 3.2.2.4: it began with five, or more */
         conn->ecn &= (uint8_t)~ECN_ECT;
         acc->marks |= ACC_IGNORE;

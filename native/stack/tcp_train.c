@@ -5,15 +5,15 @@
  * Theory of operation.  Bulk data comes in trains: many segments of one
  * connection, one behind the other in the batch that a port hands over
  * (Jain & Routhier 1986).  The first goes through all of TCP.  Those behind it
- * are mostly what could be predicted from the connection's state (Jacobson,
- * RFC 1185's predecessor of 1990): in order, the same acknowledgement and
- * window, no flag but PSH.  All that such a segment changes is what is added
- * up: bytes, segments, counters, the end of the receive queue.  So as long as
- * the next frame of the batch is such a one, it is taken here, behind checks
- * of its headers and checksums that are as strict as those of the layers that
- * it passes by, and what remains of TCP is done once for all of them.  This is
- * the large receive of NICs and kernels (LRO, GRO), without merged packets: a
- * frame stays a frame, in the receive queue as in the books about memory.
+ * are mostly what the connection's state lets one predict (Jacobson's header
+ * prediction, 1990): in order, the same acknowledgement and window, no flag but
+ * PSH.  All that such a segment changes is what is added up: bytes, segments,
+ * counters, the end of the receive queue.  So as long as the next frame of the
+ * batch is such a one, it is taken here, behind checks of its headers and
+ * checksums that are as strict as those of the layers that it passes by, and
+ * what remains of TCP is done once for all of them.  This is the large receive
+ * of NICs and kernels (LRO, GRO), without merged packets: a frame stays a
+ * frame, in the receive queue as in the books about memory.
  *
  * Whatever is not exactly as predicted ends the train, goes through TCP
  * alone, and may be the first of the next one.  What is predicted is chosen so
@@ -33,7 +33,9 @@
  *
  *   begins a burst: its forerunner came in order at this very moment, so that
  *   the rules about acknowledging have been asked, and only the number of
- *   bytes that the peer waits for can still change their answer.
+ *   bytes that the peer waits for can still change their answer.  (Once the
+ *   application has closed there is no such forerunner: new data ends the
+ *   connection.)
  */
 #include <string.h>
 
@@ -62,11 +64,11 @@ static bool train_begin(const struct ams_stack *stack, const struct tcp_conn *co
     if (conn->state != AMS_TCP_ESTABLISHED && conn->state != AMS_TCP_FIN_WAIT_1 && conn->state != AMS_TCP_FIN_WAIT_2)
         return false;
     if (conn->data_rcv_at != now || conn->rcv_nxt == conn->last_ack_sent || conn->n_runs ||
-        conn->flags & CONN_RCV_SHUT || window << conn->snd_wscale != conn->snd_wnd || window > UINT16_MAX ||
+        window << conn->snd_wscale != conn->snd_wnd || window > UINT16_MAX ||
         tcp_receive_scarce(stack) || !tcp_ecn_predict(conn, ip->tos, &ace))
         return false;
     train->ip = *ip;
-    train->ip.l4_off = ip->l3_off + (ip->family == AMS_IPV4 ? IP4_HEADER : IP6_HEADER);
+    train->ip.l4_off = ETH_HEADER + (ip->family == AMS_IPV4 ? IP4_HEADER : IP6_HEADER);
     train->ports = (uint32_t)conn->flow.remote_port << 16 | conn->flow.local_port;
     train->header_len = TCP_HEADER + (conn->flags & CONN_TS_OK ? TIMESTAMPS_SIZE : 0);
     train->bits = train->header_len / 4 << 28 | (uint32_t)(TCP_ACK | ace) << 16 | window;

@@ -15,7 +15,9 @@ in order; ``quiet`` asserts that nothing was sent for a while.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 logging.getLogger("scapy").setLevel(logging.ERROR)
@@ -56,6 +58,7 @@ class Script:
         self.port = port
         self.local_port = listen or 0
         self.queue: list[tuple[int, Any]] = []
+        self._held = False  # what is sent waits for the end of together()
         self.window = 65535
         self.timestamps = False
         self.tsval = 100
@@ -168,8 +171,16 @@ class Script:
         network = IPv6(tc=tos, **addresses) if self.v6 else IP(tos=tos, **addresses)
         mac = bytes(self.host.mac).hex(":")
         self.wire.inject(bytes(Ether(src=PEER_MAC, dst=mac) / network / segment / data))
-        if not hold:
+        if not hold and not self._held:
             self._run(0)
+
+    @contextlib.contextmanager
+    def together(self, really: bool = True) -> Iterator[None]:
+        """What is sent within arrives as one batch; not ``really``: one by one all the same."""
+        self._held = really
+        yield
+        self._held = False
+        self._run(0)
 
     def syn(
         self,

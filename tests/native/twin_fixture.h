@@ -42,6 +42,7 @@ struct twin_frame {
     uint8_t data[PACKETS_MAX];
     uint32_t len;
     uint16_t flags;
+    uint16_t gso_size;
 };
 
 struct twin {
@@ -65,6 +66,11 @@ struct twin_segment {
     uint32_t tsecr_off;
     bool sack;                /* a block */
     bool no_timestamps;
+    bool nops;                /* instead of timestamps: as many bytes */
+    uint8_t protocol;         /* 0: TCP */
+    uint16_t gso_size;        /* a super-frame */
+    uint8_t from, to;         /* hosts, 0: 2 and 1 */
+    bool other_mac;           /* to somebody else's */
     bool ip_options;          /* IPv4: NOPs */
     bool fragment;            /* IPv4: more of them to come */
     bool bad_sum, bad_ip_sum;
@@ -104,20 +110,21 @@ static inline uint32_t twin_network(const struct twin *twin, const struct twin_s
 {
     bool v6 = twin->how & TWIN_V6;
     struct eth_repr eth = {.type = v6 ? ETHERTYPE_IPV6 : ETHERTYPE_IPV4};
-    uint8_t src[16], dst[16];
+    uint8_t src[16], dst[16], protocol = what->protocol ? what->protocol : PROTO_TCP;
     uint32_t l4 = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER);
     memcpy(eth.dst, packets_us_mac, 6);
     memcpy(eth.src, packets_peer_mac, 6);
+    eth.dst[5] ^= what->other_mac;
     eth_emit(data, &eth);
-    packets_ip(src, v6, 2);
-    packets_ip(dst, v6, 1);
+    packets_ip(src, v6, what->from ? what->from : 2);
+    packets_ip(dst, v6, what->to ? what->to : 1);
     if (v6) {
-        struct ipv6_repr ip = {.payload_len = (uint16_t)l4_len, .next = PROTO_TCP, .hop_limit = 64, .traffic_class = what->tos};
+        struct ipv6_repr ip = {.payload_len = (uint16_t)l4_len, .next = protocol, .hop_limit = 64, .traffic_class = what->tos};
         memcpy(ip.src, src, 16);
         memcpy(ip.dst, dst, 16);
         ipv6_emit(data + ETH_HEADER, &ip);
     } else {
-        struct ipv4_repr ip = {.ttl = 64, .protocol = PROTO_TCP, .total_len = (uint16_t)(IP4_HEADER + l4_len),
+        struct ipv4_repr ip = {.ttl = 64, .protocol = protocol, .total_len = (uint16_t)(IP4_HEADER + l4_len),
                                .tos = what->tos, .dont_fragment = true, .more_fragments = what->fragment};
         memcpy(ip.src, src + 12, 4);
         memcpy(ip.dst, dst + 12, 4);
@@ -155,16 +162,19 @@ static inline void twin_segment(struct twin *twin, int k, struct twin_segment wh
     memset(frame, 0, sizeof(*frame));
     twin_options(twin, peer, &what, &tcp);
     uint32_t header = tcp_emit(&tcp, frame->data + l4);
+    if (what.nops)
+        memset(frame->data + l4 + TCP_HEADER, 1, header - TCP_HEADER);
     for (uint32_t i = 0; i < what.payload; i++)
         frame->data[l4 + header + i] = twin_pattern(tcp.seq + i);
     frame->len = twin_network(twin, &what, frame->data, header + what.payload);
+    frame->flags = (what.verified ? FRAME_CSUM_OK : 0) | (what.gso_size ? FRAME_GSO : 0);
+    frame->gso_size = what.gso_size;
     if (what.bad_sum)
         frame->data[l4 + TCP_CSUM_OFFSET] ^= 0x55;
     if (what.bad_ip_sum)
         frame->data[ETH_HEADER + 8] ^= 0x55;
     frame->len += what.padding;
     frame->len -= ams_min_u32(what.cut, frame->len);
-    frame->flags = what.verified ? FRAME_CSUM_OK : 0;
     if (!what.seq_off)
         peer->seq += what.payload + !!(tcp.flags & TCP_SYN) + !!(tcp.flags & TCP_FIN);
 }
@@ -214,10 +224,7 @@ static inline void twin_compare_conns(const struct tcp_conn *a, const struct tcp
     twin_compare_queues(a, b);
     if (!(a->ecn & ECN_ACCURATE))
         return;
-    struct tcp_accecn acc_x = *tcp_accecn_of(a), acc_y = *tcp_accecn_of(b);
-    if (!(a->flags & CONN_TS_OK)) /* then it means nothing */
-        acc_x.newest_tsval = acc_y.newest_tsval = 0;
-    TWIN_CHECK(memcmp(&acc_x, &acc_y, sizeof(acc_x)) == 0);
+    TWIN_CHECK(memcmp(tcp_accecn_of(a), tcp_accecn_of(b), sizeof(struct tcp_accecn)) == 0);
 }
 
 /* Everything that there is. */
@@ -315,14 +322,16 @@ static inline void twin_output(struct twin *twin)
     } while (n[0] == 8);
 }
 
-/* Takes both applications' events.  They leave all data in the queues. */
+/* Takes both applications' events.  They leave all data in the queues, but
+ * for what comes before they have said so. */
 static inline void twin_events(struct twin *twin)
 {
+    static char blob[TWINS][1 << 16];
     int32_t events[TWINS][16 * AMS_EVENT_WORDS];
     int n[TWINS];
     do {
         for (int i = 0; i < TWINS; i++)
-            n[i] = stack_events(twin->stack[i], events[i], 16, NULL, 0);
+            n[i] = stack_events(twin->stack[i], events[i], 16, blob[i], sizeof(blob[i]));
         TWIN_CHECK(n[0] == n[1]);
         if (n[0] > 0)
             TWIN_CHECK(memcmp(events[0], events[1], (size_t)n[0] * AMS_EVENT_WORDS * sizeof(int32_t)) == 0);
@@ -368,6 +377,7 @@ static inline void twin_deliver(struct twin *twin)
             memcpy(frame->data, twin->batch[j].data, twin->batch[j].len);
             frame->len = twin->batch[j].len;
             frame->flags = twin->batch[j].flags;
+            frame->gso_size = twin->batch[j].gso_size;
             frames[i][n[i]++] = frame;
         }
     TWIN_CHECK(n[0] == n[1]);
@@ -478,11 +488,12 @@ static inline void twin_random_segment(struct twin *twin, uint32_t (*choose)(voi
     case 13: what.tsecr_off = 0u - choose(arg, 3); break;
     case 14: what.tos = (uint8_t)choose(arg, 4); break;
     case 15: what.sack = true; break;
-    case 16: what.no_timestamps = true; break;
+    case 16: what.no_timestamps = choose(arg, 2); what.nops = !what.no_timestamps; break;
     case 17: what.ip_options = true; break;
     case 18: what.bad_sum = choose(arg, 2); what.bad_ip_sum = !what.bad_sum; break;
     case 19: what.cut = choose(arg, 3); what.fragment = !choose(arg, 4); break;
-    case 20: peer->ace ^= twin->how & TWIN_ACCURATE ? TCP_ECE : 0; break;
+    case 20: what.gso_size = TWIN_MSS / 2; break;
+    case 21: peer->ace ^= twin->how & TWIN_ACCURATE ? TCP_ECE : 0; break;
     default: break;
     }
     twin_segment(twin, k, what);
