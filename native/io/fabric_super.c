@@ -184,7 +184,7 @@ static void segment_finish(uint8_t *out, const struct super *super, uint32_t num
     if (number + 1 < super->segments)
         tcp[TCP_FLAGS] &= (uint8_t)~TCP_LAST_ONLY;
     store_be16(tcp + TCP_CHECKSUM, 0);
-    uint64_t sum = checksum_pseudo(src, dst, PROTO_TCP, end - l4) + checksum_add(0, tcp, end - l4);
+    uint64_t sum = checksum_add(checksum_pseudo(src, dst, PROTO_TCP, end - l4), tcp, end - l4);
     store_be16(tcp + TCP_CHECKSUM, checksum_finish(sum));
 }
 

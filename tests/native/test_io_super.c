@@ -189,7 +189,7 @@ static uint32_t check_segment(const struct ams_frame *frame, bool v6, uint32_t o
     }
     packets_ip(src, v6, 1);
     packets_ip(dst, v6, 1);
-    uint64_t sum = checksum_pseudo(src, dst, PROTO_TCP, frame->len - l4) + checksum_add(0, tcp, frame->len - l4);
+    uint64_t sum = checksum_add(checksum_pseudo(src, dst, PROTO_TCP, frame->len - l4), tcp, frame->len - l4);
     CHECK_EQ(checksum_fold(sum), 0xffff);
     CHECK_EQ(load_be32(tcp + 4), SEQUENCE + offset);
     if (!offset)
@@ -656,7 +656,7 @@ static void test_checksums_are_filled_in(void)
         CHECK(frame);
         CHECK(frame->flags & FRAME_CSUM_OK);
         packets_ip(dst, false, 1);
-        uint64_t sum = checksum_pseudo(src, dst, PROTO_TCP, 120) + checksum_add(0, frame->data + 34, 120);
+        uint64_t sum = checksum_add(checksum_pseudo(src, dst, PROTO_TCP, 120), frame->data + 34, 120);
         CHECK_EQ(checksum_fold(sum) == 0xffff, to == TWO);
         frame_free(frame);
     }
