@@ -5,10 +5,13 @@
  *
  * Theory of operation.  Flows (connections and TIME-WAIT) are in one chained
  * hash table keyed by SipHash of the 4-tuple, doubled when there are more
- * flows than buckets.  Listeners are in a fixed table by port: a look-up
- * tries the exact address first, then the family's wildcard, then an IPv6
- * wildcard that also takes IPv4.  Among listeners that share address and
- * port, the one of greatest weight for the remote end gets the connection.
+ * flows than half of the buckets: so the first of a bucket is nearly always
+ * the right one, and its memory may be asked for before it was looked at.
+ *
+ * Listeners are in a fixed table by port: a look-up tries the exact address
+ * first, then the family's wildcard, then an IPv6 wildcard that also takes
+ * IPv4.  Among listeners that share address and port, the one of greatest
+ * weight for the remote end gets the connection.
  */
 #include <string.h>
 
@@ -77,11 +80,28 @@ struct tcp_flow *tcp_flow_next(struct ams_stack *stack, const struct ams_frame *
     return tcp->latest = flow_in_bucket(tcp, hash, ip->dst, local_port, ip->src, remote_port);
 }
 
-/* Doubles the bucket array; without memory the chains just get longer. */
-static void buckets_grow(struct tcp_host *tcp)
+/* Makes an empty bucket array, in large pages if it fills some.
+ * Return: NULL without memory.  Owns: the caller. */
+static struct tcp_flow **buckets_new(const struct ams_stack *stack, uint32_t n)
 {
+    size_t size = n * sizeof(struct tcp_flow *);
+    if (size < SLAB_REGION)
+        return mem_zalloc(n, sizeof(struct tcp_flow *));
+    struct tcp_flow **buckets = mem_aligned(SLAB_REGION, size);
+    if (!buckets)
+        return NULL;
+    memset(buckets, 0, size);
+    if (stack->settle)
+        stack->settle(buckets, size);
+    return buckets;
+}
+
+/* Doubles the bucket array; without memory the chains just get longer. */
+static void buckets_grow(struct ams_stack *stack)
+{
+    struct tcp_host *tcp = stack->tcp;
     uint32_t size = tcp->n_buckets * 2;
-    struct tcp_flow **buckets = mem_zalloc(size, sizeof(*buckets));
+    struct tcp_flow **buckets = buckets_new(stack, size);
     if (!buckets)
         return;
     for (uint32_t i = 0; i < tcp->n_buckets; i++) {
@@ -112,8 +132,8 @@ int tcp_flow_insert(struct ams_stack *stack, struct tcp_flow *flow)
     struct tcp_host *tcp = stack->tcp;
     if (tcp->n_flows >= stack->socks_limit + stack->config.max_time_wait)
         return -AMS_EMFILE;
-    if (tcp->n_flows >= tcp->n_buckets)
-        buckets_grow(tcp);
+    if (tcp->n_flows >= tcp->n_buckets / 2)
+        buckets_grow(stack);
     flow->hash = flow_hash(stack, flow->local_ip, flow->local_port, flow->remote_ip, flow->remote_port, flow->family);
     struct tcp_flow **slot = &tcp->buckets[flow->hash & (tcp->n_buckets - 1)];
     flow->hash_next = *slot;

@@ -31,6 +31,12 @@ def test_a_hundred_thousand_connections() -> None:
     assert run.memory <= 1024 * run.connections
 
 
+@pytest.mark.parametrize("connections", [10_000, 32_769])
+def test_an_idle_connection_takes_a_kilobyte(connections: int) -> None:
+    """Tables included, also where they have just been doubled."""
+    assert _bench_engine.run("data", connections, 1).memory <= 1024 * connections
+
+
 @pytest.mark.parametrize("connections", [0, 200_001])
 def test_impossible_numbers_are_refused(connections: int) -> None:
     with pytest.raises(OSError) as caught:
