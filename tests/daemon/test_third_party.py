@@ -1,4 +1,4 @@
-"""A stack that isn't ours, in C, on the same switch: examples/udp_echo.c."""
+"""Stacks that aren't ours, in C, on the same switch: examples/udp_echo.c, and lwIP with examples/lwip."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from aiomultistack import _netns
+
+from .machine import KERNEL4, US4, machine
 from .stage import HOST4, ROOT, Process, Switch, connecting, free_port, serving, until
 
 sys.path.insert(0, str(ROOT / "native"))
@@ -42,23 +45,44 @@ aiomultistack.run(main())
 """
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example, compiled with those of the native files that a port needs."""
+OPTIONS = (
+    "-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror", "-Inative",
+    "-Inative/include",
+)  # fmt: skip
+
+
+def compiled(*arguments: str) -> None:
+    """Runs the C compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler")
-    path = tmp_path_factory.mktemp("c") / "udp_echo"
+    subprocess.run([compiler, *OPTIONS, *arguments], cwd=ROOT, check=True, timeout=170)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Those of the native files that a port needs."""
     from build_ffi import sources  # type: ignore[import-not-found]
 
     others = ("native/stack/", "native/io/node", "native/io/fabric", "native/io/bench")
-    files = [file for file in sources() if not file.startswith(others)]
-    warnings = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror"]
-    subprocess.run(
-        [compiler, "-std=gnu11", *warnings, "-Inative", "-Inative/include", "-o", str(path), "examples/udp_echo.c",
-         *files, "-lpthread", "-lm"],
-        cwd=ROOT, check=True, timeout=170,
-    )  # fmt: skip
+    path = str(tmp_path_factory.mktemp("c") / "ports.so")
+    compiled("-shared", "-fPIC", "-o", path, *[file for file in sources() if not file.startswith(others)], "-lm")
+    return path
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory, library: str) -> Path:
+    path = tmp_path_factory.mktemp("c") / "udp_echo"
+    compiled("-o", str(path), "examples/udp_echo.c", library)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lwip(tmp_path_factory: pytest.TempPathFactory, library: str) -> Path:
+    if not Path("/usr/include/lwip/lwip/init.h").exists():
+        pytest.skip("there is no lwIP: apt install liblwip-dev")
+    path = tmp_path_factory.mktemp("c") / "tcp_echo"
+    compiled("-I/usr/include/lwip", "-o", str(path), "examples/lwip/tcp_echo.c", library, "-llwip")
     return path
 
 
@@ -90,3 +114,47 @@ def test_without_a_switch(program: Path, tmp_path: Path) -> None:
     assert echo.process.wait(30) == 1
     assert "no switch answers" in echo.error()
     echo.close()
+
+
+#: Connects to "HOST PORT" several times at once, and says how many got back all that they sent, and then an end.
+TCP_CLIENT = """
+import asyncio, os, sys
+
+async def echoed(size):
+    reader, writer = await asyncio.open_connection(sys.argv[1], int(sys.argv[2]))
+    data = os.urandom(size)
+    writer.write(data)
+    writer.write_eof()
+    return await asyncio.wait_for(reader.read(), 60) == data
+
+async def main():
+    print(sum(await asyncio.gather(*map(echoed, (0, 1, 1460, 1461, 100_000, 500_000)))), flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(_netns.why_not() is not None, reason=f"needs namespaces: {_netns.why_not()}")
+@pytest.mark.timeout(180)
+def test_lwip_beside_ours_and_the_kernel_s(tmp_path: Path, lwip: Path) -> None:
+    """For the kernel's programs, over a TAP."""
+    port = 8000
+    with machine(tmp_path, "none", "own") as site:
+        kernel, ours = site.server(None, port + 2), serving(site.switch, port + 1)
+        echo = Process([str(lwip), site.switch.path, str(port)])
+        try:
+            echo.expect("serving")
+            assert ("tcp", US4, port) in site.switch.tuples()
+            client = site.client(None)
+            assert client.ask(f"{US4} {port} keep hello") == "hello"
+            site.start(None, TCP_CLIENT, US4, str(port)).expect("6")
+            assert client.ask(f"{US4} {port + 1} hello") == f"HELLO {ours.pid}"
+            assert client.ask(f"{KERNEL4} {port + 2} hello") == f"HELLO {kernel.pid}"
+            assert client.ask("say again") == "again"
+            (mine,) = [each for each in site.switch.clients() if each["pid"] == echo.pid]
+            drops = site.switch.describe()["drops"]
+            assert not {name: count for name, count in mine["counters"].items() if count and name in drops}
+        finally:
+            echo.close()
+        until(lambda: ("tcp", US4, port) not in site.switch.tuples(), "the release")
