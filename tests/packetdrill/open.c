@@ -192,6 +192,8 @@ int connect_start(struct pd_world *world, struct pd_file *file, const struct ams
     file->state = PD_CONNECTING;
     ams_tcp_set_reading(world->stack, id, AMS_READ_EVENT);
     sockopt_apply(world, file);
+    if (settings_pacing())
+        ams_tcp_setopt(world->stack, id, AMS_OPT_PACING, 1);
     return 0;
 }
 

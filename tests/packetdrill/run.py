@@ -85,6 +85,8 @@ FLAGS = {
     "ipv6": "mtu=1520,local6=fd3d:a0b:17d6::1",
     "mapped": "mtu=1500,local4=192.168.0.1",
 }
+# What google/packetdrill's scripts were written for, where Linux has changed since (6.5).
+GOOGLE_SYSCTLS = "tcp_syn_linear_timeouts=0"
 # Scripts' set-up addresses a device of that name; the stack itself uses none.  Their commands are bash's,
 # though packetdrill gives them to sh.
 NAMESPACE = (
@@ -92,6 +94,7 @@ NAMESPACE = (
     'mkdir "$AMS_PD_STATE/ipv4"; cp /proc/sys/net/ipv4/* "$AMS_PD_STATE/ipv4" 2>/dev/null;'
     "for setting in tcp_ecn_option=2 tcp_ecn_option_beacon=3 tcp_rto_max_ms=120000 tcp_shrink_window=0; do"
     '  [ -e "$AMS_PD_STATE/ipv4/${setting%=*}" ] || echo "${setting#*=}" >"$AMS_PD_STATE/ipv4/${setting%=*}"; done;'
+    'for setting in $AMS_PD_SYSCTLS; do echo "${setting#*=}" >"$AMS_PD_STATE/ipv4/${setting%=*}"; done;'
     'mount --bind "$AMS_PD_STATE/ipv4" /proc/sys/net/ipv4;'
     "ip link set lo up; ip link add tun0 type dummy 2>/dev/null || ip tuntap add tun0 mode tun;"
     'ip link set tun0 up; exec "$@"'
@@ -132,6 +135,7 @@ def run_script(
     command += ["--send_omit_free", *(extra or []), path.name]
     with tempfile.TemporaryDirectory() as state:
         environment = {**os.environ, "LD_PRELOAD": f"{out}/preload.so", "AMS_PD_STATE": state}
+        environment["AMS_PD_SYSCTLS"] = GOOGLE_SYSCTLS if "gtests" in path.parts else ""
         environment["PATH"] = f"{HERE / 'host'}:{environment['PATH']}"
         try:
             done = subprocess.run(

@@ -194,6 +194,16 @@ static bool word_taken(const char *name)
     return unlink(path) == 0;
 }
 
+bool settings_pacing(void)
+{
+    const char *directory = getenv("AMS_PD_STATE");
+    char path[4096];
+    if (!directory)
+        return false;
+    snprintf(path, sizeof(path), "%s/pacing", directory);
+    return access(path, F_OK) == 0;
+}
+
 bool settings_offload(void)
 {
     return !word_taken("no-offload");

@@ -369,6 +369,8 @@ static void event_accepted(struct pd_world *world, int id, int listener_id)
     child->sendbuf.limit = listener->sendbuf.limit;
     child->sendbuf.fixed = listener->sendbuf.fixed;
     sendbuf_start(world, child);
+    if (settings_pacing())
+        ams_tcp_setopt(world->stack, id, AMS_OPT_PACING, 1);
     listener->accepted[listener->n_accepted++] = child;
     listener->changes++;
 }

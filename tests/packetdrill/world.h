@@ -305,6 +305,8 @@ void settings_read(const struct pd_world *world, struct ams_stack_config *config
 void settings_remember(struct pd_world *world);
 /* False if the script has switched segmentation by the device off. */
 bool settings_offload(void);
+/* True if the script has put a queue that paces (fq) under the stack. */
+bool settings_pacing(void);
 /* The sysctls that a running stack follows. */
 void settings_renew(struct pd_world *world);
 uint32_t settings_notsent_lowat(void);
