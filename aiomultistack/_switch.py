@@ -53,6 +53,9 @@ logger = logging.getLogger("aiomultistack.switch")
 _CAPTURE_QUEUE = 8192  # frames
 _CAPTURE_BURST = 256
 _ACCEPT_BURST = 16
+_REST = 0.5  # seconds without accepting, when that is impossible
+_LOOKERS = 64  # connections besides the clients', of those who only look
+_LOOKERS_EACH = 32  # of one user
 _LOG_RATE = 20.0
 _NAMES = {CONTROL: "control", UPLINK: "uplink", HOST: "host"}
 
@@ -232,7 +235,8 @@ class Daemon:
             self.fabric.start()
             self._serve_addresses()
             self._listener.socket.setblocking(False)
-            loop.add_reader(self._listener.socket.fileno(), self._accept)
+            self._resting: asyncio.TimerHandle | None = None
+            self._listen()
             undo.pop_all()
 
     # ---- set-up -------------------------------------------------------------------------------------------
@@ -333,21 +337,36 @@ class Daemon:
         for _ in range(_ACCEPT_BURST):
             try:
                 sock, _ = self._listener.socket.accept()
-            except OSError:  # none left, or no descriptors: the next time
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            if len(self.sessions) >= self.settings.max_clients + 64:  # some who only look
-                sock.close()
-                continue
+            except OSError as error:  # no descriptors, no memory: those who wait would wake us again at once
+                self.log(f"cannot accept: {error.strerror}", logging.WARNING)
+                self.loop.remove_reader(self._listener.socket.fileno())
+                self._resting = self.loop.call_later(_REST, self._listen)
+                return
             try:
                 peer = Peer.of(sock)
             except OSError:
                 sock.close()
                 continue
-            if self._allowed(peer):
-                self.sessions.add(Session(self, sock, peer))
-            else:
+            if not self._allowed(peer):
                 self.log(f"user {peer.uid} (pid {peer.pid}) may not connect")
                 sock.close()
+            elif self._crowded(peer):
+                sock.close()
+            else:
+                self.sessions.add(Session(self, sock, peer))
+
+    def _listen(self) -> None:
+        self._resting = None
+        self.loop.add_reader(self._listener.socket.fileno(), self._accept)
+
+    def _crowded(self, peer: Peer) -> bool:
+        """True if there is no place for another connection of a user: those who only look take none from others."""
+        if peer.uid in self._admins:
+            return len(self.sessions) >= self.settings.max_clients + 2 * _LOOKERS
+        looking = sum(session.link is None and session.peer.uid == peer.uid for session in self.sessions)
+        return looking >= _LOOKERS_EACH or len(self.sessions) >= self.settings.max_clients + _LOOKERS
 
     def _allowed(self, peer: Peer) -> bool:
         if not self.settings.allow or peer.uid in self._admins:
@@ -406,6 +425,10 @@ class Daemon:
             return int(claim.owner.index)
         lent = self.lender.find(key.port)
         return int(lent.owner.index) if lent is not None else -1
+
+    def captures(self, session: Session) -> bool:
+        """True for the session that is shown frames."""
+        return self._capturer is session
 
     def forget(self, session: Session) -> None:
         """A client is gone, and what it had."""
@@ -518,6 +541,8 @@ class Daemon:
 
     def close(self) -> None:
         """Ends it: clients see their sockets close; idempotent."""
+        if self._resting is not None:
+            self._resting.cancel()
         self.loop.remove_reader(self._listener.socket.fileno())
         if self._farewells is not None:
             self._farewells.close()

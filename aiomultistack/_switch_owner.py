@@ -16,15 +16,23 @@ What is passed is not believed.  `examine` looks at it:
   option away before it stops.  From then on no other socket can be bound to the port, whatever its options.  A UDP
   socket with SO_REUSEADDR is refused, since nothing tells who else is there.
 
+Nor is it closed as if it were ours.  Where a client has let go of a socket that it has connected since, with SO_LINGER
+set, the daemon's close() would be the last one, and wait for the peer; with a file of a file system of the client's own
+it would wait for the client.  `discard` waits for nobody.
+
 Several clients share a tuple as a *group* if they pass the same socket (one inode: a parent bound it and its workers
 inherited it), or if the sockets have SO_REUSEPORT, which the kernel grants to one user only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
+import stat
+import struct
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,13 +40,14 @@ from typing import Any
 from ._addresses import SockAddr, end_listening, is_wildcard
 from ._node import STATUS
 
-__all__ = ["Claim", "Key", "Proof", "RefusedError", "Registry", "examine", "status_of"]
+__all__ = ["Claim", "Key", "Proof", "RefusedError", "Registry", "discard", "examine", "status_of"]
 
 _SO_NETNS_COOKIE = 71
 _SO_BINDTOIFINDEX = 62
 _SIOCGSKNS = 0x894C
 _TCP_CLOSE, _TCP_LISTEN = 7, 10
 _INET = (socket.AF_INET, socket.AF_INET6)
+_NO_LINGER = struct.pack("ii", 0, 0)
 
 
 class RefusedError(Exception):
@@ -114,7 +123,7 @@ class Claim:
 
     def close(self) -> None:
         """Lets go of the kernel socket."""
-        self.sock.close()
+        discard(self.sock.detach())
 
 
 def _namespace_cookie(sock: socket.socket) -> bytes | None:
@@ -189,6 +198,15 @@ def _make_exclusive(sock: socket.socket) -> None:
     end_listening(sock)
 
 
+def discard(number: int) -> None:
+    """Closes a descriptor that a client has passed, without waiting."""
+    if stat.S_ISSOCK(os.fstat(number).st_mode):
+        with socket.socket(fileno=number) as sock, contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    else:
+        threading.Thread(target=os.close, args=(number,), daemon=True).start()
+
+
 def examine(number: int, key: Key, uid: int) -> tuple[socket.socket, Proof]:
     """Checks that a descriptor proves the right to a tuple; takes ownership of it.
 
@@ -198,15 +216,15 @@ def examine(number: int, key: Key, uid: int) -> tuple[socket.socket, Proof]:
     try:
         sock = socket.socket(fileno=number)
     except OSError:
-        os.close(number)
+        discard(number)
         raise RefusedError("EINVAL", "what was passed is not a socket") from None
     try:
         return sock, _examine(sock, key, uid)
     except OSError as error:
-        sock.close()
+        discard(sock.detach())
         raise RefusedError(status_of(error), f"{key}: {error.strerror}") from None
     except BaseException:
-        sock.close()
+        discard(sock.detach())
         raise
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from ._addresses import SockAddr, pack, unpack
 from ._node import STATUS, ffi, lib
 from ._switch_fabric import Frame, Link
-from ._switch_owner import Claim, Key, RefusedError, examine
+from ._switch_owner import Claim, Key, RefusedError, discard, examine
 
 if TYPE_CHECKING:
     from ._switch import Daemon
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 _BURST = 16  # messages taken from one client before the others have their turn
-_DESCRIPTORS = 16  # that are received, if only to be closed
+_DESCRIPTORS = 253  # that are received, if only to be closed: all that a message can have (SCM_MAX_FD)
 _PIECE = 32768  # bytes of JSON in one message
 _QUEUE = 4096  # messages that wait for a client to read
+_PATIENCE = 30.0  # seconds that somebody may be connected who neither attaches nor captures
 _PEERCRED = struct.Struct("3i")
 _PROTOCOLS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 _SO_PEERGROUPS = 59
@@ -80,6 +81,7 @@ class Session:
         self.lost = 0
         sock.setblocking(False)
         daemon.loop.add_reader(sock.fileno(), self._readable)
+        self._deadline = daemon.loop.call_later(_PATIENCE, self._expire)
 
     def __repr__(self) -> str:
         return f"<Session {self.name or '-'} pid={self.peer.pid} uid={self.peer.uid}>"
@@ -88,6 +90,11 @@ class Session:
     def index(self) -> int:
         """The client's number; -1 if it has none."""
         return -1 if self.link is None else self.link.index
+
+    def _expire(self) -> None:
+        """Closes the connection of somebody who has had time to ask, and is no client."""
+        if self.link is None and not self._daemon.captures(self):
+            self.close()
 
     # ---- receiving ----------------------------------------------------------------------------------------
 
@@ -102,7 +109,7 @@ class Session:
                     self._request(data, numbers)
                 finally:
                     for number in numbers:
-                        os.close(number)
+                        discard(number)
         except _ViolationError as error:
             if str(error):
                 self._daemon.log(f"{self} is cut off: {error}")
@@ -123,7 +130,7 @@ class Session:
                 numbers.frombytes(rights[: len(rights) - len(rights) % 4])
         if not data or flags & socket.MSG_TRUNC or len(numbers) > 1:
             for number in numbers:
-                os.close(number)
+                discard(number)
             raise _ViolationError("" if not data else "it sent too much at once")
         return data, list(numbers)
 
@@ -301,12 +308,31 @@ class Session:
         if self.closed:
             return
         self.closed = True
+        self._deadline.cancel()
         loop = self._daemon.loop
         loop.remove_reader(self._sock.fileno())
         loop.remove_writer(self._sock.fileno())
+        self._drain()
         self._sock.close()
         self._out.clear()
         self._daemon.forget(self)
+
+
+    def _drain(self) -> None:
+        """Takes what waits, for its descriptors: the kernel would close them as if they were ours (`discard`)."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
+        while True:
+            try:
+                data, numbers = self._receive()
+            except _ViolationError as error:
+                if not str(error):  # the end
+                    return
+                continue
+            if data is None:
+                return
+            for number in numbers:
+                discard(number)
 
 
 #: What there is to ask for: the struct of a request, and what answers it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -11,15 +12,32 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from aiomultistack import _switch_session
 from aiomultistack._addresses import pack
 from aiomultistack._node import lib
 
-from .stage import HOST4, HOST6, Raw, Switch, bound, connecting, free_port, serving, status_name, until
+from .stage import (
+    HOST4,
+    HOST6,
+    Process,
+    Raw,
+    Switch,
+    bound,
+    connecting,
+    free_port,
+    running,
+    serving,
+    status_name,
+    until,
+)
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 
@@ -322,3 +340,99 @@ def test_rings_full_of_garbage(shared: Switch, bystanders: Any) -> None:
             os.close(number)
         bystanders()
     bystanders()
+
+
+def lingering(sock: socket.socket) -> contextlib.ExitStack:
+    """Connects a socket to somebody who doesn't read, and fills it: its last close() takes a minute."""
+    undo = contextlib.ExitStack()
+    server = undo.enter_context(socket.create_server(("127.0.0.1", 0)))
+    sock.connect(server.getsockname())
+    undo.enter_context(server.accept()[0])
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(1 << 16))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+    return undo
+
+
+@pytest.mark.parametrize("how", ["closed", "refused", "unread", "too many", "proof"])
+def test_descriptors_that_are_slow_to_close(shared: Switch, how: str) -> None:
+    """The daemon would stand still as long as close() waits, longer than anybody here waits for it."""
+    port = free_port()
+    with contextlib.ExitStack() as undo:
+        raw, sock = undo.enter_context(shared.raw()), undo.enter_context(socket.socket())
+        raw.hello()
+        lookup = raw.message("ams_msg_tuple", lib.AMS_MSG_LOOKUP, local=pack((HOST4, 1)), protocol=TCP)
+        if how == "proof":
+            sock.bind(("0.0.0.0", port))
+            assert raw.claim(sock, TCP, ("0.0.0.0", port)) == (0, "")
+        undo.enter_context(lingering(sock))
+        if how == "closed":
+            raw.send(lookup, [sock.fileno()])
+        elif how == "refused":
+            claim = raw.message("ams_msg_tuple", lib.AMS_MSG_CLAIM, local=pack((HOST4, port)), protocol=TCP)
+            raw.send(claim, [sock.fileno()])
+        elif how == "unread":
+            raw.send(b"nonsense")
+            with contextlib.suppress(BrokenPipeError):
+                raw.send(lookup, [sock.fileno()])
+        elif how == "too many":
+            raw.send(lookup, [sock.fileno()] * 200)
+        sock.close()
+        raw.sock.close()
+        until(lambda: all(each["name"] != "raw" for each in shared.clients()), "its end")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to connect as somebody else")
+def test_those_who_only_connect_take_no_place_from_others(shared: Switch) -> None:
+    program = """
+import os, socket, sys
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+socks = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(40)]
+for sock in socks:
+    sock.settimeout(20)
+    sock.connect(sys.argv[1])
+print(sum(sock.recv(1) == b"" for sock in socks[32:]), flush=True)
+sys.stdin.readline()
+"""
+    os.chmod(shared.path, 0o666)
+    for parent in Path(shared.path).parents[:3]:
+        os.chmod(parent, 0o755)
+    crowd = Process([sys.executable, "-c", program, shared.path])
+    try:
+        crowd.expect("8")
+        assert shared.describe()["switch"]["pid"]
+    finally:
+        crowd.close()
+
+
+def test_who_does_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_switch_session, "_PATIENCE", 0.01)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    loop, gone = asyncio.new_event_loop(), []
+    daemon: Any = SimpleNamespace(loop=loop, captures=lambda session: False, forget=gone.append)
+    with contextlib.closing(loop), theirs:
+        session = _switch_session.Session(daemon, ours, _switch_session.Peer.of(ours))
+        while not gone:
+            loop.run_until_complete(asyncio.sleep(0.01))
+        assert gone == [session]
+        assert theirs.recv(1) == b""
+
+
+def test_without_descriptors_it_waits_for_some(tmp_path: Path) -> None:
+    limit = 60
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+    with running(tmp_path, preexec_fn=limited) as switch, contextlib.ExitStack() as many:
+        while b"cannot accept" not in switch.process.error().encode():  # type: ignore[union-attr]
+            with contextlib.suppress(BlockingIOError):
+                sock = many.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+                sock.setblocking(False)
+                sock.connect(switch.path)
+            time.sleep(0.01)
+        many.close()
+        assert switch.describe()["switch"]["pid"]
