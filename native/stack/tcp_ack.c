@@ -21,7 +21,7 @@ void tcp_rtt_sample(struct ams_stack *stack, struct tcp_conn *conn, uint64_t rtt
     if (!(conn->flags & CONN_TS_OK)) /* then nothing tells the peer's, see tcp_rcvbuf.c */
         conn->rcv_rtt = (uint32_t)ams_min_u64(conn->srtt >> TCP_AGO_SHIFT, UINT32_MAX);
     uint64_t rto_min = stack->config.rto_min_ms * AMS_NS_PER_MS;
-    conn->rto = ams_min_u64(conn->srtt + ams_max_u64(4 * conn->rttvar, rto_min), TCP_RTO_MAX);
+    conn->rto = ams_min_u64(conn->srtt + ams_max_u64(4 * conn->rttvar, rto_min), stack->config.rto_max_ms * AMS_NS_PER_MS);
 }
 
 void tcp_update_window(struct tcp_conn *conn, const struct tcp_repr *seg)

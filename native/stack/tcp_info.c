@@ -238,6 +238,13 @@ int ams_tcp_setopt(struct ams_stack *stack, int id, int option, int value)
     return status;
 }
 
+/* The largest window that may be offered, by the option and by what a header can say. */
+static uint32_t window_clamp(const struct tcp_conn *conn, uint32_t set)
+{
+    uint32_t most = 65535u << (conn ? conn->rcv_wscale : 0);
+    return set && (!conn || set < most) ? set : most;
+}
+
 static int get_number(const struct ams_stack *stack, const struct options *options, int option, int *value)
 {
     switch (option) {
@@ -300,7 +307,7 @@ int ams_tcp_getopt(struct ams_stack *stack, int id, int option, int *value)
         *value = listener ? tries_to_seconds(listener->defer_accept) : 0;
         return 0;
     case AMS_OPT_WINDOW_CLAMP:
-        *value = (int)(*options.window_clamp ? *options.window_clamp : 65535u << (conn ? conn->rcv_wscale : 0));
+        *value = (int)window_clamp(conn, *options.window_clamp);
         return 0;
     case AMS_OPT_FASTOPEN:
         *value = (int)(listener ? listener->fastopen_limit : 0);

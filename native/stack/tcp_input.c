@@ -260,6 +260,13 @@ static bool sequence_acceptable(const struct tcp_conn *conn, uint32_t seq, uint3
            (seq_lt(seq, conn->rcv_nxt) && seq_gt(last, conn->rcv_nxt));
 }
 
+/* A bare ACK of a peer that has filled our window: its sequence number is one
+ * past the last acceptable one, and what it acknowledges counts (as Linux). */
+static bool at_right_edge(const struct tcp_conn *conn, const struct segment *seg)
+{
+    return seg->tcp->seq == conn->rcv_adv && !seg->seq_len && (seg->tcp->flags & (TCP_ACK | TCP_RST)) == TCP_ACK;
+}
+
 /* An unacceptable segment is answered with an ACK. */
 static void out_of_window(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, uint64_t now)
 {
@@ -471,7 +478,7 @@ static bool checks(struct ams_stack *stack, struct tcp_conn *conn, const struct 
         tcp_want_output(stack, conn);
         return false;
     }
-    if (AMS_UNLIKELY(!sequence_acceptable(conn, tcp->seq, seg->seq_len))) {
+    if (AMS_UNLIKELY(!sequence_acceptable(conn, tcp->seq, seg->seq_len) && !at_right_edge(conn, seg))) {
         out_of_window(stack, conn, seg, now);
         /* an acceptable ACK in an otherwise unacceptable segment still counts
          * when the window is closed (section 3.10.7.4) */

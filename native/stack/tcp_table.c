@@ -339,6 +339,7 @@ int tcp_ephemeral_port(struct ams_stack *stack, struct tcp_flow *flow)
 static void retry_defaults(struct ams_stack_config *config)
 {
     config->syn_retries = config->syn_retries ? ams_min_u32(config->syn_retries, 127) : TCP_SYN_RETRIES;
+    config->rto_max_ms = ams_max_u32(config->rto_max_ms ? config->rto_max_ms : TCP_RTO_MAX_S * 1000u, config->rto_min_ms);
     config->syn_backlog = config->syn_backlog ? config->syn_backlog : TCP_SYN_BACKLOG;
     config->min_tso_segs = config->min_tso_segs ? config->min_tso_segs : 2;
     config->fastopen = config->fastopen ? config->fastopen : AMS_FASTOPEN_CLIENT | AMS_FASTOPEN_SERVER;

@@ -32,25 +32,25 @@ void tcp_timer_update(struct ams_stack *stack, struct tcp_conn *conn)
 }
 
 /* RTO, doubled so often (RFC 6298 section 5.5). */
-static uint64_t doubled(const struct tcp_conn *conn, uint32_t times)
+static uint64_t doubled(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t times)
 {
-    return ams_min_u64(conn->rto << ams_min_u32(times, 16), TCP_RTO_MAX);
+    return ams_min_u64(conn->rto << ams_min_u32(times, 16), stack->config.rto_max_ms * AMS_NS_PER_MS);
 }
 
-static uint64_t backed_off(const struct tcp_conn *conn)
+static uint64_t backed_off(const struct ams_stack *stack, const struct tcp_conn *conn)
 {
-    return doubled(conn, conn->backoff);
+    return doubled(stack, conn, conn->backoff);
 }
 
 void tcp_rexmit_restart(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
     if (conn->snd_nxt != conn->snd_una) {
-        conn->rexmit_at = now + backed_off(conn);
+        conn->rexmit_at = now + backed_off(stack, conn);
         conn->flags &= ~CONN_PERSIST;
     } else if (tcp_unsent(conn)) {
         if (!(conn->flags & CONN_PERSIST) || !conn->rexmit_at) {
             conn->flags |= CONN_PERSIST; /* RFC 9293 section 3.8.6.1 */
-            conn->rexmit_at = now + backed_off(conn);
+            conn->rexmit_at = now + backed_off(stack, conn);
         }
     } else {
         conn->rexmit_at = 0;
@@ -95,9 +95,9 @@ static bool user_timed_out(const struct tcp_conn *conn, uint64_t now)
 
 /* When to try again: the timer backs off, but not beyond the user timeout (as Linux).
  * @linear: timeouts that don't count */
-static uint64_t next_try(const struct tcp_conn *conn, uint32_t linear, uint64_t now)
+static uint64_t next_try(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t linear, uint64_t now)
 {
-    uint64_t at = now + doubled(conn, conn->backoff > linear ? conn->backoff - linear : 0);
+    uint64_t at = now + doubled(stack, conn, conn->backoff > linear ? conn->backoff - linear : 0);
     if (AMS_LIKELY(!conn->user_timeout_ms || !conn->first_unacked_at))
         return at;
     uint64_t end = conn->first_unacked_at + conn->user_timeout_ms * AMS_NS_PER_MS;
@@ -122,7 +122,7 @@ static bool syn_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t
     /* a peer that has answered is asked once more at the end: then its answer will do */
     if (!conn->deferred || conn->backoff >= defer)
         conn->flags |= CONN_SYN_NOW;
-    conn->rexmit_at = next_try(conn, linear, now);
+    conn->rexmit_at = next_try(stack, conn, linear, now);
     tcp_want_output(stack, conn);
     return true;
 }
@@ -137,7 +137,7 @@ static bool persist_hopeless(const struct ams_stack *stack, const struct tcp_con
         return true;
     if (!(conn->flags & CONN_ORPHAN))
         return conn->probes >= TCP_RETRIES2;
-    return conn->probes >= TCP_ORPHAN_RETRIES || backed_off(conn) == TCP_RTO_MAX || tcp_frames_short(stack);
+    return conn->probes >= TCP_ORPHAN_RETRIES || backed_off(stack, conn) == TCP_RTO_MAX || tcp_frames_short(stack);
 }
 
 /* The peer's window is closed.  Return: false if the connection is gone. */
@@ -151,7 +151,7 @@ static bool persist_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint
     if (conn->backoff < 16)
         conn->backoff++;
     conn->flags |= CONN_PROBE_NOW;
-    conn->rexmit_at = next_try(conn, 0, now);
+    conn->rexmit_at = next_try(stack, conn, 0, now);
     stack->counters.tcp_zero_window_probe++;
     tcp_want_output(stack, conn);
     return true;
@@ -174,7 +174,7 @@ static bool rexmit_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint6
     tcp_recovery_rto(stack, conn, now);
     if (conn->backoff < UINT8_MAX)
         conn->backoff++;
-    conn->rexmit_at = next_try(conn, 0, now);
+    conn->rexmit_at = next_try(stack, conn, 0, now);
     tcp_want_output(stack, conn);
     return true;
 }

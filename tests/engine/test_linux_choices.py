@@ -395,3 +395,21 @@ def test_the_rest_of_what_was_written_does_not_wait() -> None:
         s.expect("PA", seq=10001, length=4000)
         s.send("A", seq=1, ack=3001)
         s.expect("PA", seq=14001, length=2000)
+
+
+def test_a_bare_ack_from_the_right_edge_counts() -> None:
+    """The peer has filled our window and lost it all: its ACKs come from one past the last byte of it."""
+    with Script(rcvbuf=4096, rcvbuf_max=4096) as s:
+        s.syn()
+        edge = 1 + s.expect("SA").window
+        s.send("A", seq=1, ack=1)
+        conn = s.accepted()
+        conn.send(b"x" * 1000)
+        s.drain()
+        s.send("A", seq=edge + 1, ack=1001)
+        assert conn.info.bytes_acked == 0
+        s.drain()
+        s.send("A", seq=edge, ack=1001)
+        assert conn.info.bytes_acked == 1000
+        s.send("RA", seq=edge, ack=1001)  # RFC 5961 section 3.2: outside
+        assert conn.closed is None

@@ -181,6 +181,15 @@ def test_connections_inherit_it() -> None:
         assert [get(s, connection.id, option) for option in (LINGER2, NOTSENT_LOWAT, WINDOW_CLAMP)] == [7, 1234, 5000]
 
 
+def test_a_clamp_beyond_what_a_header_can_say() -> None:
+    """As Linux: a listener keeps it, a connection without window scaling has 65,535."""
+    with Script() as s:
+        listener_option(s, WINDOW_CLAMP, 255_999)
+        assert get(s, LISTENER, WINDOW_CLAMP) == 255_999
+        assert get(s, s.open().id, WINDOW_CLAMP) == 65_535
+        assert get(s, s.open(wscale=7).id, WINDOW_CLAMP) == 255_999
+
+
 # ---- TCP_WINDOW_CLAMP ----------------------------------------------------------------------------------------------
 
 

@@ -67,6 +67,26 @@ def test_the_first_timeouts_of_a_syn_may_be_equal() -> None:
         assert connection.closed == "ETIMEDOUT"
 
 
+def test_timeouts_have_a_limit() -> None:
+    """rto_max_ms (RFC 6298 section 2.4): of SYNs, SYN-ACKs and data."""
+    with Script(rto_max_ms=1500) as s:
+        s.syn()
+        s.expect("SA")
+        for delay in (1000, 1500, 1500):
+            s.expect("SA", after=delay * MS)
+        s.send("A", seq=1, ack=1)
+        s.accepted().send(b"data")
+        s.expect("PA", length=4)
+        s.wait(4 * SECOND)
+        s.drain()
+        for _ in range(3):
+            s.expect("PA", length=4, after=1500 * MS, tolerance=1500 * MS)
+        start = s.world.now
+        for _ in range(4):
+            s.expect("PA", length=4, after=1500 * MS)
+        assert s.world.now - start == pytest.approx(6 * SECOND, rel=0.01)
+
+
 def test_syn_ack_is_retransmitted_and_the_connection_given_up() -> None:
     with Script() as s:
         s.syn()

@@ -3,6 +3,9 @@
 
     tests/packetdrill/run.py --packetdrill ~/packetdrill/gtests/net/packetdrill ~/packetdrill/gtests/net/tcp
 
+The Linux kernel's scripts (tools/testing/selftests/net/packetdrill) are run in the same way, those of
+freebsd-net/tcp-testsuite with --freebsd, which leaves out what only FreeBSD has (freebsd.py).
+
 Needs root (namespaces), packetdrill's source directory with the program built in it, bash, iproute2 and procps.
 Builds the adapter first.  Prints a line for each failure and a table by folder; the exit status is the
 number of failures, at most 100.  --results writes the table, with the reasons of what fails (reasons.txt), to a
@@ -15,6 +18,7 @@ know or allow: it is the adapter that reads them.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import os
 import subprocess
 import sys
@@ -23,6 +27,11 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+try:
+    from .freebsd import translate_tree
+except ImportError:  # run as a program
+    from freebsd import translate_tree  # type: ignore[import-not-found, no-redef]
 
 HERE = Path(__file__).resolve().parent
 
@@ -167,6 +176,9 @@ def suits(path: Path, variant: str) -> bool:
     if path.stem.endswith("v4"):
         return variant == "ipv4"
     own = own_options(path)
+    families = {"ipv4": "ipv4", "ipv6": "ipv6", "mapped": "ipv4-mapped-ipv6"}
+    if own.get("--ip_version", families[variant]) != families[variant]:
+        return False
     addresses = own.get("--local_ip", "") + own.get("--remote_ip", "")
     if variant == "ipv6":
         return "." not in addresses and "icmp unreachable frag_needed" not in path.read_text(errors="replace")
@@ -186,13 +198,21 @@ def table(results: list[Result]) -> str:
 
 
 def reasons() -> dict[str, str]:
-    """Why scripts fail, by ``folder/name`` and by ``folder/``: the lines of reasons.txt."""
+    """Why scripts fail, by patterns of ``folder/name``: the lines of reasons.txt; the first that fits counts."""
     lines = (HERE / "reasons.txt").read_text().splitlines()
     pairs = (line.split(":", 1) for line in lines if line and not line.startswith("#"))
     return {name.strip(): reason.strip() for name, reason in pairs}
 
 
-def markdown(results: list[Result], revision: str) -> str:
+def reason_of(name: str, known: dict[str, str]) -> str:
+    """Why the script ``folder/name`` fails."""
+    for pattern, reason in known.items():
+        if fnmatch.fnmatch(name, pattern + "*" * pattern.endswith("/")):
+            return reason
+    return "not known"
+
+
+def markdown(results: list[Result], suite: str) -> str:
     """The table by folder and variant, and what fails, by reason."""
     variants = [variant for variant in VARIANTS if any(result.variant == variant for result in results)]
     cells: dict[str, Counter[str]] = {}
@@ -205,10 +225,9 @@ def markdown(results: list[Result], revision: str) -> str:
         cell[result.variant] += result.passed
         if not result.passed:
             name = f"{result.path.parent.name}/{result.path.name}"
-            reason = known.get(name, known.get(f"{result.path.parent.name}/", "not known"))
-            failed.setdefault(reason, set()).add(name)
+            failed.setdefault(reason_of(name, known), set()).add(name)
     total = sum(cells.values(), Counter())
-    out = [f"Scripts of google/packetdrill {revision}, made by `run.py --results`: passed of run.", ""]
+    out = [f"Scripts of {suite}, made by `run.py --results`: passed of run.", ""]
     out += ["| folder | " + " | ".join(variants) + " |", "|---" * (len(variants) + 1) + "|"]
     for name, cell in [*sorted(cells.items()), ("all", total)]:
         out.append(f"| {name} | " + " | ".join(f"{cell[v]} of {cell[f'{v} of']}" for v in variants) + " |")
@@ -231,6 +250,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where to build the adapter (default: a temporary directory)")
     parser.add_argument("--variants", default="ipv4", help="comma-separated: ipv4, ipv6, mapped; or all")
     parser.add_argument("--results", type=Path, help="write the table and the reasons of failures to this file")
+    parser.add_argument("--suite", help="whose scripts these are, for --results (default: google/packetdrill's)")
+    parser.add_argument("--freebsd", action="store_true", help="the scripts are written for FreeBSD")
     parser.add_argument("-j", "--jobs", type=int, default=2)
     parser.add_argument("-v", "--verbose", action="store_true", help="print what packetdrill said of failures")
     parser.add_argument("-x", "--extra", action="append", help="an argument for packetdrill, such as --verbose")
@@ -239,7 +260,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         out = (args.out or Path(temporary)).resolve()
         build(args.packetdrill.resolve(), out)
-        jobs = [(path, variant) for path in scripts_of(args.paths) for variant in variants if suits(path, variant)]
+        paths: list[Path] = args.paths
+        if args.freebsd:
+            paths = [Path(temporary) / "scripts"]
+            for path in args.paths:
+                translate_tree(path.resolve(), paths[0] / path.resolve().name)
+        jobs = [(path, variant) for path in scripts_of(paths) for variant in variants if suits(path, variant)]
         with ThreadPoolExecutor(args.jobs) as pool:
             runs = [
                 pool.submit(run_script, args.packetdrill.resolve(), out, path, variant, extra=args.extra)
@@ -252,7 +278,8 @@ def main() -> int:
             print(f"FAIL {result.variant} {result.path.parent.name}/{result.path.name}: {last}")
     print(table(results))
     if args.results:
-        args.results.write_text(markdown(results, revision_of(args.packetdrill)))
+        suite = args.suite or f"google/packetdrill {revision_of(args.packetdrill)}"
+        args.results.write_text(markdown(results, suite))
     return min(100, sum(not result.passed for result in results))
 
 

@@ -242,6 +242,7 @@ void settings_read(const struct pd_world *world, struct ams_stack_config *config
     settings_fastopen_key(config->fastopen_key);
     config->syn_retries = (uint32_t)sysctl_number("tcp_syn_retries", 0, 0);
     config->synack_retries = (uint32_t)sysctl_number("tcp_synack_retries", 0, 0);
+    config->rto_max_ms = (uint32_t)sysctl_number("tcp_rto_max_ms", 0, 0);
     config->min_tso_segs = (uint32_t)sysctl_number("tcp_min_tso_segs", 0, 0);
     /* A namespace may not choose CUBIC unless the host allows it to: what the
      * script didn't change is what scripts are written for. */

@@ -32,6 +32,7 @@ struct ams_stack_config {
     uint32_t time_wait_ms;              /* 0: 60000 */
     uint32_t max_time_wait;             /* 0: 65536 */
     uint32_t rto_min_ms;                /* 0: 200 */
+    uint32_t rto_max_ms;                /* at least rto_min_ms; 0: 120000 */
     uint32_t delack_ms;                 /* 0: 40 */
     uint16_t ephemeral_low;             /* 0: 32768 */
     uint16_t ephemeral_high;            /* 0: 60999 */
