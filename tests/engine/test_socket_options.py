@@ -187,6 +187,8 @@ def test_a_clamp_beyond_what_a_header_can_say() -> None:
         listener_option(s, WINDOW_CLAMP, 255_999)
         assert get(s, LISTENER, WINDOW_CLAMP) == 255_999
         assert get(s, s.open().id, WINDOW_CLAMP) == 65_535
+    with Script() as s:
+        listener_option(s, WINDOW_CLAMP, 255_999)
         assert get(s, s.open(wscale=7).id, WINDOW_CLAMP) == 255_999
 
 
