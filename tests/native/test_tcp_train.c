@@ -69,8 +69,8 @@ static void test_what_a_train_does_not_take(void)
         CHECK_EQ(taken(how, (struct twin_segment){.payload = TWIN_MSS, .nops = true}), 2);
         CHECK_EQ(taken(how, (struct twin_segment){.payload = TWIN_MSS, .gso_size = 500, .verified = true}), 2);
         CHECK_EQ(taken(how, (struct twin_segment){.payload = TWIN_MSS, .protocol = PROTO_UDP, .verified = true}), 1);
-        CHECK_EQ(taken(how, (struct twin_segment){.payload = TWIN_MSS, .from = 3}), 1);
-        CHECK_EQ(taken(how, (struct twin_segment){.payload = TWIN_MSS, .to = 3}), 1);
+        CHECK_EQ(taken(how, (struct twin_segment){.payload = TWIN_MSS, .from = 3, .verified = true}), 1);
+        CHECK_EQ(taken(how, (struct twin_segment){.payload = TWIN_MSS, .to = 3, .verified = true}), 1);
         CHECK_EQ(taken(how, (struct twin_segment){.payload = TWIN_MSS, .other_mac = true}), 1);
         CHECK_EQ(taken(how, (struct twin_segment){.payload = TWIN_MSS, .tos = 4}), 1);
         CHECK_EQ(taken(how, (struct twin_segment){.payload = TWIN_MSS, .ts_off = -1}), 1);       /* PAWS */
