@@ -488,6 +488,7 @@ struct tcp_listener {
 };
 
 #define TCP_LISTENER_BUCKETS 256u
+#define TCP_AHEAD_FLOWS 512u     /* fewer are in the caches anyway */
 #define TCP_HEADS 64u            /* segments between two tcp_output_done() */
 #define TCP_HEAD_SIZE (FRAME_HEADROOM + TX_HEAD_MAX)
 
@@ -496,6 +497,7 @@ struct tcp_host {
     uint32_t n_buckets;       /* power of two */
     struct tcp_flow *latest;  /* of the latest segment; NULL: gone, or none */
     uint32_t n_flows;
+    uint32_t ahead_flows;     /* with so many it is worth while to look ahead (tcp_ahead.c) */
     uint32_t n_conns;
     struct tcp_listener *listeners[TCP_LISTENER_BUCKETS];
     uint32_t n_listeners;

@@ -25,7 +25,6 @@
 #include "stack/tcp.h"
 #include "wire/eth.h"
 
-#define AHEAD_FLOWS 512u         /* fewer are in the caches anyway */
 #define AHEAD_HASH 12
 #define AHEAD_LOCATE 8
 #define AHEAD_FOLLOW 4
@@ -39,7 +38,7 @@
 
 void tcp_ahead_begin(const struct ams_stack *stack, struct tcp_ahead *ahead, struct ams_frame **frames, int n)
 {
-    *ahead = (struct tcp_ahead){.frames = frames, .n = stack->tcp->n_flows >= AHEAD_FLOWS && n > 1 ? n : 0};
+    *ahead = (struct tcp_ahead){.frames = frames, .n = stack->tcp->n_flows >= stack->tcp->ahead_flows && n > 1 ? n : 0};
 }
 
 /* Where a frame's TCP header lies, as far as one can see at a glance.

@@ -384,6 +384,7 @@ int tcp_init(struct ams_stack *stack)
     stack->tcp = tcp;
     slab_init(&tcp->conns, sizeof(struct tcp_conn), stack->settle);
     tcp->n_buckets = BUCKETS_FIRST;
+    tcp->ahead_flows = TCP_AHEAD_FLOWS;
     tcp->buckets = mem_zalloc(tcp->n_buckets, sizeof(*tcp->buckets));
     const char *name = stack->config.congestion;
     tcp->cc_default = tcp_cc_find(stack, name ? name : "cubic");

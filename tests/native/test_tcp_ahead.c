@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * test_tcp_ahead.c - looking ahead in a batch changes nothing but how long it
+ * takes: the flow that is found, and all else, is what it is without.
+ */
+#include "check.h"
+
+#define TWIN_CHECK CHECK
+#include "twin_fixture.h"
+
+#define USUAL (TWIN_TIMESTAMPS | TWIN_SACK | TWIN_WSCALE)
+#define FRAMES 4096
+
+static uint32_t choose(void *rng, uint32_t below)
+{
+    return rng_below(rng, below);
+}
+
+/* A twin whose stacks look ahead, few flows as there are. */
+static void ahead_init(struct twin *twin, uint32_t how, uint32_t frames)
+{
+    twin_init(twin, how, frames, 0);
+    for (int i = 0; i < TWINS; i++)
+        twin->stack[i]->tcp->ahead_flows = 1;
+}
+
+/* Links all flows into one bucket. */
+static void one_bucket(struct tcp_host *tcp)
+{
+    struct tcp_flow *all = NULL;
+    for (uint32_t i = 0; i < tcp->n_buckets; i++)
+        while (tcp->buckets[i]) {
+            struct tcp_flow *flow = tcp->buckets[i];
+            tcp->buckets[i] = flow->hash_next;
+            flow->hash_next = all;
+            all = flow;
+        }
+    tcp->buckets[0] = all;
+    tcp->n_buckets = 1;
+}
+
+/* The hash is left in frames of both families, and is the flow's. */
+static void test_the_hash_is_the_flows(void)
+{
+    for (uint32_t v6 = 0; v6 <= TWIN_V6; v6 += TWIN_V6) {
+        struct twin twin;
+        ahead_init(&twin, USUAL | v6, FRAMES);
+        for (int k = 0; k < TWIN_PEERS; k++)
+            twin_segment(&twin, k, (struct twin_segment){.payload = TWIN_MSS});
+        twin_exchange(&twin);
+        for (int k = 0; k < TWIN_PEERS; k++) {
+            struct tcp_conn *conns[TWINS];
+            for (int i = 0; i < TWINS; i++)
+                conns[i] = (struct tcp_conn *)sock_find(twin.stack[i], twin.peers[k].id, SOCK_TCP);
+            CHECK(conns[TWIN_BATCHED]->rcv_head->marks & TCP_MARK_HASHED);
+            CHECK_EQ(conns[TWIN_BATCHED]->rcv_head->aux, conns[TWIN_BATCHED]->flow.hash);
+            CHECK(!(conns[TWIN_SINGLY]->rcv_head->marks & TCP_MARK_HASHED)); /* nothing is ahead */
+        }
+        twin_fini(&twin);
+    }
+}
+
+/* With few flows nothing is looked at twice. */
+static void test_few_flows(void)
+{
+    struct twin twin;
+    twin_init(&twin, USUAL, FRAMES, 0);
+    for (int k = 0; k < TWIN_PEERS; k++)
+        twin_segment(&twin, k, (struct twin_segment){.payload = TWIN_MSS});
+    twin_exchange(&twin);
+    struct tcp_conn *conn = (struct tcp_conn *)sock_find(twin.stack[TWIN_BATCHED], twin.peers[0].id, SOCK_TCP);
+    CHECK(!(conn->rcv_head->marks & TCP_MARK_HASHED));
+    twin_fini(&twin);
+}
+
+/* Frames of all kinds, good and bad, in batches and one by one: both stacks do
+ * the same.  In every third conversation all flows share a bucket. */
+static void test_random_conversations(void)
+{
+    for (uint32_t seed = 0; seed < 150; seed++) {
+        struct twin twin;
+        struct ams_rng rng;
+        rng_init(&rng, seed, 23);
+        ahead_init(&twin, seed % 64, seed % 7 ? FRAMES : 150);
+        for (int i = 0; i < TWINS && seed % 3 == 0; i++)
+            one_bucket(twin.stack[i]->tcp);
+        for (int step = 0; step < 60; step++)
+            twin_random_step(&twin, choose, &rng);
+        twin_fini(&twin);
+    }
+}
+
+int main(void)
+{
+    RUN(test_the_hash_is_the_flows);
+    RUN(test_few_flows);
+    RUN(test_random_conversations);
+    return check_report();
+}
