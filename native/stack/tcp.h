@@ -778,9 +778,10 @@ void tcp_recs_forget_sacks(struct tcp_conn *conn);
 
 /* ---- tcp_rack.c: loss detection (RFC 8985) ------------------------------------------------- */
 /* A record was delivered: RACK's newest send time, its RTT, reordering.
+ * @tsecr: what was echoed for it, 0: not known
  * Return: an RTT sample in ns, 0 if the record gives none (Karn). */
 uint64_t tcp_rack_delivered(struct tcp_conn *conn, const struct tcp_rec *rec, const struct tcp_delivery *delivery,
-                            uint64_t now);
+                            uint32_t tsecr, uint64_t now);
 /* An ACK with a D-SACK came, or recovery is over: the reordering window. */
 void tcp_rack_dsack(struct tcp_conn *conn);
 void tcp_rack_recovered(struct tcp_conn *conn);

@@ -117,7 +117,8 @@ uint32_t tcp_cc_slow_start(struct tcp_conn *conn, uint32_t acked)
 
 void tcp_cc_additive_increase(struct tcp_conn *conn, uint32_t acked, uint32_t window, uint64_t *credit)
 {
-    uint32_t unit = ams_max_u32(window, conn->snd_mss);
+    /* a round trip brings ACKs of as many whole segments as the window holds */
+    uint32_t unit = ams_max_u32(window - window % conn->snd_mss, conn->snd_mss);
     *credit += acked;
     if (*credit >= unit) {
         uint64_t steps = *credit / unit;

@@ -40,7 +40,7 @@ static bool sent_after(uint64_t at1, uint32_t end1, uint64_t at2, uint32_t end2)
 }
 
 uint64_t tcp_rack_delivered(struct tcp_conn *conn, const struct tcp_rec *rec, const struct tcp_delivery *delivery,
-                            uint64_t now)
+                            uint32_t tsecr, uint64_t now)
 {
     uint64_t rtt = ams_max_u64(now - rec->sent_at, 1);
     uint32_t end = rec->seq + rec->len;
@@ -52,8 +52,7 @@ uint64_t tcp_rack_delivered(struct tcp_conn *conn, const struct tcp_rec *rec, co
     }
     /* Which transmission arrived is unknown, unless the echoed timestamp or
      * an impossibly short time tells that it was not the last (step 2). */
-    if (again && (rtt < conn->min_rtt ||
-                  (delivery->tsecr && (int32_t)(delivery->tsecr - tcp_timestamp(conn, rec->sent_at)) < 0)))
+    if (again && (rtt < conn->min_rtt || (tsecr && (int32_t)(tsecr - tcp_timestamp(conn, rec->sent_at)) < 0)))
         return 0;
     if (sent_after(rec->sent_at, end, conn->rack_sent_at, conn->rack_end_seq)) {
         conn->rack_sent_at = rec->sent_at;

@@ -56,8 +56,11 @@ void tcp_prr_ack(struct tcp_conn *conn, const struct tcp_delivery *delivery)
     int64_t room;
     conn->prr_delivered += delivery->delivered;
     if (pipe > conn->ssthresh) {
-        uint64_t target = (uint64_t)conn->prr_delivered * conn->ssthresh + conn->prr_flight - 1;
-        room = (int64_t)(target / conn->prr_flight) - conn->prr_out;
+        /* rounded up to a whole segment, as by one who counts in segments: what is left of one is not sent, and
+         * must not make each of them wait for the next ACK */
+        uint64_t unit = (uint64_t)conn->prr_flight * conn->snd_mss;
+        uint64_t segments = ((uint64_t)conn->prr_delivered * conn->ssthresh + unit - 1) / unit;
+        room = (int64_t)(segments * conn->snd_mss) - conn->prr_out;
     } else {
         room = (int64_t)conn->prr_delivered - conn->prr_out;
         if (room < delivery->delivered)
@@ -102,8 +105,9 @@ static bool may_undo(const struct tcp_conn *conn, const struct tcp_delivery *del
 /* A D-SACK came: a retransmission was not needed. */
 static void dsack_seen(struct tcp_conn *conn, const struct tcp_delivery *delivery)
 {
-    /* more duplicates than retransmissions: the network makes them */
-    if (conn->dsack_dups <= conn->segs_retrans)
+    /* More duplicates than retransmissions: the network makes them.  Without reordering they come of timeouts and
+     * probes that a lost ACK has caused, which no reordering window would have prevented (as Linux). */
+    if (conn->dsack_dups <= conn->segs_retrans && conn->loss & LOSS_REORDERED)
         tcp_rack_dsack(conn);
     if (conn->loss & LOSS_UNDO && seq_gt(delivery->dsack_end, conn->undo_marker))
         conn->undo_retrans -= ams_min_u32(conn->undo_retrans, delivery->dsacked);

@@ -137,14 +137,16 @@ uint32_t tcp_rec_search(struct tcp_conn *conn, uint32_t seq)
     return low;
 }
 
-/* A record that was not delivered before is now. */
-static uint64_t delivered(struct tcp_conn *conn, const struct tcp_rec *rec, struct tcp_delivery *out, uint64_t now)
+/* A record that was not delivered before is now.
+ * @tsecr: the echo of a transmission of it or of a later one, 0: not known */
+static uint64_t delivered(struct tcp_conn *conn, const struct tcp_rec *rec, struct tcp_delivery *out, uint32_t tsecr,
+                          uint64_t now)
 {
     if (!(rec->marks & REC_EVER_RETRANS) && seq_leq(rec->seq + rec->len, conn->recover))
         out->original = true;
     conn->delivered_segs += segments_of(conn, rec);
     tcp_rate_delivered(conn, rec, &out->mark);
-    return tcp_rack_delivered(conn, rec, out, now);
+    return tcp_rack_delivered(conn, rec, out, tsecr, now);
 }
 
 void tcp_recs_ack(struct ams_stack *stack, struct tcp_conn *conn, uint32_t ack, struct tcp_delivery *out, uint64_t now)
@@ -170,7 +172,7 @@ void tcp_recs_ack(struct ams_stack *stack, struct tcp_conn *conn, uint32_t ack, 
             out->repaired_at = ams_max_u64(out->repaired_at, rec->sent_at);
         }
         if (!(rec->marks & REC_SACKED)) {
-            uint64_t rtt = delivered(conn, rec, out, now);
+            uint64_t rtt = delivered(conn, rec, out, out->tsecr, now);
             out->rtt = rtt ? rtt : out->rtt;
         }
         conn->rec_head = (conn->rec_head + 1) & (conn->rec_cap - 1);
@@ -186,7 +188,8 @@ static void mark_sacked(struct tcp_conn *conn, struct tcp_rec *rec, struct tcp_d
     if (rec->marks & REC_SACKED)
         return;
     unaccount(conn, rec, rec->len);
-    uint64_t rtt = delivered(conn, rec, out, now);
+    /* what is echoed beside a hole is from before the hole (RFC 7323 section 4.3) */
+    uint64_t rtt = delivered(conn, rec, out, 0, now);
     out->sack_rtt = rtt ? rtt : out->sack_rtt;
     rec->marks = (uint8_t)((rec->marks & ~(REC_LOST | REC_RETRANS)) | REC_SACKED);
     conn->sacked_bytes += rec->len;

@@ -125,6 +125,31 @@ def test_application_limited_sender_comes_back_to_what_it_uses() -> None:
 # ---- reno and cubic ----------------------------------------------------------------------------------------
 
 
+def test_reno_grows_by_a_segment_for_each_window_of_whole_segments() -> None:
+    """RFC 5681 section 3.1: one a round trip, and a window of 5.5 segments lets five of them out in each."""
+    with Script(congestion=named(b"reno")) as s:
+        connection = s.open(mss=1000, sack=True, rtt=RTT)
+        connection.send(bytes(60_000))
+        s.drain()
+        s.wait(RTT)
+        s.send("A", seq=1, ack=1001)
+        assert connection.info.snd_cwnd == 11_000
+        s.send("A", seq=1, ack=1001, sack=[(2001, 12_001)])
+        s.drain()
+        s.wait(RTT)
+        s.send("A", seq=1, ack=12_001)
+        assert (connection.info.ca_state, connection.info.snd_cwnd) == (0, 5500)
+        ack, counted = 12_001, 1000  # the segment that was repaired
+        for window in (5500, 6500, 7500):
+            assert connection.info.snd_cwnd == window
+            s.drain()
+            s.wait(RTT)
+            ack += window // 1000 * 1000 - counted
+            s.send("A", seq=1, ack=ack)
+            counted = 0
+        assert connection.info.snd_cwnd == 8500
+
+
 @pytest.mark.parametrize(("name", "kept"), [(b"reno", 0.5), (b"cubic", 0.7)])
 def test_multiplicative_decrease(name: bytes, kept: float) -> None:
     """RFC 5681 section 3.1, RFC 9438 section 4.6."""

@@ -6,7 +6,7 @@ The peer's round trip is 100 ms throughout; segments carry 1000 bytes.
 from __future__ import annotations
 
 import pytest
-from aiomultistack._native import lib
+from aiomultistack._native import ffi, lib
 
 from .script import MS, SECOND, TCP, Script
 from .world import Connection
@@ -114,21 +114,59 @@ def test_rack_tolerates_more_after_reordering_was_seen() -> None:
         s.expect("A", seq=4001, after=25 * MS)
 
 
+def dsack_then_loss(s: Script, connection: Connection, start: int) -> None:
+    """The first of four segments from `start` on is only late, but repaired; then the first of four more is lost."""
+    connection.send(bytes(4000))
+    s.drain()
+    s.wait(RTT)
+    s.send("A", seq=1, ack=start, sack=[(start + 1000, start + 2000)])
+    s.expect("A", seq=start, after=25 * MS)
+    s.send("A", seq=1, ack=start + 4000)
+    s.wait(RTT)
+    s.send("A", seq=1, ack=start + 4000, sack=[(start, start + 1000)])
+    connection.send(bytes(4000))
+    s.drain()
+    s.wait(RTT)
+    s.send("A", seq=1, ack=start + 4000, sack=[(start + 5000, start + 6000)])
+
+
 def test_rack_dsack_widens_the_window_once_a_round() -> None:
-    """Section 6.2.4: each round with a D-SACK adds a quarter of the RTT."""
+    """Section 6.2.4: each round with a D-SACK adds a quarter of the RTT, where there is reordering."""
     with Script() as s:
         connection = flight(s, 4, sack=True)
         s.wait(RTT)
         s.send("A", seq=1, ack=1, sack=[(1001, 2001)])
-        s.expect("A", seq=1, after=25 * MS)
         s.send("A", seq=1, ack=4001)
+        dsack_then_loss(s, connection, 4001)
+        s.expect("A", seq=8001, after=50 * MS)
+
+
+def test_rack_dsack_without_reordering_leaves_the_window() -> None:
+    """As Linux: it comes of probes and timeouts that a lost ACK has caused; waiting longer would not prevent those."""
+    with Script() as s:
+        connection = flight(s, 1, sack=True)
         s.wait(RTT)
-        s.send("A", seq=1, ack=4001, sack=[(1, 1001)])  # it was late, not lost
-        connection.send(bytes(4000))
-        s.drain()
+        s.send("A", seq=1, ack=1001)
+        dsack_then_loss(s, connection, 1001)
+        s.expect("A", seq=5001, after=25 * MS)
+
+
+def test_rack_finds_a_lost_retransmission_by_a_later_one() -> None:
+    """Section 6.2: the SACK of a retransmission beside a hole echoes what came before the hole, and counts.
+
+    RFC 7323 section 4.3: only what fills the hole moves the timestamp that is echoed.
+    """
+    with Script() as s:
+        flight(s, 10, sack=True, timestamps=True)
+        echo = s.last_tsval
         s.wait(RTT)
-        s.send("A", seq=1, ack=4001, sack=[(5001, 6001)])
-        s.expect("A", seq=4001, after=50 * MS)
+        s.send("A", seq=1, ack=1, sack=[(2001, 10_001)], tsecr=echo)
+        s.expect("A", seq=1)
+        s.expect("A", seq=1001)
+        s.wait(RTT)
+        s.send("A", seq=1, ack=1, sack=[(1001, 10_001)], tsecr=echo)
+        s.expect("A", seq=1, length=1000)
+        assert counter(s, "rto") == 0
 
 
 def test_a_partly_sacked_segment_counts_as_missing() -> None:
@@ -346,6 +384,17 @@ def test_prr_spreads_the_reduction_over_the_round_trip() -> None:
         assert connection.info.ca_state == OPEN
         assert connection.info.snd_ssthresh == 7000
         assert 7000 <= connection.info.snd_cwnd < 7500
+
+
+def test_prr_counts_in_whole_segments() -> None:
+    """Section 6, rounded up: with half of the window every other delivery lets a segment out, from the first on.
+
+    The last finds as much in flight as ssthresh lets.
+    """
+    with Script(congestion=ffi.new("char[]", b"reno")) as s:
+        connection = flight(s, 10, sack=True)
+        s.wait(RTT)
+        assert recovered_with(s, connection, 1, 10) == [1, 1, 1, 0, 1, 0, 1, 0, 0]
 
 
 def test_prr_after_heavy_loss_sends_what_was_delivered() -> None:
