@@ -146,7 +146,8 @@ static void enter_recovery(struct ams_stack *stack, struct tcp_conn *conn, const
     }
     conn->recover = conn->snd_nxt;
     conn->ca_state = TCP_CA_RECOVERY;
-    conn->flags |= CONN_REXMIT_NOW;
+    if (conn->lost_bytes != conn->retrans_bytes)
+        conn->flags |= CONN_REXMIT_NOW;
     stack->counters.tcp_fast_retrans++;
 }
 
@@ -371,7 +372,11 @@ static bool loss_step(struct ams_stack *stack, struct tcp_conn *conn, const stru
 static bool reduction_step(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_delivery *delivery,
                            uint64_t now)
 {
-    if (seq_geq(conn->snd_una, conn->recover)) {
+    /* the ACK of all that was out may still report marks from before: only one beyond it answers the reduction (as
+     * Linux; RFC 3168 section 6.1.2 wants one reduction a window) */
+    bool answered = conn->ca_state == TCP_CA_CWR ? seq_gt(conn->snd_una, conn->recover)
+                                                 : seq_geq(conn->snd_una, conn->recover);
+    if (answered) {
         finish_reduction(stack, conn, delivery, now);
         return true;
     }
@@ -420,7 +425,9 @@ void tcp_recovery_step(struct ams_stack *stack, struct tcp_conn *conn, const str
         reno_detect(stack, conn, delivery);
     if (conn->ca_state >= TCP_CA_RECOVERY)
         return;
-    if (conn->lost_bytes != conn->retrans_bytes) {
+    /* What is lost beyond `recover` was sent after the last reduction: the next one, even if all of it has been sent
+     * again already (RFC 6675 section 5; as Linux). */
+    if (conn->lost_bytes != conn->retrans_bytes || (conn->flags & CONN_SACK_OK && conn->lost_bytes)) {
         if (!probe_lost(stack, conn))
             enter_recovery(stack, conn, delivery, now);
     } else if (conn->ca_state != TCP_CA_CWR)

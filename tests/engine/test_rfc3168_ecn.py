@@ -121,6 +121,25 @@ def test_ece_halves_the_window_once_per_round_trip_and_says_so() -> None:
         assert s.host.counters()["stack.tcp_retrans"] == 0
 
 
+def test_the_ack_of_all_that_was_out_may_still_report_old_marks() -> None:
+    """Section 6.1.2, once a window: the receiver that sent it may not have seen CWR yet.  As Linux."""
+    with Script(congestion=named(b"reno")) as s:
+        connection = opened(s, sack=True, mss=1000)
+        connection.send(b"x" * 30000)
+        s.drain()
+        before = connection.info.snd_cwnd
+        s.send("AE", seq=1, ack=1001)
+        s.send("AE", seq=1, ack=10_001)
+        assert (connection.info.ca_state, connection.info.snd_ssthresh) == (2, before // 2)
+        s.drain()
+        s.send("A", seq=1, ack=11_001)  # what carried CWR: the reduction is answered
+        assert (connection.info.ca_state, connection.info.snd_ssthresh) == (0, before // 2)
+        s.drain()
+        s.send("AE", seq=1, ack=12_001)
+        assert connection.info.ca_state == 2
+        assert connection.info.snd_ssthresh < before // 2
+
+
 def test_what_is_sent_again_is_not_ect() -> None:
     """Section 6.1.5."""
     with Script() as s:

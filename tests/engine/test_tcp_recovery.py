@@ -100,6 +100,27 @@ def test_rack_finds_a_lost_retransmission() -> None:
         assert counter(s, "rto") == 0
 
 
+def test_loss_beyond_the_recovery_point_is_the_next_reduction() -> None:
+    """RFC 6675 section 5: what was sent during recovery and got lost is not paid for by that one, even if repaired."""
+    with Script(congestion=ffi.new("char[]", b"reno")) as s:
+        connection = flight(s, 10, sack=True)
+        connection.send(bytes(20_000))
+        s.wait(RTT)
+        s.send("A", seq=1, ack=1, sack=[(1001, 10_001)])
+        s.expect("A", seq=1)
+        for index in range(10, 14):
+            s.expect("A", seq=1 + 1000 * index)
+        s.wait(RTT)
+        s.send("A", seq=1, ack=1, sack=[(11_001, 14_001), (1001, 10_001)])  # the retransmission is late
+        s.drain()
+        assert connection.info.lost >= 1000
+        first = connection.info.snd_ssthresh
+        s.send("A", seq=1, ack=10_001, sack=[(11_001, 14_001)])
+        assert connection.info.ca_state == RECOVERY
+        assert connection.info.snd_ssthresh < first
+        assert counter(s, "fast_retrans") == 2
+
+
 def test_rack_tolerates_more_after_reordering_was_seen() -> None:
     """Section 6.2.4: with reordering seen, three SACKs no longer end the wait."""
     with Script() as s:

@@ -69,6 +69,7 @@ class Outcome:
     spurious: int  #: segments that the receiver had already
     timeouts: int
     undone: int  #: reductions that were taken back
+    marked: int  #: reductions because of ECN's marks
 
     @property
     def total(self) -> float:
@@ -112,6 +113,7 @@ def _run(what: Bottleneck, world: World) -> Outcome:
         spurious=server.counters()["stack.tcp_dup_data"],
         timeouts=sum(total["stack.tcp_rto"] for total in totals),
         undone=sum(total["stack.tcp_undo"] for total in totals),
+        marked=sum(total["stack.tcp_ecn_reduced"] for total in totals),
     )
 
 

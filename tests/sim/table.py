@@ -9,10 +9,13 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import math
+from dataclasses import replace
+
+from aiomultistack._native import lib
 
 from .bottleneck import MS, SECOND, Bottleneck, Outcome, jain
 
-__all__ = ["ALGORITHMS", "LOSSES", "RTTS", "cell", "mathis", "response"]
+__all__ = ["ALGORITHMS", "LOSSES", "RTTS", "cell", "marking", "mathis", "response"]
 
 ALGORITHMS = ("reno", "cubic", "bbr")
 LOSSES = (0.0, 0.001, 0.01, 0.03, 0.1)
@@ -25,6 +28,8 @@ THEORY = (
     ("cubic", 100, 0.001, 300),
     ("cubic", 100, 0.0001, 300),
 )
+FEEDBACK = {"none": lib.AMS_ECN_OFF, "RFC 3168": lib.AMS_ECN_ASK, "Accurate ECN": lib.AMS_ECN_ACCURATE}
+MARKING = tuple(itertools.product(("reno", "cubic"), (20, 100), FEEDBACK))
 HEADER = (
     "| congestion | RTT | loss | goodput, Mbit/s | retransmitted | spurious | timeouts | undone "
     "| two flows, Mbit/s | fairness |\n"
@@ -57,6 +62,13 @@ def response(rtt: float, loss: float) -> float:
     return max(window * MSS * 8 / rtt, mathis(rtt, loss))
 
 
+def marking(name: str, rtt: int, feedback: str) -> str:
+    """One row: a flow alone for 30 s, over a queue that marks what finds a quarter of it full."""
+    what = Bottleneck((name,), rtt=rtt * MS, config={"ecn": FEEDBACK[feedback]})
+    run = replace(what, faults={"mark_frames": what.queue // 4}).run()
+    return f"| {name} | {rtt} ms | {feedback} | {run.total / 1e6:.3f} | {_share(run)} | {run.marked} | {run.timeouts} |"
+
+
 def _theory(name: str, rtt: int, loss: float, seconds: int) -> str:
     """One row: a flow without a bottleneck to speak of, beside what its model says."""
     run = Bottleneck(
@@ -86,6 +98,16 @@ def main() -> None:
     print(HEADER)
     with concurrent.futures.ProcessPoolExecutor() as pool:
         for row in pool.map(cell, *zip(*itertools.product(ALGORITHMS, RTTS, LOSSES), strict=True)):
+            print(row, flush=True)
+    print("\n## Over a queue that marks\n")
+    print(
+        "One flow alone for 30 s; what finds a quarter of the queue full is marked (ECN, RFC 3168 section 5), and lost\n"
+        "only if the queue is full, or if the sender doesn't know of ECN. Reductions are those that marks have caused.\n"
+    )
+    print("| congestion | RTT | feedback | goodput, Mbit/s | retransmitted | reductions | timeouts |")
+    print("| --- | --: | --- | --: | --: | --: | --: |")
+    with concurrent.futures.ProcessPoolExecutor() as pool:
+        for row in pool.map(marking, *zip(*MARKING, strict=True)):
             print(row, flush=True)
     print("\n## Against theory\n")
     print(

@@ -24,6 +24,20 @@ def test_the_table_is_up_to_date(name: str, rtt: int, loss: float) -> None:
     assert row in RESULTS.read_text().splitlines(), f"{RESULTS} has another row than\n{row}"
 
 
+def test_marks_take_the_place_of_losses() -> None:
+    """RFC 3168 section 5, RFC 9768: with feedback of either kind the window shrinks, and nothing is sent again."""
+    rows = [table.marking("cubic", 20, feedback) for feedback in table.FEEDBACK]
+    assert set(rows) <= set(RESULTS.read_text().splitlines()), "\n".join(rows)
+    found = [re.findall(r"[\d.]+", row.split("|", 4)[4]) for row in rows]
+    goodputs = [float(goodput) for goodput, *_ in found]
+    assert goodputs[0] > 18
+    assert min(goodputs) > 14  # a queue of a quarter is too short for a window that comes back from 0.7
+    retransmitted, reductions = ([int(cells[i]) for cells in found] for i in (1, 3))
+    assert retransmitted[0] > 0 == reductions[0]
+    assert retransmitted[1:] == [0, 0]
+    assert min(reductions[1:]) > 0
+
+
 def test_the_table_is_complete_and_agrees_with_theory() -> None:
     text = RESULTS.read_text()
     rows = re.findall(r"^\| (\w+) \| (\d+) ms \| [\d.]+% \|", text, re.MULTILINE)
