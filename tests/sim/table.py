@@ -101,8 +101,9 @@ def main() -> None:
             print(row, flush=True)
     print("\n## Over a queue that marks\n")
     print(
-        "One flow alone for 30 s; what finds a quarter of the queue full is marked (ECN, RFC 3168 section 5), and lost\n"
-        "only if the queue is full, or if the sender doesn't know of ECN. Reductions are those that marks have caused.\n"
+        "One flow alone for 30 s; what finds a quarter of the queue full is marked (ECN, RFC 3168 section 5), and\n"
+        "lost only if the queue is full, or if the sender doesn't know of ECN. Reductions are those that marks have\n"
+        "caused.\n"
     )
     print("| congestion | RTT | feedback | goodput, Mbit/s | retransmitted | reductions | timeouts |")
     print("| --- | --: | --- | --: | --: | --: | --: |")
