@@ -106,7 +106,7 @@ def test_answer_larger_than_the_socket_buffer(
     folder: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     with running(new_loop, Node([Endpoint()] * 50_000)):
-        assert len(_control.query(only(folder).path, "endpoints")) == 50_000
+        assert len(_control.query(only(folder).path, "endpoints", timeout=60)) == 50_000
 
 
 @LOOPS

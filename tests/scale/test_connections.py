@@ -149,7 +149,7 @@ async def open_all(loop: asyncio.AbstractEventLoop) -> list[Client]:
 
 async def settled(loop: aiomultistack.Loop, server: ServerThread) -> None:
     """Waits until nothing is left of the connections, on either side."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         facts = await asyncio.to_thread(server.facts)
         ours = loop.multistack
