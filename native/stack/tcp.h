@@ -445,6 +445,14 @@ static inline uint64_t tcp_pace_slack(const struct tcp_conn *conn)
 {
     return ams_min_u64(ams_max_u64(conn->srtt / 2, TCP_PACE_SLACK_MIN), TCP_PACE_SLACK_MAX);
 }
+/* The wait for pace_at is over.  A loop that was busy for long makes up for
+ * some of it. */
+static inline void tcp_pace_due(struct tcp_conn *conn, uint64_t now)
+{
+    if (conn->loss & LOSS_PACE_WAIT)
+        conn->pace_at = ams_max_u64(conn->pace_at, now - tcp_pace_slack(conn));
+    conn->loss &= (uint16_t)~LOSS_PACE_WAIT;
+}
 static inline uint32_t tcp_timestamp(const struct tcp_conn *conn, uint64_t now)
 {
     return (uint32_t)(now / AMS_NS_PER_MS) + conn->ts_offset;

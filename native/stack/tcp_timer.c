@@ -237,9 +237,7 @@ void tcp_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_
         tcp_want_output(stack, conn);
     }
     if (conn->loss & LOSS_PACE_WAIT && conn->pace_at <= now) {
-        conn->loss &= (uint16_t)~LOSS_PACE_WAIT;
-        /* a loop that was busy for long makes up for some of it */
-        conn->pace_at = ams_max_u64(conn->pace_at, now - tcp_pace_slack(conn));
+        tcp_pace_due(conn, now);
         tcp_want_output(stack, conn);
     }
     if (conn->probe_at && conn->probe_at <= now) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -256,6 +257,46 @@ def test_pacing_spreads_the_window(name: bytes) -> None:
         assert 4 <= len(s.queue) <= 9
         s.wait(40 * MS)
         assert len(s.queue) == 10
+
+
+def test_paced_segments_leave_in_bursts_where_no_port_splits_super_frames() -> None:
+    """Two segments at least, as Linux, and no third before its time, even if an ACK comes first."""
+    with Script(congestion=named(b"reno")) as s:
+        connection = s.open(mss=1000, sack=True, rtt=RTT)
+        connection.option(lib.AMS_OPT_PACING, 1)
+        connection.send(bytes(10_000))
+        s.wait(RTT)
+        s.drain()
+        s.send("A", seq=1, ack=10_001)  # from here on there is a rate
+        connection.send(bytes(20_000))
+        s.wait(0)
+        assert len(s.queue) == 2
+        start = s.queue[0][0]
+        rate = connection.info.pacing_rate
+        s.wait(500 * SECOND // rate)  # half a segment later
+        s.send("A", seq=1, ack=11_001)
+        assert len(s.queue) == 2
+        s.wait(RTT)
+        leaving = Counter(at for at, _ in s.queue)
+        assert set(leaving.values()) == {2}
+        assert sorted(leaving)[1] - start == pytest.approx(2000 * SECOND / rate, abs=MS)
+
+
+def test_bbr_fills_a_link_by_bursts_of_two() -> None:
+    """A lone flow is paced, not clocked by its window."""
+    with World(3, delay_ns=10 * MS, rate_bps=20_000_000, queue_frames=50) as world:
+        client = world.host("10.1.0.1/24", congestion=named(b"bbr"))
+        server = world.host("10.1.0.2/24")
+        server.listen()
+        connection = client.connect("10.1.0.2")
+        connection.send(bytes(10_000_000))
+        world.run(2 * SECOND)
+        wire = world.wire(monitor=True)
+        world.run(SECOND // 2)
+        mac = bytes(client.mac)
+        bursts = Counter(at for at, frame in wire.frames if frame[6:12] == mac and len(frame) > 1000)
+        assert len(bursts) > 300
+        assert sum(count == 2 for count in bursts.values()) > 0.9 * len(bursts)
 
 
 def test_a_conversation_is_not_paced_unless_somebody_asks() -> None:

@@ -35,7 +35,8 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,8 +84,8 @@ class Link:
         self._order = itertools.count()
         self._held: list[tuple[float, int, int, bytes]] = []
 
-    def push(self, direction: int, frame: bytes, now: float) -> None:
-        """Takes a frame in: it is lost, or held until its time has come."""
+    def push(self, direction: int, frame: bytes, now: float, farther: float = 0.0) -> None:
+        """Takes a frame in: it is lost, or held until its time has come; `farther`: seconds that its flow adds."""
         spared = frame[12:14] != _IPV4 or frame[23] != _TCP  # ARP, multicast groups: not part of the pattern
         if not spared and self._random[direction].random() < self._cell.loss:
             return
@@ -92,7 +93,7 @@ class Link:
         if waiting > self._cell.queue * FRAME:
             return
         self._free[direction] = max(now, self._free[direction]) + len(frame) * 8 / self._cell.rate
-        release = self._free[direction] + self._cell.rtt / 2
+        release = self._free[direction] + self._cell.rtt / 2 + farther
         heapq.heappush(self._held, (release, next(self._order), direction, frame))
 
     def pop(self, now: float) -> tuple[int, bytes] | None:
@@ -111,9 +112,9 @@ class Link:
 class KernelSender:
     """A socket of the kernel's in a namespace of its own."""
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Cell, address: str = STACK4) -> None:
         with namespace():
-            self.tap = _tap(STACK4)
+            self.tap = _tap(address)
             self._statistics = open("/proc/thread-self/net/netstat", encoding="ascii")  # noqa: SIM115
             self._socket = socket.socket()
         self._socket.setblocking(False)
@@ -158,12 +159,13 @@ class KernelSender:
 class OurSender:
     """A connection of the engine's, whose time is the real one."""
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Cell, address: str = STACK4) -> None:
         self._world = World(cell.seed)
         self._world.checked = False
         self._start = time.monotonic()
         name = ffi.new("char[]", cell.congestion.encode())
-        self._host = self._world.host(f"{STACK4}/24", congestion=name)
+        mac = b"\x02\0" + socket.inet_aton(address)
+        self._host = self._world.host(f"{address}/24", congestion=name, mac=mac)
         self._wire = self._world.wire()
         self._connection = self._host.connect(KERNEL4, PORT)
 
@@ -224,68 +226,107 @@ def _deliver(tap: int, frame: bytes) -> None:
 
 
 class Receiver:
-    """The kernel's end: accepts one connection and counts what it brings."""
+    """The kernel's end: accepts connections and counts what each address sends."""
 
     def __init__(self) -> None:
         with namespace():
             self.tap = _tap(KERNEL4)
             self._listener = socket.create_server((KERNEL4, PORT))
         self._listener.setblocking(False)
-        self._socket: socket.socket | None = None
+        self._sockets: dict[str, socket.socket] = {}
         self._buffer = bytearray(1 << 20)
-        self.received = 0
+        self.received: Counter[str] = Counter()  #: bytes, by address
 
     def descriptors(self) -> list[int]:
         """What to wait for."""
-        return [self.tap, (self._socket or self._listener).fileno()]
+        return [self.tap, self._listener.fileno(), *(sock.fileno() for sock in self._sockets.values())]
 
     def run(self) -> Iterator[bytes]:
         """Reads what has come; the frames that the kernel sends."""
         with contextlib.suppress(BlockingIOError):
-            if self._socket is None:
-                self._socket, _ = self._listener.accept()
-                self._socket.setblocking(False)
-            while count := self._socket.recv_into(self._buffer):
-                self.received += count
+            sock, (address, _) = self._listener.accept()
+            sock.setblocking(False)
+            self._sockets[address] = sock
+        for address, sock in self._sockets.items():
+            with contextlib.suppress(BlockingIOError):
+                while count := sock.recv_into(self._buffer):
+                    self.received[address] += count
         yield from _frames(self.tap)
 
     @property
-    def accepted(self) -> bool:
-        """Is there a connection?"""
-        return self._socket is not None
+    def accepted(self) -> int:
+        """How many connections there are."""
+        return len(self._sockets)
 
     def close(self) -> None:
-        for sock in (self._listener, self._socket):
-            if sock is not None:
-                sock.close()
+        for sock in (self._listener, *self._sockets.values()):
+            sock.close()
         os.close(self.tap)
 
 
-def measure(cell: Cell, who: str) -> dict[str, Any]:
-    """Goodput in bit/s of one sender, "kernel" or "ours", from the end of the handshake on."""
-    link, receiver = Link(cell), Receiver()
-    sender = KernelSender(cell) if who == "kernel" else OurSender(cell)
+Sender = KernelSender | OurSender
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What came of a run."""
+
+    received: dict[str, int]  #: bytes from each address
+    late: float  #: seconds that this program was held up, once, at most
+
+
+def carry(
+    link: Link, receiver: Receiver, senders: Sequence[Sender], seconds: float, *, skip: float = 0.0, far: float = 0.0
+) -> Carried:
+    """Carries frames for so long from when all are connected, and counts from `skip` seconds on.
+
+    The last sender is `far` seconds farther away, one way.
+    """
     end = time.monotonic() + HANDSHAKE
-    counting, late = False, 0.0
+    connected, counting, late = False, math.inf, 0.0
+    before: Counter[str] = Counter()
+    owners: dict[bytes, int] = {}
+    last = len(senders) - 1
     while (now := time.monotonic()) < end:
-        if receiver.accepted and not counting:
-            counting, end = True, now + cell.seconds
+        if receiver.accepted == len(senders) and not connected:
+            connected, counting, end = True, now + skip, now + seconds
+        if now >= counting:
+            counting, before = math.inf, receiver.received.copy()
         while (due := link.pop(now)) is not None:
             direction, frame = due
             if direction == TO_RECEIVER:
                 _deliver(receiver.tap, frame)
             else:
-                sender.receive(frame, now)
+                owner = owners.get(frame[:6])
+                for sender in senders if owner is None else (senders[owner],):  # all hear what is for groups
+                    sender.receive(frame, now)
         # after the deliveries: what they cause must not wait for the next one
-        for frame in sender.run(now):
-            link.push(TO_RECEIVER, frame, now)
+        for index, sender in enumerate(senders):
+            for frame in sender.run(now):
+                owners[frame[6:12]] = index
+                link.push(TO_RECEIVER, frame, now, far if index == last else 0.0)
         for frame in receiver.run():
-            link.push(TO_SENDER, frame, now)
-        readable, writable = sender.descriptors()
-        wake = max(time.monotonic(), min(link.deadline, sender.deadline, end))
-        select.select(readable + receiver.descriptors(), writable, [], max(0.0, wake - time.monotonic()))
+            link.push(TO_SENDER, frame, now, far if owners.get(frame[:6]) == last else 0.0)
+        readable, writable = receiver.descriptors(), []
+        wake = min(link.deadline, end)
+        for sender in senders:
+            more_readable, more_writable = sender.descriptors()
+            readable += more_readable
+            writable += more_writable
+            wake = min(wake, sender.deadline)
+        wake = max(time.monotonic(), wake)
+        select.select(readable, writable, [], max(0.0, wake - time.monotonic()))
         late = max(late, time.monotonic() - wake)
-    result = {"goodput": receiver.received * 8 / cell.seconds, "late": late, "counters": sender.counters()}
+    return Carried({address: count - before[address] for address, count in receiver.received.items()}, late)
+
+
+def measure(cell: Cell, who: str) -> dict[str, Any]:
+    """Goodput in bit/s of one sender, "kernel" or "ours", from the end of the handshake on."""
+    link, receiver = Link(cell), Receiver()
+    sender: Sender = KernelSender(cell) if who == "kernel" else OurSender(cell)
+    run = carry(link, receiver, [sender], cell.seconds)
+    goodput = sum(run.received.values()) * 8 / cell.seconds
+    result = {"goodput": goodput, "late": run.late, "counters": sender.counters()}
     sender.close()
     receiver.close()
     return result
@@ -339,27 +380,37 @@ class Comparison:
 
 
 class Runs:
-    """Measures cells over seeds, as many at a time as there is room for; a cell's three senders at the same time."""
+    """Measures cells over seeds, as many at a time as there is room for; a cell's senders at the same time."""
 
-    def __init__(self, cells: Iterable[Cell], load: float) -> None:
+    def __init__(
+        self,
+        cells: Iterable[Cell],
+        load: float,
+        measured: Callable[[Any, str], dict[str, Any]] = measure,
+        senders: Sequence[str] = SENDERS,
+        late: float = LATE,
+    ) -> None:
         self._load = load
+        self._late = late
+        self._measure = measured
+        self._senders = senders
         self._waiting = sorted(cells, key=weight)
         self._tries: dict[Cell, int] = {}
         self._running: dict[Cell, list[concurrent.futures.Future[dict[str, Any]]]] = {}
         self._pool = concurrent.futures.ProcessPoolExecutor(
-            len(SENDERS) * LINKS, mp_context=multiprocessing.get_context("fork")
+            len(senders) * LINKS, mp_context=multiprocessing.get_context("fork")
         )
-        self.done: dict[Cell, list[float]] = {}  #: the goodputs of SENDERS
+        self.done: dict[Cell, list[Any]] = {}  #: the goodputs of the senders
         self.disturbed: set[Cell] = set()  #: of those that are done: held up each time
 
     def step(self) -> None:
         """Starts what there is room for, and waits until something has ended."""
-        busy = sum(weight(cell) for cell in self._running) * len(SENDERS)
+        busy = sum(weight(cell) for cell in self._running) * len(self._senders)
         for cell in [*self._waiting]:
-            needed = weight(cell) * len(SENDERS)
+            needed = weight(cell) * len(self._senders)
             if len(self._running) < LINKS and (not self._running or busy + needed <= self._load):
                 self._waiting.remove(cell)
-                self._running[cell] = [self._pool.submit(measure, cell, who) for who in SENDERS]
+                self._running[cell] = [self._pool.submit(self._measure, cell, who) for who in self._senders]
                 busy += needed
         pending = [future for futures in self._running.values() for future in futures if not future.done()]
         concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -370,7 +421,7 @@ class Runs:
 
     def _end(self, cell: Cell, results: list[dict[str, Any]]) -> None:
         self._tries[cell] = self._tries.get(cell, 0) + 1
-        late = any(result["late"] > LATE for result in results)
+        late = any(result["late"] > self._late for result in results)
         if late and self._tries[cell] < TRIES:
             self._waiting.append(cell)
         else:

@@ -54,6 +54,15 @@ def test_a_small_queue_is_shared_by_unlike_flows() -> None:
     assert jain(outcome.goodput) > 0.85
 
 
+@pytest.mark.parametrize(("rtt", "queue"), [(16, 26), (20, 33), (40, 66)])
+def test_a_small_queue_is_shared_by_bbr_flows(rtt: int, queue: int) -> None:
+    """A bandwidth-delay product.  Segments one by one would let the faster flow find more room in it: 0.70 to 0.75."""
+    what = Bottleneck(("bbr", "bbr"), rtt=rtt * MS, duration=20 * SECOND, warm_up=5 * SECOND, queue_frames=queue)
+    outcome = what.run()
+    assert outcome.total > 18_000_000
+    assert jain(outcome.goodput) > 0.85
+
+
 @pytest.mark.parametrize("name", ["reno", "cubic", "bbr"])
 @pytest.mark.parametrize(
     ("faults", "share"),
