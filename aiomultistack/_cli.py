@@ -24,7 +24,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 #: Options of `run` that set a field of Config, with their help.
 _FIELDS = {
-    "port": ("PORT", "Where frames go: tap:NAME or mem:NAME."),
+    "port": ("PORT", "Where frames go: tap:NAME, xdp:INTERFACE, netmap:INTERFACE, switch:PATH, mem:NAME."),
     "addresses": ("ADDR/LEN,...", "Addresses of the user-space stack."),
     "gateway": ("ADDR,...", "Gateways, one of each family at most."),
     "host-addresses": ("ADDR/LEN,...", "Addresses for the kernel's side of a TAP."),
@@ -69,6 +69,8 @@ class _RunCommand(click.Command):
             position += 1 if alone else 2
             if word.startswith("-m"):
                 break
+        if position > len(arguments):
+            return super().parse_args(context, arguments)  # the last option lacks its value
         if arguments[position : position + 1] != ["--"]:
             arguments = [*arguments[:position], "--", *arguments[position:]]
         return super().parse_args(context, arguments)
@@ -113,11 +115,11 @@ def run(module: str | None, arguments: tuple[str, ...], children: bool | None, *
     except MultistackError as error:
         import warnings
 
-        from aiomultistack._ui import fail
+        from aiomultistack._ui import explain, fail
 
         # asyncio.run(main()) had made its coroutine before a loop could be refused: not the program's fault
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-        fail(str(error))
+        fail(explain(error))
     except BaseException as error:
         _run.show_exception(error)
         sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
@@ -137,10 +139,8 @@ def load_config(config: str | None = None, settings: Sequence[str] = (), **field
         if value is not None:
             os.environ[f"AIOMULTISTACK_{name.upper()}"] = value
     for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"{setting!r} is not FIELD=VALUE.", param_hint="--set")
-        os.environ[f"AIOMULTISTACK_{name.strip().upper().replace('-', '_')}"] = value.strip()
+        name, value = _setting(setting)
+        os.environ[f"AIOMULTISTACK_{name.upper()}"] = value
     try:
         loaded = Config.load()
     except ConfigError as error:
@@ -152,6 +152,23 @@ def load_config(config: str | None = None, settings: Sequence[str] = (), **field
             f"or set AIOMULTISTACK_PORT and AIOMULTISTACK_ADDRESSES, or write {FILE_NAME}."
         )
     return loaded
+
+
+def _setting(text: str) -> tuple[str, str]:
+    """Field and value of a `--set`; raises BadParameter for what Config doesn't know or can't read."""
+    from aiomultistack._config import FIELDS, nearest
+
+    name, equals, value = text.partition("=")
+    name, value = name.strip().lower().replace("-", "_"), value.strip()
+    if not equals or not name:
+        raise click.BadParameter(f"{text!r} is not FIELD=VALUE.", param_hint="--set")
+    if name not in FIELDS:
+        raise click.BadParameter(f"there is no field {name!r}{nearest(name, FIELDS)}.", param_hint="--set")
+    try:
+        FIELDS[name].metadata["parse"](value)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} cannot be read: {error}.", param_hint="--set") from None
+    return name, value
 
 
 @cli.command()
@@ -215,7 +232,8 @@ def ss(
 @click.option("-a", "--all", "everything", is_flag=True, help="Zeros too.")
 @click.option("--switch", "switched", is_flag=True, help="A switch's counters instead, for each of its ports.")
 @click.option("--socket", "path", metavar="PATH", help="The switch's socket; implies --switch.")
-@click.option("-w", "--watch", metavar="SECONDS", type=float, help="Of a switch: rates too, over so many seconds.")
+@click.option("-w", "--watch", type=click.FloatRange(0.01), metavar="SECONDS",
+              help="Of a switch: rates too, over so many seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print all counters as JSON.")
 @click.argument("pid", required=False, type=int)
 def stats(

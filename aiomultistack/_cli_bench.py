@@ -306,7 +306,7 @@ def loop(kinds: str, flavours: str, rounds: int, operations: int, as_json: bool)
     from aiomultistack import _bench_loop
     from aiomultistack._ui import emit_json, microseconds, out, steps
 
-    chosen = _names(kinds, tuple(_bench_loop.KINDS)), _names(flavours, _bench_loop.FLAVOURS)
+    chosen = _names("--kinds", kinds, tuple(_bench_loop.KINDS)), _names("--flavours", flavours, _bench_loop.FLAVOURS)
     with steps("measuring", rounds * len(chosen[0]) * len(chosen[1])) as progress:
         result = _bench_loop.measure(*chosen, rounds, operations, progress)
     if as_json:
@@ -323,10 +323,12 @@ def loop(kinds: str, flavours: str, rounds: int, operations: int, as_json: bool)
     out.print(table)
 
 
-def _names(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """A comma-separated choice of names."""
-    names = tuple(word.strip() for word in text.split(",") if word.strip())
+def _names(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """An option's comma-separated choice of names."""
+    names = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     for name in names:
         if name not in known:
-            raise click.BadParameter(f"{name!r} is none of {', '.join(known)}.")
+            raise click.BadParameter(f"{name!r} is none of {', '.join(known)}.", param_hint=option)
+    if not names:
+        raise click.BadParameter(f"name at least one of {', '.join(known)}.", param_hint=option)
     return names

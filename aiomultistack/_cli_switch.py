@@ -5,6 +5,7 @@ As in `_cli`, each imports what it needs when it runs.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -83,7 +84,7 @@ def tuples(path: str | None, as_json: bool) -> None:
 @click.option("-w", "--write", "target", metavar="FILE", default="-", help="Where to; - is standard output.")
 @click.option("-s", "--snap", type=click.IntRange(0), default=0, metavar="BYTES", help="Of each frame at most.")
 @click.option("-c", "--count", type=click.IntRange(0), default=0, metavar="N", help="End after so many frames.")
-@click.option("--seconds", type=float, help="End after so many seconds.")
+@click.option("--seconds", type=click.FloatRange(0), metavar="SECONDS", help="End after so many seconds.")
 @click.option("--drops", is_flag=True, help="Only frames that were dropped; a comment tells why.")
 @click.option("--pid", "pids", type=int, multiple=True, metavar="PID", help="Of a process without a switch.")
 @click.argument("port", required=False)
@@ -113,7 +114,7 @@ def capture(
     loops = _loops(pids)
     result = _capture.Captured()
     try:
-        with click.open_file(target, "wb", lazy=False) as stream:
+        with click.open_file(target, "wb", lazy=True) as stream:  # a file is left alone until there is a capture
             recorder = _capture.Recorder(
                 PcapngWriter(cast("BinaryIO", stream)), snap=snap, count=count, drops_only=drops, seconds=seconds,
                 result=result,
@@ -121,6 +122,7 @@ def capture(
             what = port or ("all" if not pids else "process " + ", ".join(map(str, pids)))
 
             def ready() -> None:
+                recorder.flush()
                 click.echo(f"aiomultistack: capturing {what}", err=True)
 
             if pids:
@@ -131,6 +133,10 @@ def capture(
         fail(str(error))
     except KeyboardInterrupt:
         pass
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise  # whoever reads has seen enough: click ends quietly
+        fail(f"cannot write {target}: {error.strerror}")
     lost = f", {result.lost} missing" if result.lost else ""
     click.echo(f"aiomultistack: {result.frames} frames, {result.dropped} of them dropped{lost}", err=True)
     if result.lost and not snap:
@@ -211,7 +217,7 @@ def switch(socket: str | None, verbose: bool, **options: Any) -> None:
     from pathlib import Path
 
     from aiomultistack import MultistackError, _switch, _switch_show
-    from aiomultistack._ui import fail
+    from aiomultistack._ui import explain, fail
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("aiomultistack switch: %(message)s"))
@@ -228,7 +234,7 @@ def switch(socket: str | None, verbose: bool, **options: Any) -> None:
             Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _switch.serve(_switch.SwitchSettings(socket=path, **options), ready)
     except MultistackError as error:
-        fail(str(error))
+        fail(explain(error))
 
 
 #: What `aiomultistack` is to know.

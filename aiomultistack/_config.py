@@ -53,7 +53,24 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _integer(text: str) -> int:
-    return int(text.replace("_", ""), 0)
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise ValueError("it is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("it is not a number") from None
+
+
+def _range(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, text.split("-")))
+    except ValueError:
+        raise ValueError("it is not a range such as 32768-60999") from None
 
 
 def _boolean(text: str) -> bool:
@@ -62,7 +79,7 @@ def _boolean(text: str) -> bool:
         return True
     if word in _FALSE:
         return False
-    raise ValueError(f"neither {', '.join(_TRUE)} nor {', '.join(_FALSE)}")
+    raise ValueError(f"it is neither {', '.join(_TRUE)} nor {', '.join(_FALSE)}")
 
 
 def _field(default: Any, parse: Callable[[str], Any] = str) -> Any:
@@ -89,8 +106,8 @@ class _Fields:
     rcvbuf_max: int = _field(0, _integer)
     backlog: int = _field(1024, _integer)
     max_connections: int = _field(0, _integer)
-    time_wait: float = _field(60.0, float)
-    ephemeral_ports: tuple[int, int] = _field((32768, 60999), lambda text: tuple(map(int, text.split("-"))))
+    time_wait: float = _field(60.0, _number)
+    ephemeral_ports: tuple[int, int] = _field((32768, 60999), _range)
     offload: bool = _field(True, _boolean)
     pacing: bool = _field(False, _boolean)
     user_timeout_option: bool = _field(False, _boolean)
@@ -102,7 +119,7 @@ class _Fields:
     control: bool = _field(True, _boolean)
     dns: tuple[str, ...] = _field((), _words)
     dns_search: tuple[str, ...] = _field((), _words)
-    dns_timeout: float = _field(5.0, float)
+    dns_timeout: float = _field(5.0, _number)
 
 
 class Config(_Fields):
@@ -274,7 +291,8 @@ class Config(_Fields):
 FIELDS: dict[str, dataclasses.Field[Any]] = {item.name: item for item in dataclasses.fields(_Fields)}
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A half-sentence that suggests one of the known names; empty if none is like it."""
     match = difflib.get_close_matches(name, list(known), 1)
     return f"; did you mean {match[0]!r}?" if match else ""
 
@@ -304,7 +322,7 @@ def _environ_values(environ: Mapping[str, str]) -> dict[str, Any]:
             continue
         item = variables.get(variable)
         if item is None:
-            near = _nearest(variable, variables)
+            near = nearest(variable, variables)
             if near:
                 raise ConfigError(f"the variable {variable} is not one of ours{near}")
             continue
@@ -335,7 +353,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     table = table.get("aiomultistack", table)
     for name in table:
         if name not in FIELDS:
-            raise ConfigError(f"{path}: there is no field {name!r}{_nearest(name, FIELDS)}")
+            raise ConfigError(f"{path}: there is no field {name!r}{nearest(name, FIELDS)}")
     return dict(table)
 
 
@@ -364,6 +382,8 @@ def _check(config: Config) -> None:
         _check_range("seed", config.seed, 0, (1 << 128) - 1)
     if config.mac is not None:
         _check_mac(config.mac)
+    if config.congestion is not None and not isinstance(config.congestion, str):
+        raise ConfigError(f"congestion must be a name such as 'cubic', not {config.congestion!r}")
     if config.host_addresses and config.scheme != "tap":
         raise ConfigError(f"host_addresses are for tap: ports; {config.port!r} has no system side")
     _check_autoconf(config)
@@ -419,10 +439,23 @@ def _check_interfaces(name: str, addresses: tuple[str, ...], inside: bool = Fals
             interface = ipaddress.ip_interface(address)
         except ValueError as error:
             raise ConfigError(f"{name}: {address!r} is not an address with a prefix length: {error}") from None
-        if interface.ip.is_multicast or interface.ip.is_unspecified or (interface.ip.is_loopback and not inside):
+        if not _is_unicast(interface, inside):
             raise ConfigError(f"{name}: {address} cannot be an interface's own address; choose a unicast address")
+        if "%" in address:
+            raise ConfigError(f"{name}: {address} has a zone; the port says which link it is, leave the zone out")
     if len({ipaddress.ip_interface(address).ip for address in addresses}) != len(addresses):
         raise ConfigError(f"{name}: an address is listed twice in {', '.join(addresses)}")
+
+
+def _is_unicast(interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface, inside: bool) -> bool:
+    """True for addresses that one station may have (RFC 1122 section 3.2.1.3, RFC 4291 section 2.7)."""
+    ip, network = interface.ip, interface.network
+    if ip.is_multicast or ip.is_unspecified or (ip.is_loopback and not inside):
+        return False
+    if isinstance(ip, ipaddress.IPv6Address):
+        return ip.ipv4_mapped is None
+    ends = (network[0], network[-1]) if 0 < network.prefixlen < 31 else ()  # RFC 3021 lets links of two have both
+    return ip not in ends and ip != ipaddress.IPv4Address("255.255.255.255")
 
 
 def _usual_prefix(address: str) -> int:
@@ -468,7 +501,7 @@ def _check_timing(config: Config) -> None:
     ports = config.ephemeral_ports
     try:
         low, high = ports
-        valid = 1 <= low <= high <= 65535
+        valid = isinstance(low, int) and isinstance(high, int) and 1 <= low <= high <= 65535
     except (TypeError, ValueError):
         valid = False
     if not valid:

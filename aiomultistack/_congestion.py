@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ._node import check_status, ffi, lib
+from ._node import check_status, congestion_names, ffi, lib
 from ._node import python_congestion as _registry
 
 if TYPE_CHECKING:
@@ -103,17 +103,10 @@ def register_congestion_control(cls: type[CongestionControl]) -> type[Congestion
     name = cls.name
     if not name or len(name.encode()) > 15:
         raise ValueError(f"{cls.__name__}.name must have 1 to 15 bytes, not {name!r}")
-    if name in _built_in() or _registry.get(name, cls) is not cls:
+    if name in congestion_names() or _registry.get(name, cls) is not cls:
         raise ValueError(f"there is a congestion control {name!r} already: give {cls.__name__} another name")
     _registry[name] = cls
     return cls
-
-
-def _built_in() -> list[str]:
-    names: list[str] = []
-    while (name := lib.ams_congestion_name(len(names))) != ffi.NULL:
-        names.append(ffi.string(name).decode())
-    return names
 
 
 class Deputies:

@@ -71,6 +71,8 @@ def new_event_loop(config: Config | None = None) -> Loop:
     config: None takes it from the environment and ``aiomultistack.toml`` (`Config.load()`).
     Raises ConfigError, PortError or PortPermissionError, with a message that says what to do.
     """
+    if config is not None and not isinstance(config, Config):
+        raise TypeError(f"config must be an aiomultistack.Config, not {config!r}")
     config = (Config.load() if config is None else config).require()
     kind = loop_class(config.base)
     node = open_node(config)

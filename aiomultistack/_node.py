@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from ._congestion import CongestionControl, Deputies
     from ._hub import Hub
 
-__all__ = ["EndpointInfo", "Node", "check_status", "endpoint", "ffi", "lib", "python_congestion", "status_error"]
+__all__ = [
+    "EndpointInfo", "Node", "check_status", "congestion_names", "endpoint", "ffi", "lib", "python_congestion",
+    "status_error",
+]  # fmt: skip
 
 ffi: Any = _ffi
 lib: Any = _lib
@@ -189,6 +192,7 @@ class Node:
         self, config: Config, hub: Hub | None = None, clock: Callable[[], int] | None = None, flags: int = 0
     ) -> None:
         config.require()
+        _check_congestion(config.congestion)
         self.config = config
         self.hub = hub
         self.clock = clock
@@ -459,6 +463,21 @@ def _machine_identity() -> str:
             if text := Path(path).read_text("ascii").strip():
                 return text
     return ""
+
+
+def congestion_names() -> list[str]:
+    """The engine's own congestion controls."""
+    names: list[str] = []
+    while (name := lib.ams_congestion_name(len(names))) != ffi.NULL:
+        names.append(ffi.string(name).decode())
+    return names
+
+
+def _check_congestion(name: str | None) -> None:
+    """Raises ConfigError for a congestion control that neither the engine has nor anybody has registered."""
+    known = [*congestion_names(), *python_congestion]
+    if name is not None and name not in known:
+        raise ConfigError(f"congestion: there is no {name!r}; there are {', '.join(known)}")
 
 
 def _counter_names() -> list[str]:

@@ -27,16 +27,27 @@ _INBOUND, _OUTBOUND = 1, 2  # epb_flags, bits 0 and 1
 
 
 class PcapngWriter:
-    """Writes a capture of Ethernet frames to a binary file, which stays its caller's to close."""
+    """Writes a capture of Ethernet frames to a binary file, which stays its caller's to close.
+
+    Nothing is written before the first interface is described, or `flush` called.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._interfaces = 0
+        self._begun = False
+
+    def _begin(self) -> None:
+        """Writes the section's header, once."""
+        if self._begun:
+            return
+        self._begun = True
         body = struct.pack("<IHHq", _BYTE_ORDER_MAGIC, 1, 0, -1)
         self._block(_SECTION_HEADER, body + _options([(_SHB_APPLICATION, b"aiomultistack")]))
 
     def interface(self, name: str, snaplen: int = 0) -> int:
         """Describes one more interface; its number, for `packet`.  snaplen: bytes kept of each frame, 0: all."""
+        self._begin()
         options = [(_IF_NAME, name.encode()), (_IF_TSRESOL, b"\x09")]  # 10**-9 seconds
         self._block(_INTERFACE, struct.pack("<HHI", _LINKTYPE_ETHERNET, 0, snaplen) + _options(options))
         self._interfaces += 1
@@ -70,6 +81,7 @@ class PcapngWriter:
 
     def flush(self) -> None:
         """Lets whoever reads the file see all frames."""
+        self._begin()
         self._file.flush()
 
     def _block(self, kind: int, body: bytes) -> None:

@@ -20,7 +20,6 @@ import asyncio
 import os
 import runpy
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -160,9 +159,15 @@ def _set_first_path(path: str) -> None:
 
 
 def show_exception(error: BaseException) -> None:
-    """Prints the traceback of an exception that ended the program, without the frames that started it."""
+    """Shows an exception that ended the program by the program's `sys.excepthook`, as Python itself does.
+
+    Without the frames that started it; a module or a __main__ that is not there has no others, and is a sentence.
+    """
     trimmed = _trim(error.__traceback__)
-    traceback.print_exception(type(error), error, trimmed)
+    if trimmed is None and isinstance(error, ImportError):
+        print(f"aiomultistack: {error}", file=sys.stderr)
+    else:
+        sys.excepthook(type(error), error.with_traceback(trimmed), trimmed)
 
 
 def _trim(trace: TracebackType | None) -> TracebackType | None:

@@ -32,6 +32,11 @@ def fail(message: str) -> NoReturn:
     raise Failure(message)
 
 
+def explain(error: Exception) -> str:
+    """What an exception of ours says, without the number that `str` puts before an OSError's words."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 def wide(table: Any) -> None:
     """Prints a table on standard output; where that is no terminal, with nothing cut off."""
     console = out if out.is_terminal else Console(highlight=False, width=240)

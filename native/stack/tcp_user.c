@@ -12,6 +12,8 @@
  */
 #include <string.h>
 
+#include "stack/neighbor.h"
+#include "stack/route.h"
 #include "stack/tcp.h"
 
 #define CLAIM_TRIES 256u /* ephemeral ports asked for in vain before an active open fails */
@@ -68,6 +70,8 @@ static int connect_addresses(struct ams_stack *stack, struct tcp_conn *conn, con
     int status = ip_path_find(stack, remote->ip, &conn->path);
     if (status < 0)
         return status;
+    if (conn->path.neighbor->kind == ROUTE_GROUP) /* RFC 9293 section 3.9.2.3, MUST-46 */
+        return -AMS_ENETUNREACH;
     if (local && !ip_is_any(local->ip)) {
         if (!iface_owns(stack, local->ip))
             return -AMS_EADDRNOTAVAIL;

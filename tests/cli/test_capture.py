@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import aiomultistack
 from aiomultistack import _capture, _control
+from aiomultistack._cli import cli
 from aiomultistack._pcapng import PcapngWriter
 from aiomultistack._rawport import RawPort
 
@@ -82,13 +84,17 @@ class Capture:
         self.file = io.BytesIO()
         self.result = _capture.Captured()
         self.recorder = _capture.Recorder(PcapngWriter(self.file), result=self.result, **options)  # type: ignore[arg-type]
-        ready = threading.Event()
+        self._ready = threading.Event()
         snap = int(options.get("snap", 0))  # type: ignore[call-overload]
         self._thread = threading.Thread(
-            target=_capture.capture_loops, args=(_control.find(os.getpid()), self.recorder, snap, ready.set)
+            target=_capture.capture_loops, args=(_control.find(os.getpid()), self.recorder, snap, self._begin)
         )
         self._thread.start()
-        assert ready.wait(30)
+        assert self._ready.wait(30)
+
+    def _begin(self) -> None:
+        self.recorder.flush()
+        self._ready.set()
 
     def packets(self, enough: Callable[[list[scapy.Packet]], object]) -> list[scapy.Packet]:
         """What was captured, once that is enough."""
@@ -263,3 +269,26 @@ def test_mistakes() -> None:
 
     assert "PORT is one of a switch's" in run("--pid", "1", "uplink")
     assert "process 4194304 has no aiomultistack loop" in run("--pid", "4194304")
+
+
+def test_a_capture_that_cannot_begin_leaves_the_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "earlier.pcapng"
+    path.write_bytes(b"frames")
+    result = CliRunner().invoke(cli, ["capture", "--socket", str(tmp_path / "none"), "-w", str(path)])
+    assert result.exit_code == 1
+    assert "no switch answers" in result.output
+    assert path.read_bytes() == b"frames"
+
+
+def test_a_file_that_cannot_be_written_is_told(server: asyncio.AbstractEventLoop, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["capture", "--pid", str(os.getpid()), "-w", str(tmp_path / "no" / "such")])
+    assert result.exit_code == 1
+    assert "No such file or directory" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_capture_of_nothing_is_a_file_all_the_same(server: asyncio.AbstractEventLoop, tmp_path: Path) -> None:
+    path = tmp_path / "none.pcapng"
+    result = CliRunner().invoke(cli, ["capture", "--pid", str(os.getpid()), "--seconds", "0", "-w", str(path)])
+    assert result.exit_code == 0, result.output
+    assert list(scapy.PcapNgReader(io.BytesIO(path.read_bytes()))) == []

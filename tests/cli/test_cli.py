@@ -85,6 +85,11 @@ def test_version() -> None:
         (["run", "--port=foo:bar", "--addresses=10.0.0.1/8", "x.py"], "foo"),
         (["run", "--port=mem:x", "--addresses=10.0.0.256/8", "x.py"], "10.0.0.256/8"),
         (["run", *MEM, "--set", "mtu=12", "x.py"], "mtu 12 is too small"),
+        (["run", *MEM, "--set", "mtu=much", "x.py"], "'mtu=much' cannot be read: it is not a whole number."),
+        (["run", *MEM, "--set", "ephemeral_ports=9-x", "x.py"], "it is not a range such as 32768-60999."),
+        (["run", *MEM, "--set", "host-stak=also", "x.py"], "no field 'host_stak'; did you mean 'host_stack'?"),
+        (["run", *MEM, "-m"], "Option '-m' requires an argument."),
+        (["run", "--port"], "Option '--port' requires an argument."),
         (["run", "--nonsense", "x.py"], "--nonsense"),
         (["run", "--config", "/no/such.toml", "x.py"], "/no/such.toml"),
         (["bench", "http", "--sizes", "1,x"], "1,4,32"),
@@ -92,6 +97,10 @@ def test_version() -> None:
         (["bench", "http", "--modes", "close,shut"], "'shut' is none of keep-alive, close."),
         (["bench", "http", "--flavours", ","], "name at least one of multistack, uvloop, asyncio"),
         (["bench", "http", "--rounds", "0"], "0"),
+        (["bench", "loop", "--kinds", "echo-7"], "--kinds: 'echo-7' is none of echo-1,"),
+        (["bench", "loop", "--flavours", ","], "name at least one of multistack"),
+        (["stats", "--switch", "-w", "-1"], "-1.0 is not in the range x>=0.01"),
+        (["capture", "--seconds", "-1"], "-1.0 is not in the range x>=0"),
         (["ss", "mine"], "mine"),
         (["nonsense"], "nonsense"),
     ],
@@ -122,6 +131,41 @@ def test_bench_http_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ---- run -------------------------------------------------------------------------------------------------
+
+
+def test_errors_of_ports_have_no_number(tmp_path: Path) -> None:
+    result = command("run", "--port=switch:/no/such", script(tmp_path, "import asyncio; asyncio.new_event_loop()"))
+    assert result.returncode == 1
+    assert result.stderr.startswith("aiomultistack: switch:/no/such: no switch answers")
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (["-m", "no_such_module"], "aiomultistack: No module named no_such_module\n"),
+        (["."], "aiomultistack: can't find '__main__' module in '.'\n"),
+    ],
+)
+def test_run_what_is_not_there(what: list[str], message: str, tmp_path: Path) -> None:
+    result = command("run", *MEM, *what, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (1, message)
+
+
+def test_run_leaves_exceptions_to_the_program_s_hook(tmp_path: Path) -> None:
+    path = script(
+        tmp_path,
+        """
+        import sys, traceback
+
+        def hook(kind, error, trace):
+            print(kind.__name__, error, *(frame.name for frame in traceback.extract_tb(trace)))
+
+        sys.excepthook = hook
+        1 / 0
+        """,
+    )
+    result = command("run", *MEM, path)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "ZeroDivisionError division by zero <module>\n", "")
 
 
 def test_run_script_as_python_would(tmp_path: Path) -> None:

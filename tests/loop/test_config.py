@@ -56,6 +56,12 @@ def test_is_frozen_comparable_and_replaceable() -> None:
         ({"addresses": ["10.9.0.2/33"]}, "not an address"),
         ({"addresses": ["224.0.0.1/24"]}, "unicast"),
         ({"port": "tap:ams0", "addresses": ["127.0.0.1/8"]}, "unicast"),
+        ({"addresses": ["10.9.0.255/24"]}, "unicast"),
+        ({"addresses": ["10.9.0.0/24"]}, "unicast"),
+        ({"addresses": ["255.255.255.255/32"]}, "unicast"),
+        ({"addresses": ["::ffff:10.9.0.2/120"]}, "unicast"),
+        ({"addresses": ["fe80::1%eth0/64"]}, "zone"),
+        ({"congestion": 5}, "must be a name"),
         ({"addresses": ["10.9.0.2/24", "10.9.0.2/16"]}, "twice"),
         ({"addresses": 7}, "must be a list"),
         ({"gateway": "10.9.0.300"}, "not an IP address"),
@@ -75,6 +81,7 @@ def test_is_frozen_comparable_and_replaceable() -> None:
         ({"time_wait": -1}, "seconds from 0"),
         ({"ephemeral_ports": (5, 4)}, "first and last port"),
         ({"ephemeral_ports": 4}, "first and last port"),
+        ({"ephemeral_ports": (1.5, 4)}, "first and last port"),
     ],
 )
 def test_bad_values_say_what_to_do(fields: dict[str, Any], message: str) -> None:
@@ -191,8 +198,17 @@ def test_a_switch_that_is_not_there() -> None:
 
 
 def test_unknown_congestion_control() -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"there is no 'vegas-is-not-here'; there are .*cubic"):
         aiomultistack.new_event_loop(Config(**GOOD, congestion="vegas-is-not-here"))
+
+
+def test_something_else_for_a_configuration() -> None:
+    with pytest.raises(TypeError, match=r"must be an aiomultistack\.Config, not 'tap:ams0'"):
+        aiomultistack.new_event_loop("tap:ams0")  # type: ignore[arg-type]
+
+
+def test_both_addresses_of_a_link_of_two() -> None:
+    assert Config("mem:config", ["10.9.0.0/31", "10.9.0.2/32"]).addresses == ("10.9.0.0/31", "10.9.0.2/32")
 
 
 # ---- hubs ---------------------------------------------------------------------------------------------------

@@ -53,6 +53,14 @@ async def test_silent_neighbour_is_unreachable(virtual: Net, net: Net) -> None:
     assert "Connect call failed ('10.9.0.77', 80)" in str(caught.value)
 
 
+@pytest.mark.parametrize("group", ["10.9.0.255", "255.255.255.255", "224.0.0.9", "ff02::9"])
+async def test_a_group_is_nobody_to_connect_to(virtual: Net, net: Net, group: str) -> None:
+    """RFC 9293 section 3.9.2.3, MUST-46; Linux calls it ENETUNREACH."""
+    with pytest.raises(OSError) as caught:
+        await connect(group, 80)
+    assert caught.value.errno == errno.ENETUNREACH
+
+
 async def test_cancelled_connect_leaves_nothing(virtual: Net, net: Net) -> None:
     task = asyncio.ensure_future(connect("10.9.0.77", 80))
     await asyncio.sleep(0.01)

@@ -179,7 +179,8 @@ int ams_tcp_listen(struct ams_stack *stack, const struct ams_endpoint *local, in
 #define AMS_LISTEN_REUSEPORT 4
 
 /* Starts an active open.  local may be NULL; local->port 0 is ephemeral.
- * Returns the connection's id; AMS_EV_CONNECTED or AMS_EV_CLOSED follows. */
+ * Returns the connection's id; AMS_EV_CONNECTED or AMS_EV_CLOSED follows.
+ * -AMS_ENETUNREACH: no route, or a broadcast or multicast address. */
 int ams_tcp_connect(struct ams_stack *stack, const struct ams_endpoint *local,
                     const struct ams_endpoint *remote, uint64_t now);
 
