@@ -384,6 +384,9 @@ def _check(config: Config) -> None:
         _check_mac(config.mac)
     if config.congestion is not None and not isinstance(config.congestion, str):
         raise ConfigError(f"congestion must be a name such as 'cubic', not {config.congestion!r}")
+    both = {text.partition("/")[0] for text in config.addresses} & {t.partition("/")[0] for t in config.host_addresses}
+    if both:
+        raise ConfigError(f"{both.pop()} is among addresses and host_addresses: each side of a TAP has its own")
     if config.host_addresses and config.scheme != "tap":
         raise ConfigError(f"host_addresses are for tap: ports; {config.port!r} has no system side")
     _check_autoconf(config)

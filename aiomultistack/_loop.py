@@ -152,10 +152,14 @@ class Loop(SocketMethods):
             _control.stop(self._control)
             try:
                 linger(self._pumps)
-            finally:
-                for pump in self._pumps:
-                    pump.close()
-        super().close()
+            finally:  # also when a second Ctrl-C ends the wait
+                try:
+                    for pump in self._pumps:
+                        pump.close()
+                finally:
+                    super().close()
+        else:
+            super().close()
 
     # ---- whose address is it ------------------------------------------------------------------------------
 

@@ -209,6 +209,10 @@ class Pump:
             if self._backlog:
                 self._replay()
             self._batches()
+        except BaseException:  # somebody interrupts the loop: what is left comes first in its next run
+            if not self.loop.is_closed():
+                self.kick()
+            raise
         finally:
             self._dispatching = False
             if self._round_begins:
@@ -291,8 +295,6 @@ class Pump:
         for number, bits, aux, length in zip(words, words, words, words):  # noqa: B905 -- always in fours
             self._backlog.append((number, bits, aux, self._blob_view[offset : offset + length]))
             offset += length
-        if not self.loop.is_closed():
-            self.kick()
 
     def _replay(self) -> None:
         """Delivers what `_keep` saved."""
@@ -314,9 +316,9 @@ class Pump:
     def touch(self) -> None:
         """The engine has something to send: at the end of this batch, or soon."""
         if not self._dirty:
-            self._dirty = True
             if not self._dispatching:
-                self.loop.call_soon(self.flush)
+                self.loop.call_soon(self.flush)  # raises in debug mode, if called by another thread
+            self._dirty = True
 
     def flush(self) -> None:
         """Sends what may be sent, and arms the timer for what is next."""

@@ -43,7 +43,9 @@ int tap_system_refused(const char *name, int number, const struct port_error *er
                          "no permission for TAP device %s: run as root, or have root make it for you: "
                          "ip tuntap add dev %s mode tap user $USER (and let you open " TAP_DEVICE ")", name, name);
     case EBUSY:
-        return port_fail(error, status, "TAP device %s is used by another process", name);
+        return port_fail(error, status,
+                         "TAP device %s is used by another process, or by another loop of this one: give each a TAP "
+                         "of its own, or let them share a switch", name);
     case ENOENT:
     case ENODEV:
         return port_fail(error, status, TAP_DEVICE " is missing: load the tun module (modprobe tun), or give the "

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import aiomultistack
+from aiomultistack import _loop
 
 from .conftest import Net, descriptors
 from .protocols import Echo, Recorder
@@ -233,11 +234,11 @@ def test_import_is_quiet() -> None:
 
 
 def test_keyboard_interrupt_loses_nothing() -> None:
-    """An interrupt in one callback of a batch: the rest of the batch comes when the loop runs again."""
+    """An interrupt in one callback of a batch, and another in the next: the rest comes when the loop runs again."""
     loop = aiomultistack.new_event_loop(CONFIG.replace(base="asyncio"))
     loop.multistack.attach(CONFIG.replace(addresses=["10.9.0.2/24"]))
     ends: list[Recorder] = []
-    interrupts = [KeyboardInterrupt()]
+    interrupts = [KeyboardInterrupt(), KeyboardInterrupt()]
 
     class Interrupting(Recorder):
         def data_received(self, data: bytes) -> None:
@@ -264,10 +265,28 @@ def test_keyboard_interrupt_loses_nothing() -> None:
         await asyncio.gather(*(end.lost for end in ends))
 
     loop.run_until_complete(prepare())
-    with pytest.raises(KeyboardInterrupt):
-        loop.run_until_complete(asyncio.sleep(1))
+    while interrupts:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.sleep(1))
     loop.run_until_complete(finish())
     loop.close()
+
+
+def test_an_interrupt_while_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever doesn't want to wait for what peers have yet to acknowledge leaves no loop half closed."""
+
+    def impatient(pumps: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_loop, "linger", impatient)
+    before = descriptors()
+    loop = aiomultistack.new_event_loop(CONFIG)
+    node = loop.multistack.nodes[0]
+    with pytest.raises(KeyboardInterrupt):
+        loop.close()
+    assert loop.is_closed()
+    assert node.closed
+    assert descriptors() <= before
 
 
 def test_two_loops_in_two_threads() -> None:

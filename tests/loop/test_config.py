@@ -68,6 +68,7 @@ def test_is_frozen_comparable_and_replaceable() -> None:
         ({"gateway": "10.8.0.1"}, "in no network of addresses"),
         ({"gateway": "10.9.0.1,10.9.0.3"}, "only one IPv4 gateway"),
         ({"host_addresses": ["10.9.0.1/24"]}, "for tap: ports"),
+        ({"port": "tap:x", "host_addresses": ["10.9.0.2/24"]}, "10.9.0.2 is among addresses and host_addresses"),
         ({"host_stack": "maybe"}, "'no' or 'also'"),
         ({"base": "trio"}, "'auto' or 'uvloop' or 'asyncio'"),
         ({"mac": "02-00"}, "must look like"),

@@ -890,6 +890,16 @@ async def test_buffer_sizes_when_writing_pauses_and_resumes(net: Net) -> None:
         assert sizes[1][1] <= 10_000
 
 
+async def test_writing_in_another_thread_is_refused_in_debug_mode(ours: Net, net: Net) -> None:
+    """And what is written in the loop's own thread afterwards is sent as ever."""
+    net.loop.set_debug(True)
+    async with pair(net) as ends:
+        with pytest.raises(RuntimeError, match="Non-thread-safe operation"):
+            await net.loop.run_in_executor(None, ends.client.transport.write, b"x")
+        ends.client.transport.write(b"y")
+        assert await ends.server.received(2) == b"xy"
+
+
 async def test_slow_callbacks_are_reported_in_debug_mode(net: Net, caplog: pytest.LogCaptureFixture) -> None:
     if net.base == "virtual":
         pytest.skip("callbacks take no virtual time")
