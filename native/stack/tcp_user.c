@@ -188,8 +188,8 @@ int ams_tcp_consume(struct ams_stack *stack, int id, size_t length)
     return 0;
 }
 
-/* Copies up to size bytes out and consumes them. */
-static uint32_t queue_read(struct ams_stack *stack, struct tcp_conn *conn, char *buffer, size_t size)
+/* Copies up to size bytes of the in-order queue.  Return: how many. */
+static uint32_t queue_copy(const struct tcp_conn *conn, char *buffer, size_t size)
 {
     uint32_t done = 0;
     for (struct ams_frame *frame = conn->rcv_head; frame && done < size; frame = frame->next) {
@@ -197,9 +197,24 @@ static uint32_t queue_read(struct ams_stack *stack, struct tcp_conn *conn, char 
         memcpy(buffer + done, frame->data, n);
         done += n;
     }
+    return done;
+}
+
+/* Copies up to size bytes out and consumes them.  Return: how many. */
+static uint32_t queue_read(struct ams_stack *stack, struct tcp_conn *conn, char *buffer, size_t size)
+{
+    uint32_t done = queue_copy(conn, buffer, size);
     if (done)
         queue_consume(stack, conn, done);
     return done;
+}
+
+int ams_tcp_copy(struct ams_stack *stack, int id, char *buffer, size_t size)
+{
+    const struct tcp_conn *conn = conn_of(stack, id);
+    if (!conn)
+        return -AMS_EBADF;
+    return (int)queue_copy(conn, buffer, size > INT32_MAX ? INT32_MAX : size);
 }
 
 int ams_tcp_recv(struct ams_stack *stack, int id, char *buffer, size_t size)

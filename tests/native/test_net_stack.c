@@ -200,13 +200,18 @@ static int connect_tcp(bool v6, int server, int *accepted)
 /* 100 KB from the client to the server. */
 static void transfer(int client, int server_host, int server)
 {
-    static uint8_t data[100000], received[100000];
+    static uint8_t data[100000], received[100000], seen[100000];
     size_t got = 0;
     world_pattern(data, sizeof(data), 6);
     CHECK_EQ(ams_tcp_set_reading(world.host[server_host], server, AMS_READ_EVENT), 0);
     CHECK(ams_tcp_send(world.host[A], client, (char *)data, sizeof(data)) >= 0);
     for (int i = 0; i < 1000 && got < sizeof(data); i++) {
+        int waiting = ams_tcp_copy(world.host[server_host], server, (char *)seen, sizeof(seen));
+        CHECK(waiting >= 0);
+        CHECK_EQ(ams_tcp_copy(world.host[server_host], server, (char *)seen, sizeof(seen)), waiting);
+        CHECK_MEM(data + got, seen, (size_t)waiting);
         int n = ams_tcp_recv(world.host[server_host], server, (char *)received + got, (int)(sizeof(received) - got));
+        CHECK_EQ(n, waiting);
         got += n > 0 ? (size_t)n : 0;
         if (n <= 0)
             world_advance(&world, 10 * MS);

@@ -28,17 +28,6 @@ static int read_error(struct pd_file *file)
     return -1;
 }
 
-/* Copies the first piece without consuming it. */
-static ssize_t peek_data(struct pd_world *world, struct pd_file *file, char *buffer, size_t size)
-{
-    size_t waiting;
-    const char *data = ams_tcp_peek(world->stack, file->id, &waiting);
-    size_t n = waiting < size ? waiting : size;
-    if (n)
-        memcpy(buffer, data, n);
-    return (ssize_t)n;
-}
-
 /* Takes up to size bytes; with buffer NULL they are thrown away (MSG_TRUNC). */
 static ssize_t take_data(struct pd_world *world, struct pd_file *file, char *buffer, size_t size)
 {
@@ -63,6 +52,10 @@ static ssize_t read_some(struct pd_world *world, struct pd_file *file, char *buf
         errno = ENOTCONN;
         return -1;
     }
+    if (flags & MSG_OOB) { /* urgent data stays in line */
+        errno = EINVAL;
+        return -1;
+    }
     if (!size)
         return 0;
     if (!read_ready(file, world)) {
@@ -84,17 +77,32 @@ static ssize_t read_some(struct pd_world *world, struct pd_file *file, char *buf
         errno = EFAULT;
         return -1;
     }
-    ssize_t n = flags & MSG_PEEK ? peek_data(world, file, buffer, size)
+    ssize_t n = flags & MSG_PEEK ? ams_tcp_copy(world->stack, file->id, buffer, size)
                                  : take_data(world, file, flags & MSG_TRUNC ? NULL : buffer, size);
     world_settle(world);
     return n;
+}
+
+/* MSG_WAITALL: goes on until all is there, the stream ends or the socket fails. */
+static ssize_t read_all(struct pd_world *world, struct pd_file *file, char *buffer, size_t size, int flags)
+{
+    ssize_t total = read_some(world, file, buffer, size, flags);
+    if (!(flags & MSG_WAITALL) || flags & MSG_PEEK || total <= 0 || must_not_wait(file, flags))
+        return total;
+    while ((size_t)total < size) {
+        ssize_t n = read_some(world, file, buffer ? buffer + total : NULL, size - (size_t)total, flags);
+        if (n <= 0)
+            break;
+        total += n;
+    }
+    return total;
 }
 
 ssize_t do_recv(void *userdata, int fd, void *buffer, size_t size, int flags)
 {
     struct pd_world *world = userdata;
     struct pd_file *file = world_file(world, fd, PD_TCP);
-    return file ? read_some(world, file, buffer, size, flags) : -1;
+    return file ? read_all(world, file, buffer, size, flags) : -1;
 }
 
 ssize_t do_recvfrom(void *userdata, int fd, void *buffer, size_t size, int flags, struct sockaddr *address,
@@ -125,7 +133,8 @@ static ssize_t scatter(struct pd_world *world, struct pd_file *file, struct msgh
     ssize_t total = 0;
     for (size_t i = 0; i < msg->msg_iovlen; i++) {
         struct iovec *iov = &msg->msg_iov[i];
-        ssize_t n = read_some(world, file, iov->iov_base, iov->iov_len, flags | (total ? MSG_DONTWAIT : 0));
+        int how = !total || flags & MSG_WAITALL ? flags : flags | MSG_DONTWAIT;
+        ssize_t n = read_all(world, file, iov->iov_base, iov->iov_len, how);
         if (n < 0)
             return total ? total : -1;
         total += n;

@@ -154,6 +154,17 @@ uint32_t settings_wmem(int index)
     return (uint32_t)sysctl_number("tcp_wmem", index, missing[index]);
 }
 
+uint32_t settings_rmem(int index)
+{
+    static const long missing[] = {4096, 131072, 6291456};
+    return (uint32_t)sysctl_number("tcp_rmem", index, missing[index]);
+}
+
+long settings_number(const char *name, long missing)
+{
+    return sysctl_number(name, 0, missing);
+}
+
 uint32_t settings_notsent_lowat(void)
 {
     long value = sysctl_number("tcp_notsent_lowat", 0, UINT32_MAX);

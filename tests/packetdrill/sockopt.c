@@ -3,9 +3,11 @@
  * sockopt.c - getsockopt and setsockopt as Linux has them.
  *
  * Options set before a socket is bound to anything are kept and applied when
- * the engine learns of it.
+ * the engine learns of it; until then what was kept answers, or what Linux
+ * says of a new socket.
  */
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
@@ -21,46 +23,69 @@
 #ifndef TCP_INQ
 #define TCP_INQ 36
 #endif
+#define MAXSEG_LEAST 88
 #define MEMINFO_VARS 9
 #define TCP_CC_INFO_NAME 26
 
-/* Options that are one int for the engine too. */
-static const struct {
+/* Options that are one int for the engine too: what Linux takes for them, what
+ * a new socket says, and the sysctl that says otherwise. */
+static const struct number {
     int level;
     int name;
     int engine;
+    int least, most;
+    int fallback;
+    const char *sysctl;
 } numbers[] = {
-    {SOL_TCP, TCP_NODELAY, AMS_OPT_NODELAY},
-    {SOL_TCP, TCP_CORK, AMS_OPT_CORK},
-    {SOL_TCP, TCP_KEEPIDLE, AMS_OPT_KEEPIDLE},
-    {SOL_TCP, TCP_KEEPINTVL, AMS_OPT_KEEPINTVL},
-    {SOL_TCP, TCP_KEEPCNT, AMS_OPT_KEEPCNT},
-    {SOL_TCP, TCP_QUICKACK, AMS_OPT_QUICKACK},
-    {SOL_TCP, TCP_USER_TIMEOUT, AMS_OPT_USER_TIMEOUT},
-    {SOL_TCP, TCP_MAXSEG, AMS_OPT_MAXSEG},
-    {SOL_TCP, TCP_SYNCNT, AMS_OPT_SYNCNT},
-    {SOL_TCP, TCP_LINGER2, AMS_OPT_LINGER2},
-    {SOL_TCP, TCP_WINDOW_CLAMP, AMS_OPT_WINDOW_CLAMP},
-    {SOL_TCP, TCP_FASTOPEN, AMS_OPT_FASTOPEN},
-    {SOL_TCP, TCP_FASTOPEN_CONNECT, AMS_OPT_FASTOPEN_CONNECT},
-    {SOL_SOCKET, SO_KEEPALIVE, AMS_OPT_KEEPALIVE},
-    {SOL_SOCKET, SO_RCVBUF, AMS_OPT_RCVBUF},
+    {SOL_TCP, TCP_NODELAY, AMS_OPT_NODELAY, INT_MIN, INT_MAX, 0, NULL},
+    {SOL_TCP, TCP_CORK, AMS_OPT_CORK, INT_MIN, INT_MAX, 0, NULL},
+    {SOL_TCP, TCP_KEEPIDLE, AMS_OPT_KEEPIDLE, 1, 32767, 7200, "tcp_keepalive_time"},
+    {SOL_TCP, TCP_KEEPINTVL, AMS_OPT_KEEPINTVL, 1, 32767, 75, "tcp_keepalive_intvl"},
+    {SOL_TCP, TCP_KEEPCNT, AMS_OPT_KEEPCNT, 1, 127, 9, "tcp_keepalive_probes"},
+    {SOL_TCP, TCP_QUICKACK, AMS_OPT_QUICKACK, INT_MIN, INT_MAX, 1, NULL},
+    {SOL_TCP, TCP_USER_TIMEOUT, AMS_OPT_USER_TIMEOUT, 0, INT_MAX, 0, NULL},
+    {SOL_TCP, TCP_MAXSEG, AMS_OPT_MAXSEG, 0, 32767, 536, NULL},
+    {SOL_TCP, TCP_SYNCNT, AMS_OPT_SYNCNT, 1, 127, 6, "tcp_syn_retries"},
+    {SOL_TCP, TCP_LINGER2, AMS_OPT_LINGER2, INT_MIN, INT_MAX, 60, "tcp_fin_timeout"},
+    {SOL_TCP, TCP_WINDOW_CLAMP, AMS_OPT_WINDOW_CLAMP, 0, INT_MAX, 0, NULL},
+    {SOL_TCP, TCP_DEFER_ACCEPT, AMS_OPT_DEFER_ACCEPT, INT_MIN, INT_MAX, 0, NULL},
+    {SOL_TCP, TCP_FASTOPEN, AMS_OPT_FASTOPEN, 0, INT_MAX, 0, NULL},
+    {SOL_SOCKET, SO_KEEPALIVE, AMS_OPT_KEEPALIVE, INT_MIN, INT_MAX, 0, NULL},
+    {SOL_SOCKET, SO_RCVBUF, AMS_OPT_RCVBUF, INT_MIN, INT_MAX, 131072, NULL},
 };
 
-static int engine_name(int level, int name)
+#define N_NUMBERS (sizeof(numbers) / sizeof(*numbers))
+
+static const struct number *number_find(int level, int name)
 {
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+    for (size_t i = 0; i < N_NUMBERS; i++)
         if (numbers[i].level == level && numbers[i].name == name)
-            return numbers[i].engine;
-    return 0;
+            return &numbers[i];
+    return NULL;
+}
+
+/* What a new socket says. */
+static int number_default(const struct number *number)
+{
+    if (number->level == SOL_SOCKET && number->name == SO_RCVBUF)
+        return (int)settings_rmem(1);
+    return number->sysctl ? (int)settings_number(number->sysctl, number->fallback) : number->fallback;
 }
 
 /* ---- set ------------------------------------------------------------------------------ */
 
 void sockopt_apply(struct pd_world *world, struct pd_file *file)
 {
-    for (int i = 0; i < file->n_options; i++)
-        ams_tcp_setopt(world->stack, file->id, file->options[i].name, file->options[i].value);
+    for (size_t i = 0; i < N_NUMBERS; i++)
+        if (numbers[i].sysctl && number_default(&numbers[i]) != numbers[i].fallback)
+            ams_tcp_setopt(world->stack, file->id, numbers[i].engine, number_default(&numbers[i]));
+    for (int i = 0; i < file->n_options; i++) {
+        const struct number *number = number_find(file->options[i].level, file->options[i].name);
+        if (number)
+            ams_tcp_setopt(world->stack, file->id, number->engine, file->options[i].value);
+    }
+    if (file->lingers)
+        ams_tcp_setopt(world->stack, file->id, AMS_OPT_LINGER, file->linger);
     if (file->congestion[0])
         ams_tcp_set_congestion(world->stack, file->id, file->congestion);
     /* the sysctl's may be all zeros, which is none in the engine's configuration */
@@ -97,24 +122,28 @@ static int set_fastopen_connect(struct pd_world *world, struct pd_file *file, in
     return 0;
 }
 
-/* Sets now, or keeps for later. */
-static int set_engine(struct pd_world *world, struct pd_file *file, int name, int value)
+/* Keeps an option's value.  Return: 0 or -1 with errno. */
+static int keep_option(struct pd_file *file, int level, int name, int value)
 {
-    if (file->id >= 0) {
-        int status = ams_tcp_setopt(world->stack, file->id, name, value);
-        return status < 0 ? world_fail(status) : 0;
-    }
-    for (int i = 0; i < file->n_options; i++)
-        if (file->options[i].name == name) {
-            file->options[i].value = value;
-            return 0;
-        }
-    if (file->n_options == PD_OPTIONS) {
+    int i = 0;
+    while (i < file->n_options && (file->options[i].level != level || file->options[i].name != name))
+        i++;
+    if (i == PD_OPTIONS) {
         errno = ENOBUFS;
         return -1;
     }
-    file->options[file->n_options++] = (struct pd_option){name, value};
+    file->options[i] = (struct pd_option){level, name, value};
+    file->n_options += i == file->n_options;
     return 0;
+}
+
+/* Sets now, or keeps for later. */
+static int set_engine(struct pd_world *world, struct pd_file *file, const struct number *option, int value)
+{
+    if (file->id < 0)
+        return keep_option(file, option->level, option->name, value);
+    int status = ams_tcp_setopt(world->stack, file->id, option->engine, value);
+    return status < 0 ? world_fail(status) : 0;
 }
 
 static int set_congestion(struct pd_world *world, struct pd_file *file, const void *value, socklen_t len)
@@ -137,14 +166,21 @@ static int set_linger(struct pd_world *world, struct pd_file *file, const void *
         return -1;
     }
     memcpy(&linger, value, sizeof(linger));
-    return set_engine(world, file, AMS_OPT_LINGER, linger.l_onoff ? linger.l_linger : -1);
+    file->lingers = true;
+    file->linger = linger.l_onoff ? linger.l_linger : -1;
+    if (file->id >= 0)
+        ams_tcp_setopt(world->stack, file->id, AMS_OPT_LINGER, file->linger);
+    return 0;
 }
 
-/* Options of the IP layer and the socket layer that change nothing here. */
+/* Options of the IP layer and the socket layer that change nothing here, but
+ * are what they were set to. */
 static bool harmless(int level, int name)
 {
     if (level == SOL_SOCKET)
-        return name == SO_REUSEADDR || name == SO_REUSEPORT || name == SO_MARK || name == SO_PRIORITY || name == SO_TIMESTAMP || name == SO_TIMESTAMPNS;
+        return name == SO_REUSEADDR || name == SO_REUSEPORT || name == SO_MARK || name == SO_PRIORITY ||
+               name == SO_TIMESTAMP || name == SO_TIMESTAMPNS || name == SO_OOBINLINE || name == SO_BROADCAST ||
+               name == SO_DONTROUTE || name == SO_BUSY_POLL;
     return level == SOL_IP || level == SOL_IPV6;
 }
 
@@ -165,6 +201,10 @@ static bool set_own(struct pd_world *world, struct pd_file *file, int level, int
         *status = errqueue_timestamping(world, file, value);
     } else if (level == SOL_TCP && name == TCP_FASTOPEN_CONNECT) {
         *status = set_fastopen_connect(world, file, value);
+    } else if (level == SOL_IPV6 && name == IPV6_V6ONLY) {
+        file->v6only = value;
+    } else if (harmless(level, name)) {
+        keep_option(file, level, name, value);
     } else {
         return false;
     }
@@ -187,7 +227,7 @@ int sockopt_set(struct pd_world *world, int fd, int level, int name, const void 
         return set_linger(world, file, value, len);
     if (level == SOL_TCP && name == TCP_FASTOPEN_KEY)
         return set_fastopen_key(world, file, value, len);
-    if (harmless(level, name))
+    if (len < sizeof(number) && harmless(level, name)) /* a byte for IP's, nothing for some */
         return 0;
     if (len < sizeof(number)) {
         errno = EINVAL;
@@ -196,14 +236,15 @@ int sockopt_set(struct pd_world *world, int fd, int level, int name, const void 
     memcpy(&number, value, sizeof(number));
     if (set_own(world, file, level, name, number, &status))
         return status;
-    int engine = engine_name(level, name);
-    if (!engine) {
-        errno = ENOPROTOOPT;
+    const struct number *option = number_find(level, name);
+    bool tiny = option && option->engine == AMS_OPT_MAXSEG && number && number < MAXSEG_LEAST;
+    if (!option || number < option->least || number > option->most || tiny) {
+        errno = option ? EINVAL : ENOPROTOOPT;
         return -1;
     }
     if (level == SOL_SOCKET && name == SO_RCVBUF) /* socket(7): doubled */
         number = number > (1 << 29) ? 1 << 30 : number * 2;
-    return set_engine(world, file, engine, number);
+    return set_engine(world, file, option, number);
 }
 
 /* ---- get ------------------------------------------------------------------------------- */
@@ -246,22 +287,20 @@ static int get_meminfo(struct pd_world *world, struct pd_file *file, void *value
 
 static int get_linger(struct pd_world *world, struct pd_file *file, void *value, socklen_t *len)
 {
-    int seconds = -1;
+    int seconds = file->lingers ? file->linger : -1;
     if (file->id >= 0)
         ams_tcp_getopt(world->stack, file->id, AMS_OPT_LINGER, &seconds);
     struct linger linger = {seconds >= 0, seconds >= 0 ? seconds : 0};
     return put(value, len, &linger, sizeof(linger));
 }
 
-/* What was set before the id existed. */
-static bool kept_option(const struct pd_file *file, int name, int *value)
+/* What was kept of an option; `missing` where nothing was. */
+static int kept_option(const struct pd_file *file, int level, int name, int missing)
 {
     for (int i = 0; i < file->n_options; i++)
-        if (file->options[i].name == name) {
-            *value = file->options[i].value;
-            return true;
-        }
-    return false;
+        if (file->options[i].level == level && file->options[i].name == name)
+            return file->options[i].value;
+    return missing;
 }
 
 /* SO_ERROR reports once. */
@@ -276,6 +315,73 @@ static int take_error(struct pd_world *world, struct pd_file *file)
         error = status < 0 ? ams_status_errno(status) : 0;
     }
     return error;
+}
+
+/* Those of the socket layer. */
+static bool get_socket(struct pd_world *world, struct pd_file *file, int name, int *value)
+{
+    switch (name) {
+    case SO_ERROR:
+        *value = take_error(world, file);
+        return true;
+    case SO_SNDBUF:
+        *value = (int)sendbuf_limit(file);
+        return true;
+    case SO_ZEROCOPY:
+        *value = file->errors.zerocopy;
+        return true;
+    case SO_TIMESTAMPING:
+        *value = (int)file->errors.timestamping;
+        return true;
+    case SO_TYPE:
+        *value = SOCK_STREAM;
+        return true;
+    case SO_DOMAIN:
+        *value = file->family;
+        return true;
+    case SO_PROTOCOL:
+        *value = IPPROTO_TCP;
+        return true;
+    case SO_ACCEPTCONN:
+        *value = file->state == PD_LISTENING;
+        return true;
+    case SO_RCVLOWAT:
+    case SO_SNDLOWAT:
+        *value = 1;
+        return true;
+    default:
+        return false;
+    }
+}
+
+static int get_congestion(struct pd_world *world, struct pd_file *file, void *value, socklen_t *len)
+{
+    struct ams_tcp_info info = {0};
+    if (file->id >= 0)
+        ams_tcp_get_info(world->stack, file->id, &info, world->now);
+    else
+        snprintf(info.congestion, sizeof(info.congestion), "%s", file->congestion[0] ? file->congestion : "cubic");
+    return put(value, len, info.congestion, sizeof(info.congestion));
+}
+
+/* Options that the engine doesn't know.  Return: false if it is none. */
+static bool get_own(struct pd_world *world, struct pd_file *file, int level, int name, int *value)
+{
+    if (level == SOL_TCP && name == TCP_NOTSENT_LOWAT)
+        *value = (int)file->notsent_lowat;
+    else if (level == SOL_TCP && name == TCP_INQ)
+        *value = file->inq;
+    else if (level == SOL_TCP && name == TCP_FASTOPEN_CONNECT)
+        *value = file->fastopen_connect;
+    else if (level == SOL_IPV6 && name == IPV6_V6ONLY)
+        *value = file->v6only;
+    else if (harmless(level, name))
+        *value = kept_option(file, level, name, 0);
+    else if (level == SOL_SOCKET)
+        return get_socket(world, file, name, value);
+    else
+        return false;
+    return true;
 }
 
 int sockopt_get(struct pd_world *world, int fd, int level, int name, void *value, socklen_t *len)
@@ -298,32 +404,19 @@ int sockopt_get(struct pd_world *world, int fd, int level, int name, void *value
         *len = 0;
         return 0;
     }
-    if (level == SOL_TCP && name == TCP_CONGESTION) {
-        struct ams_tcp_info info = {0};
+    if (level == SOL_TCP && name == TCP_CONGESTION)
+        return get_congestion(world, file, value, len);
+    if (!get_own(world, file, level, name, &number)) {
+        const struct number *option = number_find(level, name);
+        int status = -1;
+        if (!option) {
+            errno = ENOPROTOOPT;
+            return -1;
+        }
         if (file->id >= 0)
-            ams_tcp_get_info(world->stack, file->id, &info, world->now);
-        return put(value, len, info.congestion, sizeof(info.congestion));
-    }
-    int engine = engine_name(level, name);
-    if (level == SOL_SOCKET && name == SO_ERROR) {
-        number = take_error(world, file);
-    } else if (level == SOL_TCP && name == TCP_NOTSENT_LOWAT) {
-        number = (int)file->notsent_lowat;
-    } else if (level == SOL_TCP && name == TCP_INQ) {
-        number = file->inq;
-    } else if (level == SOL_SOCKET && name == SO_SNDBUF) {
-        number = (int)sendbuf_limit(file);
-    } else if (level == SOL_SOCKET && name == SO_ZEROCOPY) {
-        number = file->errors.zerocopy;
-    } else if (!engine) {
-        errno = ENOPROTOOPT;
-        return -1;
-    } else if (file->id >= 0) {
-        int status = ams_tcp_getopt(world->stack, file->id, engine, &number);
-        if (status < 0)
-            return world_fail(status);
-    } else {
-        kept_option(file, engine, &number);
+            status = ams_tcp_getopt(world->stack, file->id, option->engine, &number);
+        if (status < 0) /* not yet, or no longer, known to the engine */
+            number = kept_option(file, level, name, number_default(option));
     }
     return put(value, len, &number, sizeof(number));
 }

@@ -57,8 +57,9 @@ enum pd_state { PD_NEW, PD_LISTENING, PD_CONNECTING, PD_CONNECTED, PD_CLOSED };
 #define PD_WATCHES 64
 #define PD_COUNTERS 40
 
-/* An option that was set before the engine knew the socket. */
+/* An option that was set before the engine knew the socket, or that it doesn't know. */
 struct pd_option {
+    int level;
     int name;
     int value;
 };
@@ -153,6 +154,8 @@ struct pd_file {
     uint32_t changes;         /* counts events, for edge-triggered watches */
     struct pd_option options[PD_OPTIONS];
     int n_options;
+    bool lingers;             /* SO_LINGER was set: */
+    int linger;               /* seconds, -1: off */
     char congestion[16];
     struct pd_file *accepted[PD_ACCEPT_QUEUE]; /* a listener's */
     int n_accepted;
@@ -310,8 +313,11 @@ bool settings_pacing(void);
 /* The sysctls that a running stack follows. */
 void settings_renew(struct pd_world *world);
 uint32_t settings_notsent_lowat(void);
-/* The index-th number of tcp_wmem. */
+/* The index-th number of tcp_wmem, tcp_rmem. */
 uint32_t settings_wmem(int index);
+uint32_t settings_rmem(int index);
+/* A TCP sysctl that is one number, or `missing`. */
+long settings_number(const char *name, long missing);
 uint32_t settings_fastopen(const struct pd_world *world);
 /* The key of all listeners that have none of their own.  Return: false if there is none. */
 bool settings_fastopen_key(uint8_t out[16]);

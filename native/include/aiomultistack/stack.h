@@ -203,6 +203,8 @@ int ams_tcp_want_drain(struct ams_stack *stack, int id, size_t low);
 /* The first contiguous piece of received data and its length; NULL and 0
  * if there is none. */
 const char *ams_tcp_peek(struct ams_stack *stack, int id, size_t *length);
+/* Copies out up to size bytes, which stay where they are; returns the count. */
+int ams_tcp_copy(struct ams_stack *stack, int id, char *buffer, size_t size);
 /* Frees received bytes and opens the window. */
 int ams_tcp_consume(struct ams_stack *stack, int id, size_t length);
 /* Copies out and consumes up to size bytes; returns the count. */
