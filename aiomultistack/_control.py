@@ -351,6 +351,11 @@ def plain(value: object) -> Any:
 # ---- the command line's side -------------------------------------------------------------------------
 
 
+def printable(text: str) -> str:
+    """A text of somebody else's, with question marks for what a terminal might obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 @dataclasses.dataclass(frozen=True, order=True)
 class Address:
     """A control socket that was found: the loop `number` of the process `pid`."""
@@ -363,7 +368,7 @@ class Address:
     def process(self) -> str:
         """The process's name as the kernel has it; empty if it cannot be told."""
         try:
-            return Path(f"/proc/{self.pid}/comm").read_text().strip()
+            return printable(Path(f"/proc/{self.pid}/comm").read_text(errors="replace").strip())
         except OSError:
             return ""
 
@@ -423,6 +428,21 @@ def query(path: Path, command: str, timeout: float = 2.0) -> Any:
         reply = json.loads(line)
     except ValueError as error:
         raise ControlError("it closed the connection without an answer") from error
+    if not (line.isascii() and b"\\u" not in line):  # none of ours: root looks into processes of others, too
+        reply = _cleaned(reply)
+    if not isinstance(reply, dict) or not reply.keys() & {"error", "result"}:
+        raise ControlError("its answer is none that this version understands")
     if "error" in reply:
-        raise ControlError(reply["error"])
+        raise ControlError(str(reply["error"]))
     return reply["result"]
+
+
+def _cleaned(value: Any) -> Any:
+    """JSON whose texts can't move a terminal's cursor."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    if isinstance(value, dict):
+        return {printable(key): _cleaned(item) for key, item in value.items()}
+    return value

@@ -16,6 +16,7 @@ from typing import Any
 import click
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from aiomultistack import _control, _netns, _ss
 from aiomultistack._ui import emit_json, fail, invocation, microseconds, out, size, steps
@@ -72,7 +73,7 @@ def main(mem: bool, requests: int, as_json: bool) -> int:
     report = Report("mem" if why else "tap", why)
     if not as_json:
         for line in _introduction(why):
-            out.print(line, markup=False)
+            out.print(line)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         description = _play(report, requests)
@@ -180,7 +181,7 @@ def _kernel_sockets(hosts: tuple[str | None, ...]) -> int:
 def _show(report: Report, description: list[str]) -> None:
     """Prints the report for people."""
     for line in description:
-        out.print(line, markup=False, soft_wrap=True)
+        out.print(line, soft_wrap=True)
     answer = report.answer
     server, client = (_ss.address_text({"host": a[0], "port": a[1]}) for a in (answer["server"], answer["client"]))
     out.print(f"\nIt says: process {answer['pid']}, event loop {answer['loop']},")
@@ -200,7 +201,7 @@ def _show(report: Report, description: list[str]) -> None:
     else:
         for fetch in report.fetches:
             if fetch.error is not None:
-                out.print(f"{fetch.route}, {fetch.what}: {fetch.error}", style="red", markup=False)
+                out.print(f"{fetch.route}, {fetch.what}: {fetch.error}", style="red")
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -220,7 +221,7 @@ def _fetch_table(report: Report) -> Table:
             fetch.what,
             size(fetch.bytes),
             microseconds(fetch.seconds * 1e6),
-            "ok" if fetch.error is None else "[red]failed[/red]",
+            "ok" if fetch.error is None else Text("failed", style="red"),
         )
     return table
 
@@ -232,7 +233,7 @@ def _show_connections(report: Report) -> None:
     shown += sorted(report.endpoints[_SHOWN - 2 :], key=lambda each: -each["bytes_acked"])[:2]
     rows = [_ss.row(each, "", report.answer["pid"])[:-1] for each in shown]
     for line in _ss.layout(rows, [_ss.details(each) for each in shown]):
-        out.print(line.expandtabs(4), markup=False, soft_wrap=True)
+        out.print(line.expandtabs(4), soft_wrap=True)
     if len(report.endpoints) > len(shown):
         out.print(f"... and {len(report.endpoints) - len(shown)} more")
     out.print()

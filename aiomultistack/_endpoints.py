@@ -241,15 +241,23 @@ class Datagrams(_Endpoint):
         return self._sockname, self._peername
 
     def connect(self, remote: SockAddr) -> None:
-        """Gives the endpoint a peer, or another one; what others have sent is dropped."""
-        local = self._sockname
+        """Gives the endpoint a peer, or another one; what others have sent is dropped.
+
+        Raises OSError if that can't be; the endpoint is what it was then, or closed if others have its port by now.
+        """
+        local, peer = self._sockname, self._peername
         if self._id < 0:
             raise self._closed()
-        lib.ams_udp_close(self.pump.stack, self._id)
-        self.pump.endpoints[self._id] = NOBODY
+        number, self._id = self._id, -1
+        lib.ams_udp_close(self.pump.stack, number)
+        self.pump.endpoints[number] = NOBODY
         self.pump.serve(self.kind, self._sockname, -1, self.dual)
         self._held.clear()
-        self._open(local, remote)
+        try:
+            self._open(local, remote)
+        except OSError:
+            self._open(local, peer)
+            raise
 
     def _pull(self) -> bool:
         """Takes the next datagram or error from the engine; True if there is one."""

@@ -379,8 +379,8 @@ class Loop(SocketMethods):
                 server.close()
                 raise
         if start_serving:
-            server._start()
             try:
+                server._start()
                 await asyncio.sleep(0)
             except BaseException:  # nobody gets to know of the server
                 server.close()

@@ -7,6 +7,9 @@ every way by which it could ask for an event loop has been pointed at ours: asyn
 `asyncio.new_event_loop` where there is none any more, the class `asyncio.SelectorEventLoop`, and uvloop's entry
 points, since our loop is a uvloop with one more stack.
 
+Many servers bind their sockets themselves and hand them to the loop.  The kernel refuses to bind what it doesn't have,
+so `socket.bind()` lets it have the stack's addresses (`IP_FREEBIND`): the socket holds the port, and receives nothing.
+
 What it forks has all that too.  Processes that it starts anew (multiprocessing's spawn and forkserver, subprocesses)
 get it by `reach_children`: PYTHONPATH leads them to a ``sitecustomize`` module of ours, which does the same in each
 interpreter of the same environment once that imports asyncio or uvloop; the configuration is in the variables
@@ -17,8 +20,11 @@ reached where the port is a `switch:`.
 from __future__ import annotations
 
 import asyncio
+import functools
+import ipaddress
 import os
 import runpy
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,6 +36,7 @@ import aiomultistack
 
 from . import _config
 from ._factory import SelectorLoop, open_node
+from ._shadow import free_bind
 
 _CHILDREN = str(Path(__file__).with_name("_children"))
 
@@ -66,15 +73,31 @@ def _install_into_asyncio(config: aiomultistack.Config | None) -> None:
                 node.close()
                 raise
 
+    _install_into_socket(config)
     for name in ("SelectorEventLoop", "EventLoop"):
         if hasattr(asyncio, name):
             setattr(asyncio, name, SelectorEventLoop)
     if sys.version_info < (3, 16):
         with warnings.catch_warnings():  # the policy system is deprecated since 3.14, but until 3.16 it decides
             warnings.simplefilter("ignore", DeprecationWarning)
-            asyncio.set_event_loop_policy(aiomultistack.EventLoopPolicy(config))
+            asyncio.set_event_loop_policy(_policy(config)())
     else:
         asyncio.events.new_event_loop = asyncio.new_event_loop = _factory(config)
+
+
+def _install_into_socket(config: aiomultistack.Config | None) -> None:
+    """Lets programs bind kernel sockets to addresses that only the user-space stack has."""
+    addresses = (aiomultistack.Config.load() if config is None else config).addresses
+    own = {str(ipaddress.ip_interface(text).ip) for text in addresses}
+    kernel_bind = socket.socket.bind
+
+    def bind(self: socket.socket, address: Any) -> None:
+        if isinstance(address, tuple) and address and address[0] in own:
+            free_bind(self)
+        kernel_bind(self, address)
+
+    bind.__doc__ = kernel_bind.__doc__
+    socket.socket.bind = bind  # type: ignore[method-assign, assignment]
 
 
 def _factory(config: aiomultistack.Config | None) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -82,6 +105,19 @@ def _factory(config: aiomultistack.Config | None) -> Callable[[], asyncio.Abstra
         return aiomultistack.new_event_loop(config)
 
     return new_event_loop
+
+
+@functools.lru_cache(maxsize=1)
+def _policy(config: aiomultistack.Config | None) -> Any:
+    """The class of the policy that is set: programs ask whether it is uvloop's."""
+
+    class EventLoopPolicy(aiomultistack.EventLoopPolicy):
+        """Makes every new event loop one on user-space TCP."""
+
+        def __init__(self) -> None:
+            super().__init__(config)
+
+    return EventLoopPolicy
 
 
 def _install_into_uvloop(config: aiomultistack.Config | None) -> None:
@@ -97,10 +133,9 @@ def _install_into_uvloop(config: aiomultistack.Config | None) -> None:
     def install() -> None:
         """Has been done."""
 
-    def policy() -> Any:
-        return asyncio.get_event_loop_policy()
-
-    vars(uvloop).update(new_event_loop=_factory(config), run=run, install=install, EventLoopPolicy=policy)
+    vars(uvloop).update(new_event_loop=_factory(config), run=run, install=install)
+    if sys.version_info < (3, 16):
+        vars(uvloop).update(EventLoopPolicy=_policy(config))
 
 
 def reach_children(config: aiomultistack.Config, wanted: bool | None = None) -> None:

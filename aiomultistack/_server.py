@@ -138,6 +138,9 @@ class Listener:
     def _failed(self, number: int, exc: BaseException) -> None:
         lib.ams_tcp_close(self._pump.stack, number)
         self._pump.touch()
+        self._report(exc)
+
+    def _report(self, exc: BaseException) -> None:
         self._pump.loop.call_exception_handler(
             {"message": "Error on transport creation for incoming connection", "exception": exc}
         )
@@ -148,9 +151,20 @@ class Listener:
         waiting, self._waiting = self._waiting, []
         for conduit in waiting:
             if conduit.usable:
-                context = self._context.copy()
-                transport = conduit.adopt(context.run(self._server._make_protocol), context, self._server)
-                self._server._clients.add(transport)
+                self._start_one(conduit)
+
+    def _start_one(self, conduit: Conduit) -> None:
+        """A connection that has waited; one whose protocol can't be made doesn't keep the others from theirs."""
+        context = self._context.copy()
+        try:
+            protocol = context.run(self._server._make_protocol)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            conduit.close()
+            self._report(exc)
+            return
+        self._server._clients.add(conduit.adopt(protocol, context, self._server))
 
     def _run(self, callback: Any, *args: Any) -> None:
         pass

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ._addresses import SockAddr, pack, unpack
+from ._control import printable
 from ._node import STATUS, ffi, lib
 from ._switch_fabric import Frame, Link
 from ._switch_owner import Claim, Key, RefusedError, discard, examine
@@ -202,8 +203,7 @@ class Session:
     def _hello(self, request: Any, numbers: list[int]) -> None:
         if self.link is not None:
             raise _ViolationError("it said hello twice")
-        self.name = ffi.string(request.name, 31).decode("utf-8", "replace")
-        self.name = "".join(letter if letter.isprintable() else "?" for letter in self.name)
+        self.name = printable(ffi.string(request.name, 31).decode("utf-8", "replace"))
         self._daemon.admit(self)
         try:
             link = self._daemon.fabric.attach(request.tx_slots, request.rx_slots)

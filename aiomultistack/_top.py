@@ -332,6 +332,8 @@ class Watch:
             if listed is None or listed.endpoints_time != now.endpoints_time:
                 self._shown[key] = list(connections(listed or now, now))
                 self._listed[key] = now
+            elif key not in self._shown:  # the second list isn't due yet: there are no rates, but connections there are
+                self._shown[key] = list(connections(now, now))
         for key in self._shown.keys() - taken.keys():
             del self._shown[key], self._listed[key]
         self._before = taken
@@ -355,7 +357,7 @@ def main(pid: int | None, delay: float, count: int, order: str, as_json: bool) -
 
 def _print(watch: Watch, delay: float, count: int, order: str, as_json: bool) -> None:
     """One look after another, as JSON or tables, for files and pipes."""
-    console = Console(highlight=False, width=240)
+    console = Console(highlight=False, markup=False, width=240)
     number = 0
     while not count or number < count:
         time.sleep(delay)

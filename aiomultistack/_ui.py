@@ -13,9 +13,10 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-#: Results go to standard output, everything else to standard error.
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+#: Results go to standard output, everything else to standard error.  Brackets are brackets: processes and clients of a
+#: switch choose their names themselves.
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
 
 
 class Failure(click.ClickException):
@@ -39,7 +40,7 @@ def explain(error: Exception) -> str:
 
 def wide(table: Any) -> None:
     """Prints a table on standard output; where that is no terminal, with nothing cut off."""
-    console = out if out.is_terminal else Console(highlight=False, width=240)
+    console = out if out.is_terminal else Console(highlight=False, markup=False, width=240)
     console.print(table)
 
 

@@ -151,6 +151,55 @@ def test_run_what_is_not_there(what: list[str], message: str, tmp_path: Path) ->
     assert (result.returncode, result.stderr) == (1, message)
 
 
+@pytest.mark.parametrize("host", ["10.9.0.2", "fd09::2"])
+def test_run_lets_programs_bind_the_stack_s_addresses(host: str, tmp_path: Path) -> None:
+    """As sanic and hypercorn do: a socket of the kernel's, which then is served by the loop."""
+    path = script(
+        tmp_path,
+        f"""
+        import asyncio, socket
+
+        async def main():
+            with socket.socket(socket.{"AF_INET6" if ":" in host else "AF_INET"}) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind(({host!r}, 80))
+                server = await asyncio.start_server(lambda reader, writer: writer.close(), sock=sock)
+                reader, writer = await asyncio.open_connection({host!r}, 80)
+                print(type(server.sockets[0]).__name__, writer.get_extra_info("peername")[:2], await reader.read())
+                writer.close()
+            try:
+                socket.socket().bind(("10.9.0.3", 80))
+            except OSError as error:
+                print(error.strerror)
+
+        asyncio.run(main())
+        """,
+    )
+    result = command("run", *MEM, path)
+    assert result.stdout == f"StackSocket ('{host}', 80) b''\nCannot assign requested address\n", result.stderr
+
+
+def test_run_has_a_policy_that_is_uvloop_s(tmp_path: Path) -> None:
+    """As sanic asks."""
+    pytest.importorskip("uvloop")
+    path = script(
+        tmp_path,
+        """
+        import asyncio, warnings
+        import uvloop
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        print(isinstance(asyncio.get_event_loop_policy(), uvloop.EventLoopPolicy))
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+        loop = asyncio.new_event_loop()
+        print(loop.multistack.config.port)
+        loop.close()
+        """,
+    )
+    result = command("run", *MEM, path)
+    assert result.stdout == "True\nmem:test\n", result.stderr
+
+
 def test_run_leaves_exceptions_to_the_program_s_hook(tmp_path: Path) -> None:
     path = script(
         tmp_path,

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
-from aiomultistack import _control
+from aiomultistack import _control, _ui
 
 
 @dataclass
@@ -262,3 +263,62 @@ def test_directory(uid: int, runtime: str | None, expected: str, monkeypatch: py
     else:
         monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
     assert _control.directory() == Path(expected)
+
+
+# ---- what others say ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "result"),
+    [
+        (b'{"result": ["\\u001b[2J\\u202etxt", {"\\u0007": 1}]}', ["?[2J?txt", {"?": 1}]),
+        ('{"result": "\u009b2J"}'.encode(), "?2J"),
+        (b'{"result": "plain"}', "plain"),
+        (b'{"error": "\\u001b]0;x"}', _control.ControlError),
+        (b"[1, 2]", _control.ControlError),
+        (b"{}", _control.ControlError),
+    ],
+)
+def test_answers_can_do_nothing_to_a_terminal(answer: bytes, result: object, tmp_path: Path) -> None:
+    """Root looks into processes of others, which may answer whatever they like."""
+    path = tmp_path / "1-0.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(os.fspath(path))
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(answer + b"\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            if result is _control.ControlError:
+                with pytest.raises(_control.ControlError) as caught:
+                    _control.query(path, "endpoints", 30)
+                assert str(caught.value).isprintable()
+            else:
+                assert _control.query(path, "endpoints", 30) == result
+        finally:
+            thread.join()
+
+
+def test_a_process_s_name_can_do_nothing_to_a_terminal(tmp_path: Path) -> None:
+    comm = Path(f"/proc/{os.getpid()}/comm")
+    before = comm.read_bytes()
+    comm.write_bytes(b"\x1b[31m\xffname")
+    try:
+        assert _control.Address(os.getpid(), 0, tmp_path).process == "?[31m\ufffdname"
+    finally:
+        comm.write_bytes(before)
+
+
+def test_names_in_tables_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("name", title="[/b]")
+    table.add_row("[/x]")
+    _ui.wide(table)
+    printed = capsys.readouterr().out
+    assert "[/b]" in printed
+    assert "[/x]" in printed

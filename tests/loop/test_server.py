@@ -183,6 +183,31 @@ async def test_connections_before_start_serving_wait(ours: Net, net: Net) -> Non
         await client.lost
 
 
+async def test_a_factory_that_fails_for_one_that_waits(ours: Net, net: Net) -> None:
+    """It is told, as for a connection that comes later, and the others are served."""
+    failures = [ZeroDivisionError("one")]
+
+    def factory() -> asyncio.Protocol:
+        if failures:
+            raise failures.pop()
+        return Echo()
+
+    server = await net.loop.create_server(factory, net.host4, 0, start_serving=False)
+    async with server:
+        address = server.sockets[0].getsockname()
+        clients = [(await net.loop.create_connection(Recorder, *address))[1] for _ in range(2)]
+        await server.start_serving()
+        context = net.take_error()
+        assert context["message"] == "Error on transport creation for incoming connection"
+        assert isinstance(context["exception"], ZeroDivisionError)
+        for client in clients:
+            client.transport.write(b"here")
+        await clients[0].lost
+        assert await clients[1].received(4) == b"here"
+        clients[1].transport.close()
+        await clients[1].lost
+
+
 async def test_close_with_connections_before_start_serving(ours: Net, net: Net) -> None:
     server = await net.loop.create_server(Echo, net.host4, 0, start_serving=False)
     _, client = await net.loop.create_connection(Recorder, *server.sockets[0].getsockname())

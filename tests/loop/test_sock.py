@@ -219,6 +219,21 @@ async def test_accept_cancelled(net: Net) -> None:
             sock.close()
 
 
+async def test_a_datagram_socket_that_cannot_be_connected_stays_what_it_was(ours: Net, net: Net) -> None:
+    with bound(net, net.host4, socket.SOCK_DGRAM) as server, plain(net.host4, socket.SOCK_DGRAM) as client:
+        address = server.getsockname()
+        assert await net.loop.sock_sendto(client, b"first", address) == 5
+        _, name = await net.loop.sock_recvfrom(server, 100)
+        with pytest.raises(OSError) as caught:
+            await net.loop.sock_connect(server, ("203.0.113.1", 0))
+        assert caught.value.errno in (errno.EINVAL, errno.EADDRNOTAVAIL)
+        assert server.getsockname() == address
+        with pytest.raises(OSError, match="not connected"):
+            server.getpeername()
+        await net.loop.sock_sendto(client, b"second", address)
+        assert await net.loop.sock_recvfrom(server, 100) == (b"second", name)
+
+
 async def test_debug_mode_wants_non_blocking_sockets(net: Net) -> None:
     if net.flavour == "uvloop-kernel":
         pytest.skip("uvloop's sock_accept() doesn't ask")
