@@ -117,8 +117,8 @@ class SwitchSettings:
             raise ConfigError("the switch has no socket: name one, --socket /run/aiomultistack/switch.sock")
         if len(settings.addresses) > lib.AMS_PORT_ADDRESSES:
             raise ConfigError(f"a switch serves {lib.AMS_PORT_ADDRESSES} addresses at most")
-        Config("tap:check", settings.addresses, settings.gateway, settings.host_addresses, mac=settings.mac,
-               mtu=settings.mtu)  # fmt: skip
+        Config("tap:check", settings.addresses, settings.gateway, mac=settings.mac, mtu=settings.mtu)
+        Config("tap:check", host_addresses=settings.host_addresses)  # which may be the same: host_shares
         settings._check_host()
         return settings
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import struct
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ _ETHERNET = 14
 _INTERVAL = 0.005  # seconds between looks at what is being asked for
 _PATIENCE = 3.5  # seconds until a neighbour has not answered (RFC 4861 section 10: three times one second)
 _PENDING = 1024  # questions that may wait
+_PENDING_EACH = 64  # of one client: another's are answered while it asks for all addresses of a network
 _BURST = 64  # frames looked at before the loop's others have their turn
 
 
@@ -97,6 +99,7 @@ class Neighbours:
         self._resolve = resolve
         self._answer = answer
         self._pending: dict[Question, float] = {}
+        self._waiting: Counter[int] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
     def readable(self) -> None:
@@ -107,9 +110,16 @@ class Neighbours:
                 return
             asks = frame.index >= FIRST_CLIENT or frame.index == HOST
             question = parse_question(frame) if asks else None
-            if question is not None and not self._try(question) and len(self._pending) < _PENDING:
-                self._pending.setdefault(question, self._loop.time() + _PATIENCE)
+            if question is not None and not self._try(question) and self._room(question):
+                self._pending[question] = self._loop.time() + _PATIENCE
+                self._waiting[question.client] += 1
                 self._arm()
+
+    def _room(self, question: Question) -> bool:
+        """True if a question that can't be answered yet may wait, and doesn't."""
+        if question in self._pending or len(self._pending) >= _PENDING:
+            return False
+        return self._waiting[question.client] < _PENDING_EACH
 
     def _try(self, question: Question) -> bool:
         """Answers if that is possible now, or never will be."""
@@ -132,11 +142,13 @@ class Neighbours:
         for question, until in list(self._pending.items()):
             if now >= until or self._try(question):
                 del self._pending[question]
+                self._waiting[question.client] -= 1
         self._arm()
 
     def forget(self, client: int) -> None:
         """A client is gone."""
         self._pending = {question: until for question, until in self._pending.items() if question.client != client}
+        del self._waiting[client]
 
     def close(self) -> None:
         """Stops looking."""
@@ -144,5 +156,6 @@ class Neighbours:
             self._timer.cancel()
             self._timer = None
         self._pending.clear()
+        self._waiting.clear()
 
 

@@ -201,7 +201,8 @@ def _make_exclusive(sock: socket.socket) -> None:
 def discard(number: int) -> None:
     """Closes a descriptor that a client has passed, without waiting."""
     if stat.S_ISSOCK(os.fstat(number).st_mode):
-        with socket.socket(fileno=number) as sock, contextlib.suppress(OSError):
+        # of whatever family: Python would ask for a name, which not all sockets have (AF_ALG's, which anybody can make)
+        with socket.socket(_INET[0], socket.SOCK_STREAM, 0, fileno=number) as sock, contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     else:
         threading.Thread(target=os.close, args=(number,), daemon=True).start()

@@ -74,14 +74,20 @@ class Listener:
             raise port_error(error.errno or errno.EIO, f"cannot listen at {path}: {error.strerror}") from None
 
     def _take_lock(self) -> None:
-        self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise port_error(
-                errno.EADDRINUSE,
-                f"another switch serves {self.path} already; choose another --socket, or stop that one first",
-            ) from None
+        name = f"{self.path}.lock"
+        while True:
+            self._lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise port_error(
+                    errno.EADDRINUSE,
+                    f"another switch serves {self.path} already; choose another --socket, or stop that one first",
+                ) from None
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._lock), os.stat(name, follow_symlinks=False)):
+                    return
+            self._drop_lock()  # of one that was about to go, and has taken the file with it since we opened it
 
     def _drop_lock(self) -> None:
         if self._lock >= 0:
