@@ -234,6 +234,12 @@ class Node:
             ffi.release(pointer)
         self.hub = None
 
+    def abandon(self) -> None:
+        """Leaves everything to the process that has forked this one: from here on as closed, but nothing is sent."""
+        pointer, self.pointer, self.stack = self.pointer, None, None
+        if pointer is not None:
+            ffi.gc(pointer, None)  # its memory stays: transports may look into it
+
     def now(self) -> int:
         """The `now` argument of the engine's functions."""
         return int(lib.AMS_NOW) if self.clock is None else self.clock()

@@ -28,6 +28,9 @@ answers.
 Pumps of one loop whose ports are on one hub are *siblings*.  A frame between them signals no descriptor (that would
 be two system calls for each): whoever has flushed looks for siblings that got something, and kicks them.
 
+A loop that runs while its process forks stays the parent's, as does the device: the child's copy of the engine must not
+speak for the same connections.  Its pumps have nothing to drive any more, and closing them tells nobody.
+
 There is one timer.  It is armed anew only if the engine's deadline is earlier than the one armed; a timer that
 comes too early finds nothing due, and is armed for what is next then.
 """
@@ -35,7 +38,9 @@ comes too early finds nothing due, and is armed for what is next then.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -99,14 +104,27 @@ class _Nobody:
 
 NOBODY: Endpoint = _Nobody()
 
+#: The pumps of this process, for those that it forks.
+_pumps: weakref.WeakSet[Pump] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """In a child that was forked: what the parent is in the midst of isn't ours."""
+    for pump in list(_pumps):
+        if pump.loop.is_running():
+            pump.abandon()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
 
 class Pump:
     """Drives one node from one loop."""
 
     __slots__ = (
-        "_armed", "_backlog", "_blob", "_blob_view", "_clock", "_deputies", "_dirty", "_dispatching", "_events", "_fd",
-        "_handle", "_numbers", "_pointer", "_port", "_round_begins", "_served", "_siblings", "_timer", "broken",
-        "endpoints", "local", "loop", "names", "node", "remote", "round", "scratch", "scratch_view", "stack",
+        "__weakref__", "_armed", "_backlog", "_blob", "_blob_view", "_clock", "_deputies", "_dirty", "_dispatching",
+        "_events", "_fd", "_handle", "_numbers", "_pointer", "_port", "_round_begins", "_served", "_siblings", "_timer",
+        "broken", "endpoints", "local", "loop", "names", "node", "remote", "round", "scratch", "scratch_view", "stack",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, node: Node) -> None:
@@ -144,6 +162,7 @@ class Pump:
         self._fd = node.fileno()
         if self._fd >= 0:
             loop.add_reader(self._fd, self.dispatch)
+        _pumps.add(self)
         self.kick()
 
     def join(self, others: Iterable[Pump]) -> None:
@@ -369,6 +388,12 @@ class Pump:
         if self._fd >= 0:
             self.loop.remove_reader(self._fd)
             self._fd = -1
+
+    def abandon(self) -> None:
+        """Drives nothing any more, and leaves port and selector as they are: they are another process's."""
+        self._pointer = self._port = self.stack = None
+        self._fd = -1
+        self.node.abandon()
 
     def close(self) -> None:
         """Detaches every endpoint and closes the node; the loop must still be open.  Idempotent."""

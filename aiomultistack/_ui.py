@@ -39,8 +39,11 @@ def explain(error: Exception) -> str:
 
 
 def wide(table: Any) -> None:
-    """Prints a table on standard output; where that is no terminal, with nothing cut off."""
+    """Prints a table on standard output, its title in one line; where that is no terminal, with nothing cut off."""
     console = out if out.is_terminal else Console(highlight=False, markup=False, width=240)
+    title, table.title = table.title, None
+    if title:
+        console.print(title, soft_wrap=True)
     console.print(table)
 
 
