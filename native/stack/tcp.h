@@ -433,11 +433,13 @@ void tcp_unlink_output(struct ams_stack *stack, struct tcp_conn *conn);
 /* The MSS that our SYN offers. */
 uint32_t tcp_advertised_mss(const struct ams_stack *stack, const struct tcp_conn *conn);
 /* Bytes that a paced connection may send at once: what it sends in about a
- * millisecond, two segments at least. */
+ * millisecond, two segments at least; one where an algorithm that paces itself
+ * is slow, as BBR in Linux. */
 static inline uint32_t tcp_paced_burst(const struct tcp_conn *conn)
 {
+    bool slow = conn->cc->flags & TCP_CC_PACED && conn->pacing_rate < TCP_PACE_SLOW;
     uint32_t burst = (uint32_t)ams_min_u64(conn->pacing_rate >> 10, TCP_GSO_MAX);
-    return ams_max_u32(burst, 2 * conn->snd_mss);
+    return ams_max_u32(burst, slow ? conn->snd_mss : 2 * conn->snd_mss);
 }
 /* Lateness of a paced segment that later ones make up for, so that a loop
  * that was busy doesn't lower the rate: half a round trip, within bounds. */

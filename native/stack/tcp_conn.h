@@ -45,6 +45,7 @@
 #define TCP_CHUNK_SMALL FRAME_SMALL      /* send chunk: a small frame without headroom */
 #define TCP_RECS_INLINE 1u
 #define TCP_RECS_MAX 16384u
+#define TCP_PACE_SLOW 150000u             /* bytes per second: 1.2 Mbit/s */
 #define TCP_PACE_SLACK_MIN (4 * AMS_NS_PER_MS)
 #define TCP_PACE_SLACK_MAX (20 * AMS_NS_PER_MS)
 #define TCP_CHALLENGE_ACKS 100u          /* per second and stack (RFC 5961 section 7) */

@@ -7,8 +7,9 @@ Theory of operation
 -------------------
 The link is that of `interop.versus`, whose bridge, senders and receiver these are: seeded, in real time.  Two senders
 with an address of their own each keep their send queues full; both pairs, ours and the kernel's, meet the same pattern
-of losses at the same time, as does a third pair, one of ours beside one of the kernel's.  What comes through is counted
-after the start, and given as Jain's index of fairness, which is 1 for equal shares and 0.5 if one flow has everything.
+of losses at the same time, as does a third pair, one of ours beside one of the kernel's, which starts first with every
+other seed.  What comes through is counted after the start, and given as Jain's index of fairness, which is 1 for equal
+shares and 0.5 if one flow has everything.
 
 A pair's shares differ much from run to run, even of the kernel's over one pattern: who takes the lead is decided by
 microseconds, and BBR keeps it for long.  So each cell is measured over several seeds; the index is the mean of theirs,
@@ -34,7 +35,7 @@ from .versus import FRAME, Carried, Cell, KernelSender, Link, OurSender, Receive
 PAIRS = {"ours": ("ours", "ours"), "kernel": ("kernel", "kernel"), "mixed": ("ours", "kernel")}
 ADDRESSES = (STACK4, "10.99.0.3")
 QUEUE_MIN = 4  # frames
-HELD_UP = 0.1  # seconds, once: more than that changes how a link is shared for long, and the cell is measured again
+HELD_UP = 0.25  # seconds, once: more than that changes how a link is shared for long, and the cell is measured again
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,17 @@ class SharedCell(Cell):
 
 
 def measure(cell: SharedCell, pair: str) -> dict[str, Any]:
-    """Goodputs in bit/s of a pair's two flows."""
+    """Goodputs in bit/s of a pair's two flows; of "mixed" ours is given first, and starts first if the seed is odd."""
+    turned = pair == "mixed" and cell.seed % 2 == 0
     link, receiver = Link(cell), Receiver()
     senders: list[Sender] = []
-    for index, (who, name) in enumerate(zip(PAIRS[pair], cell.names, strict=True)):
+    for index, (who, name) in enumerate(zip(PAIRS[pair][:: -1 if turned else 1], cell.names, strict=True)):
         kind = KernelSender if who == "kernel" else OurSender
         senders.append(kind(replace(cell, congestion=name, seed=2 * cell.seed + index), ADDRESSES[index]))
     far = (cell.farther - 1) * cell.rtt / 2
     run: Carried = carry(link, receiver, senders, cell.seconds, skip=cell.skip, far=far)
-    goodput = tuple(run.received.get(address, 0) * 8 / (cell.seconds - cell.skip) for address in ADDRESSES)
+    order = ADDRESSES[:: -1 if turned else 1]
+    goodput = tuple(run.received.get(address, 0) * 8 / (cell.seconds - cell.skip) for address in order)
     result = {"goodput": goodput, "late": run.late, "counters": [sender.counters() for sender in senders]}
     for sender in senders:
         sender.close()
@@ -132,7 +135,7 @@ def row(cell: SharedCell, shares: dict[str, Shares]) -> str:
 
 HEADER = (
     "| congestion | RTT | queue | loss | seeds | ours: Mbit/s | fairness | first flow's part "
-    "| kernel's: Mbit/s | fairness | first flow's part | ours beside the kernel's |\n"
+    "| kernel's: Mbit/s | fairness | first flow's part | our part beside the kernel's |\n"
     "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |"
 )
 
@@ -144,15 +147,16 @@ def main() -> int:
     parser.add_argument("--rtts", default="16,20,40,100", help="ms, comma-separated")
     parser.add_argument("--queues", default="0.5,1,4", help="bandwidth-delay products, comma-separated")
     parser.add_argument("--losses", default="0,0.01", help="comma-separated")
+    parser.add_argument("--rate", type=float, default=20.0, help="of the link, in Mbit/s (default: 20)")
     parser.add_argument("--farther", type=float, default=1.0, help="the second flow's RTT over the first one's")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each measurement (default: 30)")
     parser.add_argument("--skip", type=float, default=5.0, help="seconds of these that don't count (default: 5)")
-    parser.add_argument("--rounds", type=int, default=3, help="seeds (default: 3)")
+    parser.add_argument("--rounds", type=int, default=4, help="seeds (default: 4)")
     parser.add_argument("--load", type=float, default=60.0, help="Mbit/s that may be in flight at once (default: 60)")
     options = parser.parse_args()
     cells = [
-        SharedCell(name, float(rtt) / 1000, float(loss), options.seconds, bdps=float(queue), farther=options.farther,
-                   skip=options.skip)
+        SharedCell(name, float(rtt) / 1000, float(loss), options.seconds, options.rate * 1e6, bdps=float(queue),
+                   farther=options.farther, skip=options.skip)
         for name in options.congestion.split(",")
         for rtt in options.rtts.split(",")
         for queue in options.queues.split(",")

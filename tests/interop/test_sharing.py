@@ -8,7 +8,7 @@ import pytest
 
 from . import sharing
 from .sharing import ADDRESSES, PAIRS, SharedCell, Shares
-from .versus import TO_RECEIVER, Link
+from .versus import TO_RECEIVER, Link, interleaved
 
 
 def test_a_queue_is_as_long_as_asked() -> None:
@@ -44,3 +44,11 @@ def test_both_flows_get_through(pair: str) -> None:
     result = sharing.measure(SharedCell("cubic+reno", 0.01, 0.0, 1.5, skip=0.5, farther=2.0), pair)
     assert len(result["goodput"]) == len(ADDRESSES)
     assert min(result["goodput"]) > 100_000
+
+
+def test_frames_of_both_flows_take_turns() -> None:
+    """However long this program was held up: neither flow finds the queue emptier than the other."""
+    batches = [[b"a1", b"a2", b"a3", b"a4"], [b"b1", b"b2"], []]
+    order = interleaved(batches)
+    assert [frame for _, frame in order] == [b"a1", b"b1", b"a2", b"a3", b"b2", b"a4"]
+    assert [index for index, frame in order if frame[:1] == b"b"] == [1, 1]

@@ -275,6 +275,21 @@ class Carried:
     late: float  #: seconds that this program was held up, once, at most
 
 
+def interleaved(batches: Sequence[Sequence[bytes]]) -> list[tuple[int, bytes]]:
+    """What senders have sent since the last look, with their indices, as if each had sent at even distances.
+
+    One behind the other, the first sender's frames would find the most room in the queue after each pause of this
+    program.
+    """
+    order = [
+        ((number + 0.5) / len(batch), index, frame)
+        for index, batch in enumerate(batches)
+        for number, frame in enumerate(batch)
+    ]
+    order.sort(key=lambda entry: entry[0])
+    return [(index, frame) for _, index, frame in order]
+
+
 def carry(
     link: Link, receiver: Receiver, senders: Sequence[Sender], seconds: float, *, skip: float = 0.0, far: float = 0.0
 ) -> Carried:
@@ -301,10 +316,9 @@ def carry(
                 for sender in senders if owner is None else (senders[owner],):  # all hear what is for groups
                     sender.receive(frame, now)
         # after the deliveries: what they cause must not wait for the next one
-        for index, sender in enumerate(senders):
-            for frame in sender.run(now):
-                owners[frame[6:12]] = index
-                link.push(TO_RECEIVER, frame, now, far if index == last else 0.0)
+        for index, frame in interleaved([[*sender.run(now)] for sender in senders]):
+            owners[frame[6:12]] = index
+            link.push(TO_RECEIVER, frame, now, far if index == last else 0.0)
         for frame in receiver.run():
             link.push(TO_SENDER, frame, now, far if owners.get(frame[:6]) == last else 0.0)
         readable, writable = receiver.descriptors(), []
