@@ -312,6 +312,7 @@ void tcp_fastopen_child(struct ams_stack *stack, struct tcp_listener *listener, 
     sock_event(stack, &conn->sock, AMS_EV_ACCEPTED);
     if (payload) {
         tcp_receive(stack, conn, *frame, seg->seq + 1, false, now);
+        conn->data_rcv_at = 0; /* it says nothing of how the peer will send (as Linux) */
         *frame = NULL;
         sock_event(stack, &conn->sock, AMS_EV_DATA);
     }

@@ -387,6 +387,18 @@ static void fin_input(struct ams_stack *stack, struct tcp_conn *conn, uint64_t n
         enter_time_wait(stack, conn, now);
 }
 
+/* What still comes in TIME-WAIT, as the small form has it (tcp_tw.c): a FIN
+ * again restarts the wait, and all that is not a bare ACK of the right number
+ * is acknowledged. */
+static void time_wait_text(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, uint64_t now)
+{
+    const struct tcp_repr *tcp = seg->tcp;
+    if (tcp->flags & TCP_FIN && tcp->seq + seg->seq_len == conn->rcv_nxt)
+        enter_time_wait(stack, conn, now);
+    if (seg->seq_len || (tcp->seq != conn->rcv_nxt && !unasked_ack_limited(conn, now)))
+        conn->flags |= CONN_ACK_NOW;
+}
+
 /* Payload and FIN.  Return: true if the connection is gone or going. */
 static bool text_input(struct ams_stack *stack, struct tcp_conn *conn, struct segment *seg, uint64_t now)
 {
@@ -395,11 +407,8 @@ static bool text_input(struct ams_stack *stack, struct tcp_conn *conn, struct se
     if (!seg->payload && !fin)
         return false;
     if (conn->state != AMS_TCP_ESTABLISHED && conn->state != AMS_TCP_FIN_WAIT_1 && conn->state != AMS_TCP_FIN_WAIT_2) {
-        if (seq_lt(tcp->seq, conn->rcv_nxt)) { /* again: the peer missed our ACK */
+        if (seq_lt(tcp->seq, conn->rcv_nxt)) /* again: the peer missed our ACK */
             conn->flags |= CONN_ACK_NOW;
-            if (conn->state == AMS_TCP_TIME_WAIT && fin)
-                enter_time_wait(stack, conn, now);
-        }
         return false;
     }
     conn->data_segs_in += seg->frame->flags & FRAME_GSO && seg->payload
@@ -502,6 +511,7 @@ static bool checks(struct ams_stack *stack, struct tcp_conn *conn, const struct 
 static bool conn_input(struct ams_stack *stack, struct tcp_conn *conn, struct segment *seg, uint64_t now)
 {
     const struct tcp_repr *tcp = seg->tcp;
+    bool waits = conn->state == AMS_TCP_TIME_WAIT;
     conn->segs_in++;
     if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_SENT)) {
         if (!syn_sent_input(stack, conn, seg, now))
@@ -520,7 +530,9 @@ static bool conn_input(struct ams_stack *stack, struct tcp_conn *conn, struct se
     }
     if (AMS_UNLIKELY(conn->ecn & (ECN_OK | ECN_ACCURATE)))
         tcp_ecn_arrived(conn, tcp, seg->ip->tos, seg->payload, seg->frame->flags & FRAME_GSO ? seg->frame->gso_size : 0);
-    if (text_input(stack, conn, seg, now))
+    if (AMS_UNLIKELY(waits))
+        time_wait_text(stack, conn, seg, now);
+    else if (text_input(stack, conn, seg, now))
         return false;
     if (AMS_UNLIKELY(conn->state == AMS_TCP_TIME_WAIT && conn->sock.id < 0)) {
         tcp_tw_from(stack, conn, now);

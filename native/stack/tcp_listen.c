@@ -311,12 +311,23 @@ int ams_tcp_listen(struct ams_stack *stack, const struct ams_endpoint *local, in
     return listener->sock.id;
 }
 
-/* Ends a listener; connections that were not accepted are reset. */
+/* Is the peer's ACK of our SYN-ACK, if there is a peer, still to come? */
+static bool half_open(const struct tcp_conn *conn)
+{
+    return conn->state == AMS_TCP_SYN_RECEIVED && !conn->deferred && !(conn->fastopen & FO_CHILD);
+}
+
+/* Ends a listener.  Connections that were not accepted are reset.  Half-open
+ * ones go without a word, since their SYNs may have been forged: who does
+ * answer our SYN-ACK finds nobody there (as with Linux). */
 static void listener_close(struct ams_stack *stack, struct tcp_listener *listener)
 {
     while (listener->children) {
         struct tcp_conn *conn = listener->children;
-        tcp_orphan_reset(stack, conn);
+        if (half_open(conn))
+            tcp_conn_free(stack, conn);
+        else
+            tcp_orphan_reset(stack, conn);
     }
     struct tcp_listener **slot = &stack->tcp->listeners[listener->local.port % TCP_LISTENER_BUCKETS];
     while (*slot != listener)

@@ -19,6 +19,7 @@
 
 #define RUNS_FIRST 4u
 #define RUNS_MAX 512u
+#define PIECES_MAX 8u /* runs that one segment may join */
 #define COALESCE_SMALL 512u
 #define COALESCE_QUEUED 65536u
 
@@ -216,31 +217,67 @@ static bool ooo_store(struct ams_stack *stack, struct tcp_conn *conn, struct ams
     return true;
 }
 
-/* Takes an out-of-order segment: cuts off what runs already have, keeps the
- * first gap that it fills. */
+/* Copies a frame's first n bytes.  Return: a new frame, or NULL.  Owns: the caller. */
+static struct ams_frame *frame_head(struct ams_stack *stack, const struct ams_frame *frame, uint32_t n)
+{
+    bool small = n <= FRAME_SMALL - FRAME_HEADROOM;
+    struct ams_frame *head = frame_new(stack->pool, small ? FRAME_CLASS_SMALL : FRAME_CLASS_LARGE);
+    if (!head)
+        return NULL;
+    memcpy(head->data, frame->data, n);
+    head->len = n;
+    return head;
+}
+
+/* Cuts off a segment's head, which run index has.
+ * Return: false if nothing is left, and frame was freed. */
+static bool ooo_known(struct tcp_conn *conn, struct ams_frame *frame, uint32_t *seq, uint32_t index)
+{
+    const struct tcp_run *run = &conn->runs[index];
+    uint32_t end = *seq + frame->len;
+    tcp_dsack_note(conn, *seq, seq_min(end, run->end));
+    sack_note(conn, run);
+    if (seq_leq(end, run->end)) {
+        frame_free(frame);
+        return false;
+    }
+    frame_pull(frame, run->end - *seq);
+    *seq = run->end;
+    return true;
+}
+
+/* Takes an out-of-order segment: cuts off what runs already have, keeps what
+ * lies between them.  A long segment may reach across several, as when the
+ * peer repeats short ones together. */
 static void ooo_insert(struct ams_stack *stack, struct tcp_conn *conn, struct ams_frame *frame, uint32_t seq, bool fin)
 {
+    uint32_t index;
     stack->counters.tcp_ooo++;
-    uint32_t index = runs_search(conn, seq);
-    if (index < conn->n_runs) {
-        struct tcp_run *run = &conn->runs[index];
+    for (uint32_t pieces = 0;; pieces++) {
+        index = runs_search(conn, seq);
+        if (index < conn->n_runs && seq_geq(seq, conn->runs[index].seq) && !ooo_known(conn, frame, &seq, index++))
+            return;
         uint32_t end = seq + frame->len;
-        if (seq_geq(seq, run->seq)) { /* its head is there already */
-            uint32_t known = seq_min(end, run->end);
-            tcp_dsack_note(conn, seq, known);
-            sack_note(conn, run);
-            if (seq_leq(end, run->end)) {
-                frame_free(frame);
-                return;
-            }
-            frame_pull(frame, run->end - seq);
-            seq = run->end;
-            index++;
-        }
-        if (index < conn->n_runs && seq_gt(seq + frame->len, conn->runs[index].seq)) {
+        if (index >= conn->n_runs || seq_leq(end, conn->runs[index].seq))
+            break;
+        const struct tcp_run *next = &conn->runs[index];
+        uint32_t gap = next->seq - seq;
+        struct ams_frame *head = NULL;
+        if (seq_leq(end, next->end))
+            tcp_dsack_note(conn, next->seq, end);
+        else if (pieces < PIECES_MAX)
+            head = frame_head(stack, frame, gap);
+        if (!head) { /* all that it fills is the gap before that run, or that must do */
+            frame_trim(frame, gap);
             fin = false;
-            frame_trim(frame, conn->runs[index].seq - seq);
+            break;
         }
+        if (!ooo_store(stack, conn, head, seq, false, index)) {
+            frame_free(frame);
+            return;
+        }
+        frame_pull(frame, gap);
+        seq += gap;
     }
     if (frame->len == 0 && !fin) {
         frame_free(frame);
@@ -249,13 +286,17 @@ static void ooo_insert(struct ams_stack *stack, struct tcp_conn *conn, struct am
     ooo_store(stack, conn, frame, seq, fin, index);
 }
 
-/* The FIN is in order now.  What pretends to lie behind it goes. */
+/* The FIN is in order now.  What pretends to lie behind it goes.  The ACK of
+ * the first FIN waits for what the application does now: close, mostly, so
+ * that it rides on the other.  Where no data came before, it has nothing to
+ * wait for (both as Linux). */
 static void fin_reached(struct ams_stack *stack, struct tcp_conn *conn)
 {
     runs_free(stack, conn);
     conn->rcv_nxt++;
     conn->flags &= ~CONN_DSACK; /* the peer sends nothing more that it could help with */
-    conn->flags |= CONN_FIN_RECEIVED | CONN_ACK_NOW;
+    conn->flags |= CONN_FIN_RECEIVED;
+    conn->flags |= conn->state == AMS_TCP_ESTABLISHED && conn->data_rcv_at ? CONN_PINGPONG : CONN_ACK_NOW;
 }
 
 /* Moves runs that rcv_nxt has reached to the in-order queue. */
@@ -308,7 +349,7 @@ void tcp_ack_policy(struct ams_stack *stack, struct tcp_conn *conn, uint32_t seg
     }
     if (conn->rcv_nxt - conn->last_ack_sent > ams_max_u32(conn->rcv_mss, TCP_MSS_DEFAULT4) ||
         (conn->quickacks && !(conn->flags & CONN_PINGPONG)) ||
-        conn->flags & (CONN_QUICKACK | CONN_FIN_RECEIVED) || conn->n_runs) {
+        conn->flags & CONN_QUICKACK || conn->n_runs) {
         conn->flags |= CONN_ACK_NOW;
     } else if (!conn->delack_at) {
         conn->delack_at = now + stack->config.delack_ms * AMS_NS_PER_MS;

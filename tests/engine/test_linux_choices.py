@@ -35,6 +35,111 @@ def test_pacing_asked_for_survives_data_both_ways() -> None:
         assert conn.info.pacing_rate > 0
 
 
+# ---- the end of connections ---------------------------------------------------------------------------------
+
+
+def test_ack_of_the_first_fin_rides_on_the_second() -> None:
+    with Script() as s:
+        conn = s.open()
+        s.send("PA", seq=1, ack=1, data=b"x" * 10)
+        s.expect("A", ack=11)
+        s.send("FA", seq=11, ack=1)
+        s.quiet(30 * MS)
+        conn.close()
+        s.expect("FA", seq=1, ack=12)
+
+
+def test_ack_of_the_first_fin_does_not_wait_for_ever() -> None:
+    with Script() as s:
+        s.open()
+        s.send("PA", seq=1, ack=1, data=b"x" * 10)
+        s.expect("A", ack=11)
+        s.send("FA", seq=11, ack=1)
+        s.expect("A", seq=1, ack=12, after=40 * MS)
+
+
+def test_fin_after_no_data_is_acknowledged_at_once() -> None:
+    with Script() as s:
+        s.open()
+        s.send("FA", seq=1, ack=1)
+        s.expect("A", seq=1, ack=2)
+
+
+def test_fin_with_a_full_segment_is_acknowledged_at_once() -> None:
+    with Script() as s:
+        s.open()
+        s.send("PA", seq=1, ack=1, data=b"x" * 1460)
+        s.expect("A", ack=1461)
+        s.send("FPA", seq=1461, ack=1, data=b"x" * 1460)
+        s.expect("A", ack=2922)
+
+
+def test_fin_that_ends_our_close_is_acknowledged_at_once() -> None:
+    with Script() as s:
+        conn = s.open()
+        s.send("PA", seq=1, ack=1, data=b"x" * 10)
+        s.expect("A", ack=11)
+        conn.shutdown()
+        s.expect("FA", seq=1)
+        s.send("A", seq=11, ack=2)
+        s.send("FA", seq=11, ack=2)
+        s.expect("A", seq=2, ack=12)
+
+
+def test_listener_that_closes_says_nothing_to_half_open_connections() -> None:
+    """Their SYNs may be forged; whoever answers the SYN-ACK is reset."""
+    with Script(listen=None) as s:
+        s.local_port = 81
+        listener = s.host.listen("0.0.0.0", 81)
+        s.syn()
+        s.expect("SA", ack=1)
+        assert lib.ams_tcp_close(s.host.stack, listener) == 1
+        s.quiet(10 * SECOND)
+        s.send("A", seq=1, ack=1)
+        s.expect("R", seq=1)
+
+
+# ---- long segments across short ones ------------------------------------------------------------------------
+
+
+def test_segment_across_what_is_there_fills_all_gaps() -> None:
+    """As when the peer repeats short segments together: nothing of it is to be sent again."""
+    with Script() as s:
+        conn = s.open(sack=True)
+        for seq in (201, 401, 601):
+            s.send("A", seq=seq, ack=1, data=b"o" * 100)
+            s.expect("A", ack=1)
+        s.send("A", seq=151, ack=1, data=b"n" * 600)
+        s.expect("A", ack=1, sack=[(201, 301), (151, 751)])
+        s.send("A", seq=1, ack=1, data=b"a" * 150)
+        s.expect("A", ack=751)
+        assert bytes(conn.received) == b"a" * 150 + b"n" * 50 + (b"o" * 100 + b"n" * 100) * 2 + b"o" * 100 + b"n" * 50
+
+
+def test_overlap_at_the_end_is_reported() -> None:
+    """RFC 2883 section 4.2: the part that was there already."""
+    with Script() as s:
+        s.open(sack=True)
+        s.send("A", seq=201, ack=1, data=b"o" * 100)
+        s.expect("A", ack=1, sack=[(201, 301)])
+        s.send("A", seq=151, ack=1, data=b"n" * 125)
+        s.expect("A", ack=1, sack=[(201, 276), (151, 301)])
+
+
+def test_segment_across_many_leaves_what_is_too_much() -> None:
+    """The work for one segment is bounded; what it would have filled besides comes again."""
+    with Script() as s:
+        conn = s.open(sack=True)
+        for i in range(12):
+            s.send("A", seq=101 + 100 * i, ack=1, data=b"o" * 50)
+        s.drain()
+        s.send("A", seq=51, ack=1, data=b"n" * 1300)
+        s.expect("A", ack=1, sack=[(101, 151), (51, 951), (1201, 1251), (1101, 1151)])
+        s.send("A", seq=1, ack=1, data=b"a" * 1400)
+        s.expect("A", ack=1401)
+        assert len(conn.received) == 1400
+
+
 # ---- MSG_EOR and MSG_MORE: records, and data that is held back ----------------------------------------------
 
 

@@ -162,17 +162,17 @@ ack of the future       | R     | R     | R     | R     | A     | A     | A     
 ack of ages ago         | R     | R     | R     | R     | A     | A     | A     | A     | A     | A     | -     | A
 ack, seq of the past    | R     | R     | -     | A     | A     | A     | A     | A     | A     | A     | A     | A
 ack, seq of the future  | R     | R     | -     | A     | A     | A     | A     | A     | A     | A     | A     | A
-data                    | R     | R     | R     | R     | d     | d     | d     | -     | -     | -     | A     | -
+data                    | R     | R     | R     | R     | d     | d     | d     | -     | -     | -     | A     | A
 data without ack        | RA    | -     | -     | -     | -     | -     | -     | -     | -     | -     | A     | -
 data again              | R     | R     | R     | A     | A     | A     | A     | A     | A     | A     | A     | A
-data ahead              | R     | R     | R     | R     | A     | A     | A     | -     | -     | -     | A     | -
+data ahead              | R     | R     | R     | R     | A     | A     | A     | -     | -     | -     | A     | A
 data beyond the window  | R     | R     | R     | A     | A     | A     | A     | A     | A     | A     | A     | A
 data, ack of the future | R     | R     | R     | R     | A     | A     | A     | A     | A     | A     | A     | A
-urgent data             | R     | R     | R     | R     | d     | d     | d     | -     | -     | -     | A     | -
-fin                     | R     | R     | -     | A+>CW | A+>CW | A+>TW | A+>TW | -     | ->TW  | ->CL  | A     | -
-fin, ack again          | R     | R     | R     | R     | A+>CW | A+>CG | A+>TW | -     | -     | -     | A     | -
+urgent data             | R     | R     | R     | R     | d     | d     | d     | -     | -     | -     | A     | A
+fin                     | R     | R     | -     | A+>CW | A+>CW | A+>TW | A+>TW | -     | ->TW  | ->CL  | A     | A
+fin, ack again          | R     | R     | R     | R     | A+>CW | A+>CG | A+>TW | -     | -     | -     | A     | A
 fin again               | R     | R     | -     | A     | A     | A     | A     | A     | A     | A     | A     | A
-fin ahead               | R     | R     | R     | R     | A     | A     | A     | -     | -     | -     | A     | -
+fin ahead               | R     | R     | R     | R     | A     | A     | A     | -     | -     | -     | A     | A
 fin without ack         | RA    | -     | -     | -     | -     | -     | -     | -     | -     | -     | A     | -
 rst                     | -     | -     | -     | ->CL  | ->CL  | ->CL  | ->CL  | ->CL  | ->CL  | ->CL  | -     | ->CL
 rst,ack                 | -     | -     | ->CL  | ->CL  | ->CL  | ->CL  | ->CL  | ->CL  | ->CL  | ->CL  | -     | ->CL

@@ -7,9 +7,9 @@ any, and so may the options of our SYNs: their order is each stack's own.
 Where the scripts have parts for the C preprocessor, those for STANDARD are taken, not those for what FreeBSD does.
 
 Three habits of FreeBSD's are asked for instead, as an application would: ACKs that are delayed from the first segment
-on (TCP_QUICKACK, off), Fast Open by a plain sendto() (MSG_FASTOPEN, which waits
-for the SYN-ACK), and a socket that is bound only, for which
-google/packetdrill knows no addresses: its port is closed just as well without it.
+on, but not a FIN's (TCP_QUICKACK, off and on), Fast Open by a plain sendto() (MSG_FASTOPEN, which waits for the
+SYN-ACK), and a socket that is bound only, for which google/packetdrill knows no addresses: its port is closed just as
+well without it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ _BUFFER = re.compile(r"getsockopt\(\d+, SOL_SOCKET, SO_(RCV|SND)BUF,.*$")
 _OUTBOUND = re.compile(r"^(?P<time>[^`<>/]*)>\s*(?P<flags>[A-Z.]+)\s+(?P<rest>.*)$")
 _ACCEPTED = re.compile(r"^\S+\s+accept\(.*\)\s*=\s*(\d+)\s*$")
 _SENDTO = re.compile(r"^\+0\.00 (sendto\(\d+, \.\.\., \d+, )0(, \.\.\., \.\.\.\))")
+_FIN = re.compile(r"^\S+\s+<\s+S?FP?\.")
+_CONNECTED = re.compile(r"^\S+\s+(?:connect|sendto)\((\d+), ")
 _CALL = re.compile(r"^(\s*\S+\s+)(socket|setsockopt|bind|getsockopt|fcntl|close)\(.*$")
 _SYSCTL = re.compile(r"`sysctl -w net\.inet\.tcp\.(?P<name>[a-z.]+)=(?P<value>\d+)`")
 _SYSCTLS = {  # the name, and what the value is to be divided by
@@ -94,12 +96,20 @@ def translate(text: str) -> str:
         text = re.sub(rf"\b{name}\b", ours, text)
     closed = not re.search(r"\b(listen|connect|sendto)\(", text) and re.search(r"^\S+\s+<", text, re.M)
     out: list[str] = []
+    socket = ""
     for line in _conditions(text.splitlines()):
         translated = _line(line)
+        if socket and _FIN.match(translated):
+            out.append(f"+0.00 setsockopt({socket}, SOL_TCP, TCP_QUICKACK, [1], 4) = 0")
+            socket = ""
         out.append(_CALL.sub(r"\1`true`", translated) if closed else translated)
+        connected = _CONNECTED.match(translated)
         accepted = _ACCEPTED.match(translated)
         if accepted:
             out.append(f"+0.00 setsockopt({accepted[1]}, SOL_TCP, TCP_QUICKACK, [0], 4) = 0")
+        socket = (accepted or connected or [socket, socket])[1]
+        if f"close({socket})" in translated:
+            socket = ""
     return "\n".join(out) + "\n"
 
 
