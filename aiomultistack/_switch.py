@@ -307,6 +307,8 @@ class Daemon:
             if self._system_speaks:
                 alone = len(self.shared) == len(self.settings.addresses)
                 flags = lib.AMS_STACK_QUIET if alone else lib.AMS_STACK_NO_LINK_LOCAL
+            elif not any(":" in text for text in self.settings.addresses):
+                flags = lib.AMS_STACK_NO_LINK_LOCAL  # not served: the switch would drop what is sent from it
             self._pump = Pump(self.loop, Node(config, flags=flags))
         finally:
             for number in link.descriptors:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -291,3 +292,15 @@ def test_questions_and_their_answers() -> None:
         solicit / ICMPv6ND_NA(tgt=HOST6), Ether(src=mac) / IPv6(src="::", dst="ff02::1") / ICMPv6ND_NS(tgt=HOST6),
     ):  # fmt: skip
         assert asked(packet) is None
+
+
+def test_a_switch_without_ipv6_says_nothing_that_it_refuses(tmp_path: Path) -> None:
+    """Its control stack has no link-local address, for the switch serves none."""
+    with running(tmp_path, addresses=["10.9.0.2/24"]) as switch:
+        def control() -> dict[str, int]:
+            (port,) = [port for port in switch.describe()["ports"] if port["name"] == "control stack"]
+            return {name: count for name, count in port["counters"].items() if count}
+
+        until(lambda: control().get("tx_passed", 0) >= 1, "an announcement")
+        time.sleep(1.5)  # a group would be reported again within a second (RFC 3810 section 9.11)
+        assert not control().keys() & set(switch.describe()["drops"])

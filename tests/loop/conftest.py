@@ -31,6 +31,8 @@ import trustme
 import aiomultistack
 from aiomultistack._virtual import new_virtual_loop
 
+from .protocols import Pair, Recorder
+
 TIMEOUT = 15.0
 FLAVOURS = ("asyncio-kernel", "uvloop-kernel", "uvloop-mem", "asyncio-mem", "virtual-mem")
 _numbers = itertools.count()
@@ -79,6 +81,31 @@ class Net:
         finally:
             server.close()
             await server.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def pair(
+    net: Net,
+    server: Callable[[], Any] | None = None,
+    client: Callable[[], Any] | None = None,
+    host: str | None = None,
+) -> AsyncIterator[Pair]:
+    """A connection between two recorders (or what the factories make); both ends are gone afterwards."""
+    made: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def factory() -> Any:
+        protocol = (server or Recorder)()
+        made.set_result(protocol)
+        return protocol
+
+    async with net.server(factory, host) as address:
+        _, protocol = await asyncio.get_running_loop().create_connection(client or Recorder, *address)
+        ends = Pair(await made, protocol)
+        await asyncio.shield(ends.server.made)
+        try:
+            yield ends
+        finally:
+            await ends.closed()
 
 
 def make_loop(flavour: str) -> tuple[asyncio.AbstractEventLoop, str, str]:
