@@ -223,6 +223,12 @@ int do_connect(void *userdata, int fd, const struct sockaddr *address, socklen_t
         errno = EAFNOSUPPORT;
         return -1;
     }
+    if (file->state == PD_CONNECTED && file->in_progress) { /* the call that asks how it ended */
+        file->in_progress = false;
+        return 0;
+    }
+    if (file->state == PD_CLOSED && file->told && !file->connected_at)
+        disconnect(world, file); /* after one that failed, another try */
     if (file->state == PD_CONNECTED || file->state == PD_LISTENING || (file->state == PD_CLOSED && file->told)) {
         errno = EISCONN;
         return -1;
@@ -244,6 +250,7 @@ int do_connect(void *userdata, int fd, const struct sockaddr *address, socklen_t
         }
         world_settle(world);
         if (file->state == PD_CONNECTING && must_not_wait(file, 0)) {
+            file->in_progress = true;
             errno = EINPROGRESS;
             return -1;
         }
@@ -277,9 +284,44 @@ int do_shutdown(void *userdata, int fd, int how)
     return 0;
 }
 
+struct lingering {
+    struct pd_world *world;
+    int id;
+};
+
+/* A condition for world_wait(): the peer has acknowledged our FIN, or there is no connection any more. */
+static bool fin_acknowledged(struct pd_file *file, void *arg)
+{
+    const struct lingering *lingering = arg;
+    struct ams_tcp_info info = {0};
+    (void)file;
+    if (ams_tcp_get_info(lingering->world->stack, lingering->id, &info, lingering->world->now) < 0)
+        return true;
+    return info.state != AMS_TCP_FIN_WAIT_1 && info.state != AMS_TCP_CLOSING && info.state != AMS_TCP_LAST_ACK;
+}
+
+/* SO_LINGER with a time: close() waits for the peer, whether the socket is
+ * non-blocking or not, unless unread data makes it a reset. */
+static void linger(struct pd_world *world, struct pd_file *file)
+{
+    struct lingering lingering = {world, file->id};
+    size_t unread = 0;
+    int seconds = -1;
+    ams_tcp_getopt(world->stack, file->id, AMS_OPT_LINGER, &seconds);
+    ams_tcp_peek(world->stack, file->id, &unread);
+    if (seconds <= 0 || unread || ams_tcp_shutdown(world->stack, file->id) < 0)
+        return;
+    world_settle(world);
+    world_wait(world, file, fin_acknowledged, &lingering, world->now + (uint64_t)seconds * PD_NS_PER_S);
+}
+
 int do_close(void *userdata, int fd)
 {
-    return world_close(userdata, fd);
+    struct pd_world *world = userdata;
+    struct pd_file *file = fd >= 0 && fd < PD_FDS ? world->by_fd[fd] : NULL;
+    if (file && file->kind == PD_TCP && file->state == PD_CONNECTED && file->id >= 0)
+        linger(world, file);
+    return world_close(world, fd);
 }
 
 int do_fcntl(void *userdata, int fd, int command, ...)

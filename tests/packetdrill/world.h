@@ -138,6 +138,7 @@ struct pd_file {
     bool v6only;
     bool eof;                 /* the peer's FIN was reported */
     bool told;                /* a final error was returned once */
+    bool in_progress;         /* connect() has said so, and the next one will say how it ended */
     bool read_shut, write_shut;
     uint32_t notsent_lowat;   /* TCP_NOTSENT_LOWAT, 0: the sysctl's */
     uint64_t written;         /* bytes that the engine was given */
