@@ -12,6 +12,8 @@ static const uint32_t frame_keep[FRAME_CLASSES] = {16384, 256, 16384};
 /* Free frames per class that trimming leaves. */
 static const uint32_t frame_stock[FRAME_CLASSES] = {64, 4, 64};
 
+#define TRIM_STEP 64u
+
 static const uint32_t frame_capacity[FRAME_CLASSES] = {FRAME_SMALL, FRAME_LARGE, 0};
 
 static inline void pool_lock(struct frame_pool *pool)
@@ -30,61 +32,78 @@ static inline void pool_unlock(struct frame_pool *pool)
         atomic_store_explicit(&pool->lock, 0, memory_order_release);
 }
 
+/* Takes a frame from the allocator.  The caller has the lock. */
+static struct ams_frame *frame_alloc(struct frame_pool *pool, enum frame_class class_)
+{
+    struct ams_frame *frame = class_ == FRAME_CLASS_REF
+                                  ? slab_new(&pool->refs)
+                                  : mem_aligned(AMS_CACHE_LINE, sizeof(*frame) + frame_capacity[class_]);
+    if (frame)
+        pool->bytes += sizeof(*frame) + frame_capacity[class_];
+    return frame;
+}
+
+/* Gives one back to it.  The caller has the lock. */
+static void frame_dealloc(struct frame_pool *pool, struct ams_frame *frame, enum frame_class class_)
+{
+    pool->bytes -= sizeof(*frame) + frame_capacity[class_];
+    if (class_ == FRAME_CLASS_REF)
+        slab_free(&pool->refs, frame);
+    else
+        mem_free(frame);
+}
+
 void frame_pool_init(struct frame_pool *pool, uint32_t limit, bool shared)
 {
     memset(pool, 0, sizeof(*pool));
+    slab_init(&pool->refs, sizeof(struct ams_frame), NULL);
     pool->limit = limit;
     pool->shared = shared;
+}
+
+/* Gives n free frames of a class back.  The caller has the lock. */
+static void pool_shrink(struct frame_pool *pool, enum frame_class class_, uint32_t n)
+{
+    pool->free_count[class_] -= n;
+    for (; n; n--) {
+        struct ams_frame *frame = pool->free_list[class_];
+        pool->free_list[class_] = frame->next;
+        frame_dealloc(pool, frame, class_);
+    }
 }
 
 void frame_pool_fini(struct frame_pool *pool)
 {
     AMS_ASSERT(pool->in_use == 0);
-    for (int class_ = 0; class_ < FRAME_CLASSES; class_++) {
-        struct ams_frame *frame = pool->free_list[class_];
-        while (frame) {
-            struct ams_frame *next = frame->next;
-            mem_free(frame);
-            frame = next;
-        }
-        pool->free_list[class_] = NULL;
-        pool->free_count[class_] = 0;
-    }
-    pool->bytes = 0;
+    for (int class_ = 0; class_ < FRAME_CLASSES; class_++)
+        pool_shrink(pool, class_, pool->free_count[class_]);
+    slab_fini(&pool->refs);
 }
 
-/* Takes the frames of a class that are to go off its list.
- * Return: the list of them.  Owns: the caller. */
-static struct ams_frame *pool_excess(struct frame_pool *pool, int class_, bool all)
+/* Gives back what is to go of a class: TRIM_STEP at a time, as others may wait for the lock. */
+static void trim_class(struct frame_pool *pool, enum frame_class class_, bool all)
 {
-    struct ams_frame *excess = NULL;
     pool_lock(pool);
     uint32_t count = pool->free_count[class_], stock = frame_stock[class_];
-    count = count > stock ? count - stock : 0;
-    if (!all)
-        count = (count + 3) / 4;
-    for (uint32_t i = 0; i < count; i++) {
-        struct ams_frame *frame = pool->free_list[class_];
-        pool->free_list[class_] = frame->next;
-        frame->next = excess;
-        excess = frame;
+    uint32_t excess = count > stock ? count - stock : 0;
+    uint32_t left = all ? excess : (excess + 3) / 4;
+    while (left && pool->free_count[class_]) {
+        uint32_t step = ams_min_u32(ams_min_u32(left, TRIM_STEP), pool->free_count[class_]);
+        pool_shrink(pool, class_, step);
+        left -= step;
+        pool_unlock(pool);
+        pool_lock(pool);
     }
-    pool->free_count[class_] -= count;
-    pool->bytes -= (uint64_t)count * (sizeof(*excess) + frame_capacity[class_]);
     pool_unlock(pool);
-    return excess;
 }
 
 void frame_pool_trim(struct frame_pool *pool, bool all)
 {
-    for (int class_ = 0; class_ < FRAME_CLASSES; class_++) {
-        struct ams_frame *frame = pool_excess(pool, class_, all);
-        while (frame) {
-            struct ams_frame *next = frame->next;
-            mem_free(frame);
-            frame = next;
-        }
-    }
+    for (int class_ = 0; class_ < FRAME_CLASSES; class_++)
+        trim_class(pool, class_, all);
+    pool_lock(pool);
+    slab_trim(&pool->refs, all);
+    pool_unlock(pool);
 }
 
 struct ams_frame *frame_new(struct frame_pool *pool, enum frame_class class_)
@@ -101,13 +120,12 @@ struct ams_frame *frame_new(struct frame_pool *pool, enum frame_class class_)
         pool->free_list[class_] = frame->next;
         pool->free_count[class_]--;
     } else {
-        frame = mem_alloc(sizeof(*frame) + capacity);
+        frame = frame_alloc(pool, class_);
         if (!frame) {
             pool->failures++;
             pool_unlock(pool);
             return NULL;
         }
-        pool->bytes += sizeof(*frame) + capacity;
     }
     pool->in_use++;
     pool_unlock(pool);
@@ -138,21 +156,17 @@ void frame_free(struct ams_frame *frame)
         return;
     struct frame_pool *pool = frame->pool;
     int class_ = frame->class_;
-    bool keep;
     pool_lock(pool);
     AMS_ASSERT(pool->in_use > 0);
     pool->in_use--;
-    keep = pool->free_count[class_] < frame_keep[class_];
-    if (keep) {
+    if (AMS_LIKELY(pool->free_count[class_] < frame_keep[class_])) {
         frame->next = pool->free_list[class_];
         pool->free_list[class_] = frame;
         pool->free_count[class_]++;
     } else {
-        pool->bytes -= sizeof(*frame) + frame_capacity[class_];
+        frame_dealloc(pool, frame, class_);
     }
     pool_unlock(pool);
-    if (!keep)
-        mem_free(frame);
 }
 
 uint32_t tx_gather(const struct ams_tx *tx, uint8_t *out)

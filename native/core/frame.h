@@ -29,6 +29,7 @@
 #define AMS_CORE_FRAME_H
 
 #include "core/base.h"
+#include "core/slab.h"
 
 #define FRAME_SMALL 2048u
 #define FRAME_HEADROOM 128u                     /* before a received frame: room for a vnet header */
@@ -44,7 +45,7 @@ enum frame_class { FRAME_CLASS_SMALL, FRAME_CLASS_LARGE, FRAME_CLASS_REF, FRAME_
 struct frame_pool;
 
 struct ams_frame {
-    struct ams_frame *next;  /* list link; owner's use */
+    _Alignas(AMS_CACHE_LINE) struct ams_frame *next; /* list link; owner's use */
     uint8_t *data;           /* first byte of the window */
     uint32_t len;            /* bytes in the window */
     uint32_t seq;            /* owner's use (TCP queues: sequence number of data[0]) */
@@ -60,6 +61,7 @@ struct ams_frame {
 };
 
 struct frame_pool {
+    struct slab refs;        /* where references lie */
     struct ams_frame *free_list[FRAME_CLASSES];
     uint32_t free_count[FRAME_CLASSES];
     uint32_t in_use;

@@ -45,7 +45,7 @@
 #define TRAIN 16u               /* a part of BATCH */
 #define MSS 1460u
 #define FLIGHT 10u              /* RFC 6928's initial window */
-#define FLIGHT_TIME (50 * AMS_NS_PER_MS) /* of it: longer than serving all connections once */
+#define ROUND_TRIP (50 * AMS_NS_PER_MS) /* longer than serving all connections once */
 #define TRIES 4u                /* runs end, too, when so many times what was wanted was interrupted */
 #define RESPONSE 1024u
 #define REQUEST 100u
@@ -293,6 +293,7 @@ static int open_all(struct bench *bench)
     for (uint32_t first = 0; first < bench->n_peers; first += BATCH) {
         uint32_t n = ams_min_u32(BATCH, bench->n_peers - first);
         int status = open_some(bench, first, n);
+        bench->now += ROUND_TRIP;
         if (status >= 0)
             status = round_of(bench, first, n, TCP_ACK, 0, 0);
         if (status < 0)
@@ -358,7 +359,7 @@ static int send_flights(struct bench *bench)
         if (index % BATCH == BATCH - 1 || index == bench->n_peers - 1)
             status = exchange(bench, NULL, 0);
     }
-    bench->now += FLIGHT_TIME;
+    bench->now += ROUND_TRIP;
     bench->spent = spent;
     return status;
 }

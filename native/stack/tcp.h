@@ -253,11 +253,19 @@ static inline uint32_t tcp_pipe(const struct tcp_conn *conn)
 }
 
 /* ---- tcp_sack.c: the scoreboard ----------------------------------------------------------- */
-/* A ring of records with what only a larger scoreboard needs. */
+/* A ring of records with what only a larger scoreboard needs.  A cache line
+ * has two records: an ACK of two segments finds both in one, mostly. */
 struct tcp_board {
     struct tcp_sack_block cache[TCP_SACK_BLOCKS]; /* blocks of the last ACK, already marked */
-    struct tcp_rec recs[];
+    _Alignas(AMS_CACHE_LINE) struct tcp_rec recs[];
 };
+/* The ring's allocation; only where it is not the inline one. */
+static inline struct tcp_board *tcp_board_of(const struct tcp_conn *conn)
+{
+    return AMS_CONTAINER_OF(conn->recs, struct tcp_board, recs);
+}
+/* Rings come and go with each burst.  Those that an initial window needs come from slabs. */
+void tcp_boards_init(struct ams_stack *stack);
 struct tcp_rec *tcp_rec_at(struct tcp_conn *conn, uint32_t index);
 /* Appends a record.  NULL: no memory or too many. */
 struct tcp_rec *tcp_rec_push(struct ams_stack *stack, struct tcp_conn *conn);

@@ -8,7 +8,8 @@
  * that points to.  Memory takes as long for one line as for a dozen that are
  * asked for together.  So while a segment of a batch is worked on, those
  * behind it are looked at, and what they will need is asked for in steps, each
- * some segments later than the one before, whose answer it needs:
+ * some segments later than the one before, whose answer it needs.  Not more:
+ * a CPU can wait for some twenty lines at a time, and an ACK needs ten.
  *
  *   hash     AHEAD_HASH segments ahead: ports and addresses tell the bucket;
  *            the hash is left in the frame, so that it is computed once
@@ -25,12 +26,13 @@
 #include "stack/tcp.h"
 #include "wire/eth.h"
 
-#define AHEAD_HASH 12
-#define AHEAD_LOCATE 8
-#define AHEAD_FOLLOW 4
+#define AHEAD_HASH 9
+#define AHEAD_LOCATE 6
+#define AHEAD_FOLLOW 3
 
-#define LINES_DATA 6u            /* of struct tcp_conn, from its start */
-#define LINES_ACK 9u
+#define LINES_DATA 6u            /* of struct tcp_conn: [0, 6), */
+#define LINES_ACK 9u             /* [1, 9), */
+#define LINE_CC 10u              /* and congestion control's */
 
 #define IP4_AT ETH_HEADER
 #define IP4_PLAIN 0x45u          /* version 4, no options */
@@ -84,12 +86,26 @@ static bool has_payload(const struct ams_frame *frame)
     return l3_len > l4_off + (data[ETH_HEADER + l4_off + 12] >> 4) * 4u;
 }
 
+/* Of a segment that has_payload() has seen. */
+static uint32_t ack_number(const struct ams_frame *frame)
+{
+    return load_be32(frame->data + tcp_offset(frame) + 8);
+}
+
 /* Asks for the lines [first, end) of the connection that flow is part of. */
 static void fetch_lines(struct tcp_flow *flow, uint32_t first, uint32_t end)
 {
     const char *conn = (const char *)tcp_conn_of(flow);
     for (uint32_t line = first; line < end; line++)
         AMS_PREFETCH(conn + line * AMS_CACHE_LINE);
+}
+
+/* Asks for what the segment needs of the connection that flow is part of. */
+static void fetch_conn(struct tcp_flow *flow, bool payload)
+{
+    fetch_lines(flow, payload ? 0 : 1, payload ? LINES_DATA : LINES_ACK);
+    if (!payload)
+        fetch_lines(flow, LINE_CC, LINE_CC + 1);
 }
 
 /* Asks for the first connection of the bucket, right or not. */
@@ -100,7 +116,7 @@ static void ahead_locate(const struct ams_stack *stack, const struct ams_frame *
         return;
     struct tcp_flow *flow = tcp->buckets[frame->aux & (tcp->n_buckets - 1)];
     if (flow)
-        fetch_lines(flow, 0, has_payload(frame) ? LINES_DATA : LINES_ACK);
+        fetch_conn(flow, has_payload(frame));
 }
 
 /* Asks for what the connection points to, or for the next one of the bucket. */
@@ -115,7 +131,7 @@ static void ahead_follow(const struct ams_stack *stack, const struct ams_frame *
     bool payload = has_payload(frame);
     if (flow->hash != frame->aux) {
         if (flow->hash_next)
-            fetch_lines(flow->hash_next, 0, payload ? LINES_DATA : LINES_ACK);
+            fetch_conn(flow->hash_next, payload);
         return;
     }
     if (payload || flow->is_tw)
@@ -123,8 +139,14 @@ static void ahead_follow(const struct ams_stack *stack, const struct ams_frame *
     const struct tcp_conn *conn = tcp_conn_of(flow);
     AMS_PREFETCH(conn->recs + conn->rec_head); /* two segments, mostly */
     AMS_PREFETCH(conn->recs + ((conn->rec_head + 1u) & (conn->rec_cap - 1u)));
-    if (conn->snd_head)
+    bool all = ack_number(frame) == conn->snd_nxt; /* nothing will be in flight any more */
+    if (conn->snd_head != conn->snd_tail || (all && conn->snd_head))
         AMS_PREFETCH(conn->snd_head);
+    if (all) {
+        AMS_PREFETCH(conn); /* the application may be told */
+        AMS_PREFETCH(&conn->busy_time);
+        AMS_PREFETCH(tcp_board_of(conn));
+    }
 }
 
 /* The least of what there is and what is so far ahead. */

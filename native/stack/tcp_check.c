@@ -27,11 +27,17 @@ static const char *check_send_space(const struct tcp_conn *conn)
     return NULL;
 }
 
-/* The send queue holds what was queued and isn't acknowledged. */
+/* The send queue holds what was queued and isn't acknowledged; its first
+ * frame may begin before that. */
 static const char *check_send_queue(const struct tcp_conn *conn)
 {
     uint32_t first = seq_gt(conn->snd_una, conn->iss) ? conn->snd_una : conn->iss + 1, bytes = 0;
     bool cursor = conn->snd_cursor == NULL;
+    if (conn->snd_head) {
+        const struct ams_frame *head = conn->snd_head;
+        EXPECT(seq_leq(head->seq, first) && seq_gt(head->seq + head->len, first), "the first chunk is not needed");
+        first = head->seq;
+    }
     for (const struct ams_frame *frame = conn->snd_head; frame; frame = frame->next) {
         bytes += frame->len;
         cursor = cursor || frame == conn->snd_cursor;

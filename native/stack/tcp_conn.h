@@ -44,8 +44,10 @@
 #define TCP_RCVBUF_MAX (6u << 20)
 #define TCP_CHUNK_SMALL FRAME_SMALL      /* send chunk: a small frame without headroom */
 #define TCP_RECS_INLINE 1u
+#define TCP_RECS_LEAST 8u                /* records of the smallest other ring */
 #define TCP_RECS_MAX 16384u
 #define TCP_PACE_SLOW 150000u             /* bytes per second: 1.2 Mbit/s */
+#define TCP_BOARDS 2u                    /* sizes of rings that come from slabs */
 #define TCP_PACE_SLACK_MIN (4 * AMS_NS_PER_MS)
 #define TCP_PACE_SLACK_MAX (20 * AMS_NS_PER_MS)
 #define TCP_CHALLENGE_ACKS 100u          /* per second and stack (RFC 5961 section 7) */
@@ -192,8 +194,8 @@ struct tcp_listener;
  * cache line (64 bytes) at a time, and connections begin on a line: with many
  * of them, what a segment costs is the lines that it has to fetch.  Data in
  * order that finds nothing in flight the other way needs the first six, an
- * ACK of data the first nine; what follows is for sending, and for what
- * seldom happens. */
+ * ACK of data those from the second to the ninth and that of congestion
+ * control; what follows is for sending, and for what seldom happens. */
 struct tcp_conn {
     /* line 0: the application's side */
     struct sock sock;         /* first: sock_find() gives it */
@@ -371,16 +373,16 @@ struct tcp_conn {
     int16_t linger2;          /* TCP_LINGER2, seconds, -1: no FIN-WAIT-2 without an application, 0: default */
     uint32_t user_timeout_ms;
     int32_t error;            /* soft or final status */
-    uint32_t drain_low;
-    uint32_t refs_held;
+    uint32_t segs_retrans, dsack_dups;
     struct tcp_listener *listener; /* until the application has accepted */
     struct tcp_conn *child_next, *child_prev;
 
-    /* statistics that seldom change */
     uint64_t created;
     uint64_t bytes_retrans;
+    /* what changes when all is acknowledged */
     uint64_t busy_time, rwnd_time; /* ns, see busy_since and rwnd_since */
-    uint32_t segs_retrans, dsack_dups;
+    uint32_t drain_low;
+    uint32_t refs_held;
 };
 
 #define TCP_CONN_LINE(field, line)                                                                     \
@@ -395,6 +397,8 @@ TCP_CONN_LINE(recs, 6);
 TCP_CONN_LINE(snd_head, 7);
 TCP_CONN_LINE(first_tx_at, 8);
 TCP_CONN_LINE(last_sent_at, 9);
+TCP_CONN_LINE(cc_words, 10);
+TCP_CONN_LINE(recs_inline, 11);
 #undef TCP_CONN_LINE
 
 static inline struct tcp_conn *tcp_conn_of(struct tcp_flow *flow)
@@ -464,6 +468,7 @@ struct tcp_host {
     uint8_t *heads;           /* header scratch, TCP_HEADS times TCP_HEAD_SIZE */
     uint32_t heads_used;
     struct slab conns;        /* where they lie */
+    struct slab boards[TCP_BOARDS]; /* and their scoreboards of 8 and 16 records */
     struct tcp_tw *tw_oldest, *tw_newest;
     struct tcp_tw *free_tws;
     uint32_t n_free_tws;

@@ -486,7 +486,10 @@ int tcp_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_
 
 uint64_t tcp_memory(const struct ams_stack *stack)
 {
-    return stack->tcp->memory + stack->tcp->conns.bytes;
+    uint64_t bytes = stack->tcp->memory + stack->tcp->conns.bytes;
+    for (uint32_t i = 0; i < TCP_BOARDS; i++)
+        bytes += stack->tcp->boards[i].bytes;
+    return bytes;
 }
 
 /* Flags that a running stack keeps. */

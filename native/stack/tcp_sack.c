@@ -23,10 +23,40 @@ static size_t board_size(uint32_t cap)
     return sizeof(struct tcp_board) + cap * sizeof(struct tcp_rec);
 }
 
-/* The ring's allocation; only where it is not the inline one. */
-static struct tcp_board *board_of(struct tcp_conn *conn)
+/* The slab for rings of so many records; NULL: they are allocated one by one. */
+static struct slab *board_slab(struct ams_stack *stack, uint32_t cap)
 {
-    return AMS_CONTAINER_OF(conn->recs, struct tcp_board, recs);
+    for (uint32_t i = 0; i < TCP_BOARDS; i++)
+        if (cap == TCP_RECS_LEAST << i)
+            return &stack->tcp->boards[i];
+    return NULL;
+}
+
+void tcp_boards_init(struct ams_stack *stack)
+{
+    for (uint32_t i = 0; i < TCP_BOARDS; i++)
+        slab_init(&stack->tcp->boards[i], board_size(TCP_RECS_LEAST << i), stack->settle);
+}
+
+/* Return: a ring, NULL without memory.  Owns: the caller. */
+static struct tcp_board *board_new(struct ams_stack *stack, uint32_t cap)
+{
+    struct slab *slab = board_slab(stack, cap);
+    struct tcp_board *board = slab ? slab_new(slab) : mem_aligned(AMS_CACHE_LINE, board_size(cap));
+    if (board && !slab)
+        stack->tcp->memory += board_size(cap);
+    return board;
+}
+
+static void board_free(struct ams_stack *stack, struct tcp_board *board, uint32_t cap)
+{
+    struct slab *slab = board_slab(stack, cap);
+    if (slab) {
+        slab_free(slab, board);
+    } else {
+        stack->tcp->memory -= board_size(cap);
+        mem_free(board);
+    }
 }
 
 struct tcp_rec *tcp_rec_at(struct tcp_conn *conn, uint32_t index)
@@ -42,11 +72,11 @@ bool tcp_rec_reserve(struct ams_stack *stack, struct tcp_conn *conn, uint32_t mo
     uint32_t cap = conn->rec_cap;
     while (cap < need)
         cap *= 2;
-    if (cap < 8)
-        cap = 8;
+    if (cap < TCP_RECS_LEAST)
+        cap = TCP_RECS_LEAST;
     if (cap > TCP_RECS_MAX)
         return false;
-    struct tcp_board *board = mem_alloc(board_size(cap));
+    struct tcp_board *board = board_new(stack, cap);
     if (!board) {
         stack->counters.tcp_no_memory++;
         return false;
@@ -54,10 +84,9 @@ bool tcp_rec_reserve(struct ams_stack *stack, struct tcp_conn *conn, uint32_t mo
     for (uint32_t i = 0; i < conn->rec_count; i++)
         board->recs[i] = *tcp_rec_at(conn, i);
     if (conn->recs != conn->recs_inline)
-        memcpy(board->cache, board_of(conn)->cache, sizeof(board->cache));
+        memcpy(board->cache, tcp_board_of(conn)->cache, sizeof(board->cache));
     else
         memset(board->cache, 0, sizeof(board->cache));
-    stack->tcp->memory += board_size(cap);
     tcp_recs_fini(stack, conn);
     conn->recs = board->recs;
     conn->rec_cap = cap;
@@ -70,8 +99,7 @@ void tcp_recs_fini(struct ams_stack *stack, struct tcp_conn *conn)
 {
     if (conn->recs == conn->recs_inline)
         return;
-    stack->tcp->memory -= board_size(conn->rec_cap);
-    mem_free(board_of(conn));
+    board_free(stack, tcp_board_of(conn), conn->rec_cap);
     conn->recs = conn->recs_inline;
     conn->rec_cap = TCP_RECS_INLINE;
     conn->rec_head = 0;
@@ -175,8 +203,11 @@ void tcp_recs_ack(struct ams_stack *stack, struct tcp_conn *conn, uint32_t ack, 
             uint64_t rtt = delivered(conn, rec, out, out->tsecr, now);
             out->rtt = rtt ? rtt : out->rtt;
         }
+        bool last = rec->seq + rec->len == ack; /* the next one may lie on another line */
         conn->rec_head = (conn->rec_head + 1) & (conn->rec_cap - 1);
         conn->rec_count--;
+        if (last)
+            break;
     }
     if (!conn->rec_count)
         tcp_recs_fini(stack, conn);
@@ -262,7 +293,7 @@ static uint32_t sack_skip_known(struct tcp_conn *conn, const struct tcp_sack_blo
     if (conn->recs == conn->recs_inline)
         return block->start;
     for (int i = 0; i < TCP_SACK_BLOCKS; i++) {
-        const struct tcp_sack_block *known = &board_of(conn)->cache[i];
+        const struct tcp_sack_block *known = &tcp_board_of(conn)->cache[i];
         if (known->start == block->start && known->start != known->end && seq_leq(known->end, block->end) &&
             seq_geq(known->start, conn->snd_una))
             return known->end;
@@ -293,7 +324,7 @@ void tcp_recs_sack(struct ams_stack *stack, struct tcp_conn *conn, const struct 
         cache[i] = block;
     }
     if (conn->recs != conn->recs_inline)
-        memcpy(board_of(conn)->cache, cache, sizeof(cache));
+        memcpy(tcp_board_of(conn)->cache, cache, sizeof(cache));
 }
 
 void tcp_rec_mark_lost(struct tcp_conn *conn, struct tcp_rec *rec)
@@ -328,5 +359,5 @@ void tcp_recs_forget_sacks(struct tcp_conn *conn)
         tcp_rec_at(conn, i)->marks &= (uint8_t)~REC_SACKED;
     conn->sacked_bytes = 0;
     if (conn->recs != conn->recs_inline)
-        memset(board_of(conn)->cache, 0, sizeof(board_of(conn)->cache));
+        memset(tcp_board_of(conn)->cache, 0, sizeof(tcp_board_of(conn)->cache));
 }

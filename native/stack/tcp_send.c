@@ -256,7 +256,9 @@ int ams_tcp_drop_excess(struct ams_stack *stack, int id)
 
 void tcp_send_acked(struct ams_stack *stack, struct tcp_conn *conn, uint32_t una)
 {
-    while (conn->snd_head) {
+    /* the one frame that there is stays as it is until all of it is acknowledged: no need to look at it */
+    bool partly = conn->snd_head == conn->snd_tail && seq_lt(una, conn->snd_end);
+    while (conn->snd_head && !partly) {
         struct ams_frame *frame = conn->snd_head;
         if (seq_leq(una, frame->seq))
             break;

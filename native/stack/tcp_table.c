@@ -248,6 +248,8 @@ void tcp_trim(struct ams_stack *stack, bool all)
 {
     struct tcp_host *tcp = stack->tcp;
     slab_trim(&tcp->conns, all);
+    for (uint32_t i = 0; i < TCP_BOARDS; i++)
+        slab_trim(&tcp->boards[i], all);
     for (uint32_t count = trim_count(tcp->n_free_tws, all); count; count--) {
         struct tcp_tw *tw = tcp->free_tws;
         tcp->free_tws = tw->newer;
@@ -383,6 +385,7 @@ int tcp_init(struct ams_stack *stack)
         return -AMS_ENOMEM;
     stack->tcp = tcp;
     slab_init(&tcp->conns, sizeof(struct tcp_conn), stack->settle);
+    tcp_boards_init(stack);
     tcp->n_buckets = BUCKETS_FIRST;
     tcp->ahead_flows = TCP_AHEAD_FLOWS;
     tcp->buckets = mem_zalloc(tcp->n_buckets, sizeof(*tcp->buckets));
@@ -445,6 +448,8 @@ void tcp_fini(struct ams_stack *stack)
             mem_free(listener);
         }
     slab_fini(&tcp->conns);
+    for (uint32_t i = 0; i < TCP_BOARDS; i++)
+        slab_fini(&tcp->boards[i]);
     while (tcp->free_tws) {
         struct tcp_tw *tw = tcp->free_tws;
         tcp->free_tws = tw->newer;
