@@ -18,6 +18,13 @@
         __builtin_prefetch(p);  \
         __asm__ volatile("");   \
     } while (0)
+/* Asks for the line to be had in the second-level cache: one of many that are
+ * needed a little later, more than the first level can wait for at a time. */
+#define AMS_PREFETCH_FAR(p)          \
+    do {                             \
+        __builtin_prefetch(p, 0, 2); \
+        __asm__ volatile("");        \
+    } while (0)
 /* Asks for a line that will be written, also if another core has it.  On x86-64
  * compilers do that only where they are told that the processor can; those
  * that can't take the instruction for none. */

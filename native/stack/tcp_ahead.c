@@ -73,7 +73,7 @@ static void ahead_hash(const struct ams_stack *stack, struct ams_frame *frame)
     else
         frame->aux = tcp_flow_hash6(stack, l4 - 16, local_port, l4 - 32, remote_port);
     frame->marks |= TCP_MARK_HASHED;
-    AMS_PREFETCH(&stack->tcp->buckets[frame->aux & (stack->tcp->n_buckets - 1)]);
+    AMS_PREFETCH_FAR(&stack->tcp->buckets[frame->aux & (stack->tcp->n_buckets - 1)]);
 }
 
 /* Does the segment bring payload?  If not, it acknowledges some. */
@@ -97,7 +97,7 @@ static void fetch_lines(struct tcp_flow *flow, uint32_t first, uint32_t end)
 {
     const char *conn = (const char *)tcp_conn_of(flow);
     for (uint32_t line = first; line < end; line++)
-        AMS_PREFETCH(conn + line * AMS_CACHE_LINE);
+        AMS_PREFETCH_FAR(conn + line * AMS_CACHE_LINE);
 }
 
 /* Asks for what the segment needs of the connection that flow is part of. */
@@ -119,6 +119,28 @@ static void ahead_locate(const struct ams_stack *stack, const struct ams_frame *
         fetch_conn(flow, has_payload(frame));
 }
 
+/* Asks for where the application's id of the connection is looked up. */
+static void fetch_id(const struct ams_stack *stack, const struct tcp_conn *conn)
+{
+    if (conn->sock.id >= 0)
+        AMS_PREFETCH_FAR(&stack->socks[conn->sock.id]);
+}
+
+/* Asks for what an ACK will need of what the connection points to. */
+static void follow_ack(const struct ams_stack *stack, const struct tcp_conn *conn, const struct ams_frame *frame)
+{
+    bool all = ack_number(frame) == conn->snd_nxt; /* nothing will be in flight any more */
+    AMS_PREFETCH_FAR(conn->recs + conn->rec_head);     /* two segments, mostly */
+    AMS_PREFETCH_FAR(conn->recs + ((conn->rec_head + 1u) & (conn->rec_cap - 1u)));
+    if (conn->snd_head && (all || conn->snd_head != conn->snd_tail))
+        AMS_PREFETCH_FAR(conn->snd_head);
+    if (!all)
+        return;
+    AMS_PREFETCH_FAR(conn); /* the application may be told */
+    AMS_PREFETCH_FAR(&conn->busy_time);
+    AMS_PREFETCH_FAR(tcp_board_of(conn));
+}
+
 /* Asks for what the connection points to, or for the next one of the bucket. */
 static void ahead_follow(const struct ams_stack *stack, const struct ams_frame *frame)
 {
@@ -134,19 +156,12 @@ static void ahead_follow(const struct ams_stack *stack, const struct ams_frame *
             fetch_conn(flow->hash_next, payload);
         return;
     }
-    if (payload || flow->is_tw)
+    if (flow->is_tw)
         return;
-    const struct tcp_conn *conn = tcp_conn_of(flow);
-    AMS_PREFETCH(conn->recs + conn->rec_head); /* two segments, mostly */
-    AMS_PREFETCH(conn->recs + ((conn->rec_head + 1u) & (conn->rec_cap - 1u)));
-    bool all = ack_number(frame) == conn->snd_nxt; /* nothing will be in flight any more */
-    if (conn->snd_head != conn->snd_tail || (all && conn->snd_head))
-        AMS_PREFETCH(conn->snd_head);
-    if (all) {
-        AMS_PREFETCH(conn); /* the application may be told */
-        AMS_PREFETCH(&conn->busy_time);
-        AMS_PREFETCH(tcp_board_of(conn));
-    }
+    if (payload)
+        fetch_id(stack, tcp_conn_of(flow)); /* it will read */
+    else
+        follow_ack(stack, tcp_conn_of(flow), frame);
 }
 
 /* The least of what there is and what is so far ahead. */
