@@ -19,7 +19,8 @@
  * to a port driver is in a frame of our own anyway.
  *
  * Sleeping.  A client is *active* while frames come from it, and for spin_us
- * after the last; then its bell is armed (ring.h), and its kick wakes us.  Idle clients cost nothing, however many there are.  Kicks
+ * after the last; then its bell is armed (ring.h), and its kick wakes us.
+ * Idle clients cost nothing, however many there are.  Kicks
  * are eventfds, registered edge-triggered and never read.  Clients are
  * notified through pipes, whose writing end is ours alone: the flags of an
  * eventfd would be shared with the client, who could make us wait in write()

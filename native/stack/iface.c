@@ -187,7 +187,8 @@ void iface_start(struct ams_stack *stack, uint64_t now)
         return;
     for (uint32_t i = 0; i < table->n_addrs; i++) {
         struct iface_addr *addr = &table->addrs[i];
-        if (addr->family == AMS_IPV6 && !ip_is_loopback(addr->ip)) { /* first, for switches that watch (RFC 4862 section 5.4.2) */
+        if (addr->family == AMS_IPV6 && !ip_is_loopback(addr->ip)) {
+            /* first, for switches that watch (RFC 4862 section 5.4.2) */
             uint8_t group[16];
             ipv6_solicited_node(group, addr->ip);
             addr->joined = multicast_join(stack, group, now) == 0;

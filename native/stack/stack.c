@@ -489,7 +489,8 @@ int ams_stack_endpoints(struct ams_stack *stack)
 uint64_t ams_stack_memory(struct ams_stack *stack)
 {
     return sizeof(*stack) + stack->n_socks * (sizeof(*stack->socks) + sizeof(*stack->sock_links)) +
-           neighbor_memory(stack) + router_memory(stack) + redirect_memory(stack) + multicast_memory(stack) + reass_memory(stack) + udp_memory(stack) + tcp_memory(stack) + stack->pool->bytes;
+           neighbor_memory(stack) + router_memory(stack) + redirect_memory(stack) + multicast_memory(stack) +
+           reass_memory(stack) + udp_memory(stack) + tcp_memory(stack) + stack->pool->bytes;
 }
 
 int ams_stack_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_t now)

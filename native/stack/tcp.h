@@ -435,11 +435,17 @@ static inline bool tcp_mtu_is_probe(const struct tcp_conn *conn, uint32_t seq, u
     return AMS_UNLIKELY(conn->mtu_probe) && seq == conn->mtu_probe_seq && payload == conn->mtu_probe_len;
 }
 
-/* ---- tcp_output.c ------------------------------------------------------------------------- */
-void tcp_want_output(struct ams_stack *stack, struct tcp_conn *conn);
-void tcp_unlink_output(struct ams_stack *stack, struct tcp_conn *conn);
-/* The MSS that our SYN offers. */
-uint32_t tcp_advertised_mss(const struct ams_stack *stack, const struct tcp_conn *conn);
+/* ---- tcp_burst.c: how much leaves at once, and when ----------------------------------------- */
+/* The longest payload of one descriptor. */
+uint32_t tcp_segment_limit(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t mss);
+/* True if data that fills what the windows let go now should wait until they
+ * let more go at once: a super-frame costs about as much as a segment.  Only
+ * in the middle of a burst, while less than a third of the window is free,
+ * and if the oldest segment in flight has half of its round trip behind it,
+ * so that an ACK is near: the rules of Linux.
+ * @room: what the windows let go
+ * @frame: the longest payload of one descriptor */
+bool tcp_burst_waits(struct tcp_conn *conn, uint32_t room, uint32_t frame, uint32_t mss, uint64_t now);
 /* Bytes that a paced connection may send at once: what it sends in about a
  * millisecond, two segments at least; one where an algorithm that paces itself
  * is slow, as BBR in Linux. */
@@ -463,6 +469,27 @@ static inline void tcp_pace_due(struct tcp_conn *conn, uint64_t now)
         conn->pace_at = ams_max_u64(conn->pace_at, now - tcp_pace_slack(conn));
     conn->loss &= (uint16_t)~LOSS_PACE_WAIT;
 }
+bool tcp_paced_waits(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+void tcp_paced_sent(struct tcp_conn *conn, uint32_t len, uint64_t now);
+/* True if a paced connection must wait; asks to be woken then.  Once it waits
+ * it does until its time has come, even if the burst could have gone on. */
+static inline bool tcp_pace_waits(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
+{
+    return AMS_UNLIKELY(conn->pacing_rate) && tcp_paced_waits(stack, conn, now);
+}
+/* So many bytes leave.  A wake-up that came a little late does not lower the
+ * rate: the clock goes on from where it should have been. */
+static inline void tcp_pace_sent(struct tcp_conn *conn, uint32_t len, uint64_t now)
+{
+    if (AMS_UNLIKELY(conn->pacing_rate))
+        tcp_paced_sent(conn, len, now);
+}
+
+/* ---- tcp_output.c ------------------------------------------------------------------------- */
+void tcp_want_output(struct ams_stack *stack, struct tcp_conn *conn);
+void tcp_unlink_output(struct ams_stack *stack, struct tcp_conn *conn);
+/* The MSS that our SYN offers. */
+uint32_t tcp_advertised_mss(const struct ams_stack *stack, const struct tcp_conn *conn);
 static inline uint32_t tcp_timestamp(const struct tcp_conn *conn, uint64_t now)
 {
     return (uint32_t)(now / AMS_NS_PER_MS) + conn->ts_offset;

@@ -13,7 +13,8 @@
  * number that was not made here within the last two periods passes with a
  * probability of about 2^-28.  irs is in the hash because it must be exact: if
  * the first data is lost and its successor completes the handshake, a sum that
- * allows for an error of a few bytes would have them missing from the stream.  Window scale, SACK and ECN are in the low bits of the
+ * allows for an error of a few bytes would have them missing from the stream.
+ * Window scale, SACK and ECN are in the low bits of the
  * timestamp, which the peer echoes; without timestamps none of them is agreed
  * on.  Accurate ECN needs no room: the final ACK tells whether it was agreed on
  * (RFC 9768 section 5.1).

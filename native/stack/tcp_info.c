@@ -372,7 +372,8 @@ static void conn_info(struct ams_stack *stack, const struct tcp_conn *conn, stru
                              (conn->flags & CONN_SACK_OK ? AMS_INFO_SACK : 0) |
                              (conn->flags & CONN_WSCALE_OK ? AMS_INFO_WSCALE : 0) |
                              (conn->ecn & (ECN_OK | ECN_ACCURATE) ? AMS_INFO_ECN : 0) |
-                             (conn->ecn & ECN_ACCURATE ? AMS_INFO_ACCECN : 0) | (conn->ecn & ECN_SEEN ? AMS_INFO_ECN_SEEN : 0) |
+                             (conn->ecn & ECN_ACCURATE ? AMS_INFO_ACCECN : 0) |
+                             (conn->ecn & ECN_SEEN ? AMS_INFO_ECN_SEEN : 0) |
                              (conn->fastopen & FO_ACCEPTED ? AMS_INFO_SYN_DATA : 0));
     out->snd_wscale = conn->snd_wscale;
     out->rcv_wscale = conn->rcv_wscale;

@@ -20,10 +20,6 @@
 
 #define OUTPUT_BURST 16
 #define IP_ECN_ECT0 2u /* RFC 3168 section 5 */
-#define NEAR_RTT (512 * AMS_NS_PER_US)
-#define BURST_GAP AMS_NS_PER_MS /* what was sent longer ago belongs to another burst */
-#define WINDOW_SHARE 3u         /* that part of the window is always worth a frame */
-#define BURST_SHIFT 10 /* 1/1024 of what is sent in a second */
 
 enum emit_result {
     EMIT_NONE,   /* nothing more to send now */
@@ -259,81 +255,6 @@ static void add_options(struct ams_stack *stack, struct tcp_conn *conn, enum tcp
         tcp_sack_blocks(conn, repr, plan.sack_blocks);
 }
 
-/* Bytes of a super-frame of an unpaced connection, as Linux sizes them: what
- * the connection sends in about a millisecond, at least min_tso_segs, so that
- * slow paths get their data spread and fast ones large frames; half of cwnd
- * while the round trip is not known.  Nearby peers (round trips of up to half
- * a millisecond) get the largest. */
-static uint32_t burst_size(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t mss)
-{
-    uint64_t near_shift = AMS_LIKELY(conn->srtt) ? conn->min_rtt / NEAR_RTT : UINT64_MAX;
-    if (AMS_LIKELY(!near_shift))
-        return TCP_GSO_MAX;
-    uint64_t percent = conn->cwnd < conn->ssthresh / 2 ? 200 : 120;
-    uint64_t burst = TCP_GSO_MAX;
-    if (AMS_LIKELY(conn->srtt))
-        burst = conn->cwnd * percent / 100 * (AMS_NS_PER_S >> BURST_SHIFT) / conn->srtt;
-    if (near_shift < 32)
-        burst += TCP_GSO_MAX >> near_shift;
-    burst = ams_max_u64(ams_min_u64(burst, TCP_GSO_MAX), stack->config.min_tso_segs * mss);
-    /* two frames in flight keep the ACK clock running */
-    return (uint32_t)ams_max_u64(ams_min_u64(burst, ams_min_u32(conn->cwnd / 2, TCP_GSO_MAX)), mss);
-}
-
-/* The longest payload of one descriptor. */
-static uint32_t segment_limit(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t mss)
-{
-    uint32_t cap = conn->flow.family == AMS_IPV4 ? AMS_CAP_TSO4 : AMS_CAP_TSO6;
-    if (!(stack->caps & cap) || (conn->ecn & ECN_ACCURATE && tcp_ecn_unsplittable(conn)))
-        return mss;
-    uint32_t bytes = conn->pacing_rate ? ams_min_u32(tcp_paced_burst(conn), TCP_GSO_MAX) : burst_size(stack, conn, mss);
-    /* at most half of the window at once, as Linux, so that the other half keeps the peer busy */
-    if (conn->max_snd_wnd > TCP_MSS_DEFAULT4)
-        bytes = ams_max_u32(ams_min_u32(bytes, conn->max_snd_wnd / 2), mss);
-    return ams_min_u32(bytes / mss, TCP_GSO_SEGMENTS) * mss;
-}
-
-/* How far ahead of its pace a paced connection may be within a burst, in ns.
- * A port that splits super-frames takes a burst as one.  For others Linux
- * splits it itself, so that its segments leave together all the same; single
- * segments at even distances would do well alone, but at a queue that is full
- * they find room more often the faster their flow is, whose share then grows
- * (Floyd and Jacobson, "On Traffic Phase Effects in Packet-Switched Gateways",
- * 1992). */
-static uint64_t pace_ahead(const struct ams_stack *stack, const struct tcp_conn *conn)
-{
-    uint32_t burst = tcp_paced_burst(conn), unit = segment_limit(stack, conn, conn->snd_mss);
-    return burst > unit ? (burst - unit) * AMS_NS_PER_S / conn->pacing_rate : 0;
-}
-
-/* True if a paced connection must wait; asks to be woken then.  Once it waits
- * it does until its time has come, even if the burst could have gone on. */
-static bool pace_waits(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
-{
-    if (AMS_LIKELY(!conn->pacing_rate))
-        return false;
-    if (conn->pace_at <= now) {
-        tcp_pace_due(conn, now);
-        return false;
-    }
-    if (!(conn->loss & LOSS_PACE_WAIT) && conn->pace_at - now <= pace_ahead(stack, conn))
-        return false;
-    conn->loss |= LOSS_PACE_WAIT;
-    tcp_timer_update(stack, conn);
-    return true;
-}
-
-/* So many bytes leave.  A wake-up that came a little late does not lower the
- * rate: the clock goes on from where it should have been. */
-static void pace_sent(struct tcp_conn *conn, uint32_t len, uint64_t now)
-{
-    if (AMS_LIKELY(!conn->pacing_rate))
-        return;
-    if (conn->pace_at + tcp_pace_slack(conn) < now)
-        conn->pace_at = now;
-    conn->pace_at += len * AMS_NS_PER_S / conn->pacing_rate;
-}
-
 /* Sends payload [seq, seq + len); marks: the record's.  tx has its frags. */
 static enum emit_result emit_data(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint32_t seq,
                                   uint32_t len, uint8_t marks, uint64_t now)
@@ -351,7 +272,7 @@ static enum emit_result emit_data(struct ams_stack *stack, struct tcp_conn *conn
     add_options(stack, conn, marks & REC_EVER_RETRANS ? TCP_PLACE_AGAIN : TCP_PLACE_DATA, &repr, options);
     conn->bytes_sent += len;
     conn->prr_out += len;
-    pace_sent(conn, len, now);
+    tcp_pace_sent(conn, len, now);
     conn->data_segs_out += len > conn->snd_mss ? (len + conn->snd_mss - 1) / conn->snd_mss : !!len;
     stack->counters.tcp_tx_bytes += len;
     uint8_t tos = control_tos(conn);
@@ -380,7 +301,7 @@ static enum emit_result emit_retransmission(struct ams_stack *stack, struct tcp_
             return EMIT_NONE;
         allowed = mss;
     }
-    uint32_t limit = ams_min_u32(segment_limit(stack, conn, mss), allowed < mss ? mss : allowed / mss * mss);
+    uint32_t limit = ams_min_u32(tcp_segment_limit(stack, conn, mss), allowed < mss ? mss : allowed / mss * mss);
     bool fin = rec->marks & REC_FIN;
     uint32_t len = rec->len - fin;
     if (len > limit) {
@@ -433,21 +354,6 @@ static enum emit_result emit_last_again(struct ams_stack *stack, struct tcp_conn
     return emit_data(stack, conn, tx, rec->seq, len, rec->marks, now);
 }
 
-/* True if data that fills what the windows let go now should wait until they
- * let more go at once: a super-frame costs about as much as a segment.  Only
- * in the middle of a burst, while less than a third of the window is free,
- * and if the oldest segment in flight has half of its round trip behind it,
- * so that an ACK is near: the rules of Linux.
- * @room: what the windows let go
- * @frame: the longest payload of one descriptor */
-static bool waits_for_more(struct tcp_conn *conn, uint32_t room, uint32_t frame, uint32_t mss, uint64_t now)
-{
-    if (AMS_LIKELY(room >= frame) || frame <= mss || conn->ca_state >= TCP_CA_RECOVERY ||
-        now - conn->last_sent_at > BURST_GAP || room >= ams_min_u32(conn->snd_wnd, conn->cwnd) / WINDOW_SHARE)
-        return false;
-    return conn->rec_count && now - tcp_rec_at(conn, 0)->sent_at >= conn->srtt / 2;
-}
-
 /* How much new data may go now: windows, Nagle, SWS avoidance.
  * @avail: bytes queued and not sent */
 static uint32_t usable_window(struct ams_stack *stack, struct tcp_conn *conn, uint32_t avail, uint32_t mss,
@@ -466,10 +372,10 @@ static uint32_t usable_window(struct ams_stack *stack, struct tcp_conn *conn, ui
         if (!len)
             tcp_cc_sent(conn, true, now);
     }
-    uint32_t frame = conn->ecn & ECN_CWR ? mss : segment_limit(stack, conn, mss);
+    uint32_t frame = conn->ecn & ECN_CWR ? mss : tcp_segment_limit(stack, conn, mss);
     if (AMS_UNLIKELY(conn->flags & CONN_PROBE_NOW))
         return ams_min_u32(len, mss); /* the override timeout of RFC 9293 section 3.8.6.2.1 */
-    if (len && len < avail && waits_for_more(conn, len, frame, mss, now)) {
+    if (len && len < avail && tcp_burst_waits(conn, len, frame, mss, now)) {
         tcp_cc_sent(conn, allowed <= (uint32_t)room, now);
         return 0;
     }
@@ -632,7 +538,7 @@ static enum emit_result emit_data_segment(struct ams_stack *stack, struct tcp_co
                                           uint64_t now)
 {
     enum emit_result result = EMIT_NONE;
-    if ((tcp_unsent(conn) || conn->lost_bytes != conn->retrans_bytes) && pace_waits(stack, conn, now))
+    if ((tcp_unsent(conn) || conn->lost_bytes != conn->retrans_bytes) && tcp_pace_waits(stack, conn, now))
         return EMIT_NONE;
     if (AMS_UNLIKELY(conn->lost_bytes != conn->retrans_bytes)) {
         if (conn->loss & LOSS_FRTO_NEW) {

@@ -77,7 +77,8 @@ uint32_t tcp_receive_window(const struct ams_stack *stack, const struct tcp_conn
         room = ams_min_u32(room, SHORT_SEGMENTS * ams_max_u32(conn->rcv_mss, TCP_MSS_DEFAULT4));
     if (AMS_UNLIKELY(conn->window_clamp))
         room = ams_min_u32(room, conn->window_clamp);
-    uint64_t opened = ams_max_u64(WINDOW_START, WINDOW_GROWTH * (conn->bytes_received + (conn->n_runs ? conn->ooo_bytes : 0)));
+    uint64_t early = conn->n_runs ? conn->ooo_bytes : 0;
+    uint64_t opened = ams_max_u64(WINDOW_START, WINDOW_GROWTH * (conn->bytes_received + early));
     if (room > opened)
         room = (uint32_t)opened;
     room = room >> conn->rcv_wscale << conn->rcv_wscale;

@@ -84,7 +84,8 @@ struct ams_bench_frames {
 /* Drives a port for a time, in batches, without Python; waits while there is
  * nothing to do.  frame is what AMS_BENCH_SEND sends.
  * Returns 0, -AMS_EINVAL, -AMS_EMSGSIZE, -AMS_ENOMEM, or the status of a port that broke. */
-int ams_bench_port(struct ams_port *port, int what, const char *frame, size_t length, uint64_t nanoseconds, struct ams_bench_frames *result);
+int ams_bench_port(struct ams_port *port, int what, const char *frame, size_t length, uint64_t nanoseconds,
+                   struct ams_bench_frames *result);
 
 /* CFFI-END */
 

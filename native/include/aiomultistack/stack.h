@@ -88,8 +88,8 @@ struct ams_stack_config {
 #define AMS_STACK_QUIET 0x4000     /* somebody else speaks for the addresses: as AMS_IDENTITY_QUIET */
 #define AMS_STACK_NO_LINK_LOCAL 0x2000 /* no IPv6 link-local address is made: somebody else has it */
 #define AMS_STACK_HAIRPIN 0x100    /* other stacks on the link have the same addresses: as AMS_IDENTITY_HAIRPIN */
-#define AMS_STACK_NO_REPORTS 0x200 /* nobody is told of multicast groups (IGMP, MLD): a link without routers and snooping switches */
-#define AMS_STACK_AUTOCONF 0x400   /* learns routers, prefixes and IPv6 addresses (RFC 4861, 4862); not where others have the addresses too */
+#define AMS_STACK_NO_REPORTS 0x200 /* nobody is told of multicast groups: no routers, no snooping switches */
+#define AMS_STACK_AUTOCONF 0x400   /* learns routers, IPv6 addresses (RFC 4862); not where addresses are shared */
 #define AMS_STACK_REDIRECTS4 0x800 /* heeds ICMP redirects (RFC 1122 section 3.2.2.2) */
 #define AMS_STACK_REDIRECTS6 0x1000 /* heeds those of IPv6 (RFC 4861 section 8) */
 
@@ -411,10 +411,12 @@ const char *ams_stack_check(struct ams_stack *stack);
  * address belong to one endpoint unless AMS_LISTEN_REUSEPORT lets several
  * share them, a wildcard standing for all addresses of its family; the IPv6
  * one, unless AMS_LISTEN_V6ONLY is set, for IPv4's too. */
-int ams_udp_open(struct ams_stack *stack, const struct ams_endpoint *local, const struct ams_endpoint *remote, uint32_t flags);
+int ams_udp_open(struct ams_stack *stack, const struct ams_endpoint *local, const struct ams_endpoint *remote,
+                 uint32_t flags);
 /* Sends one datagram; to may be NULL on a connected endpoint.
  * -AMS_EMSGSIZE, -AMS_EAGAIN (queue full), -AMS_ENETUNREACH, a pending ICMP error. */
-int ams_udp_send(struct ams_stack *stack, int id, const struct ams_endpoint *to, const char *data, size_t length, uint64_t now);
+int ams_udp_send(struct ams_stack *stack, int id, const struct ams_endpoint *to, const char *data, size_t length,
+                 uint64_t now);
 /* Receives one datagram: its length (which may exceed size: then it was
  * cut), or -AMS_EAGAIN, or a pending error. */
 int ams_udp_recv(struct ams_stack *stack, int id, struct ams_endpoint *from, char *buffer, size_t size);
