@@ -6,6 +6,7 @@ next to nothing.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -52,6 +53,9 @@ def _config_options(function: _F) -> _F:
         "--config", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Configuration to read (TOML)."
     )(function)
 
+
+#: What a full disk, a quota or a broken one says to whoever writes.
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 #: Options of `run` that take no value.
 _ALONE = ("-h", "--help", "--children", "--no-children")
@@ -348,7 +352,14 @@ for _command in (_cli_bench.bench, *_cli_switch.COMMANDS):
 
 def main() -> None:
     """The entry point of the `aiomultistack` command."""
-    cli(prog_name="aiomultistack")
+    try:
+        cli(prog_name="aiomultistack")
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
+        print(f"aiomultistack: the output cannot be written: {os.strerror(error.errno)}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -350,7 +350,7 @@ static int xdp_open(struct ams_port **port, const char *name, const struct ams_p
         return status;
     }
     struct ams_port_info *info = &xdp->port.info;
-    info->mtu = config->mtu ? config->mtu : xdp->link.mtu;
+    info->mtu = config->mtu ? config->mtu : ams_min_u32(xdp->link.mtu, PORT_MTU_MAX); /* lo has 65,536 */
     info->caps = (xdp->link.partial ? AMS_CAP_CSUM_RX : 0) | (xdp->sockets[0].several ? AMS_CAP_LRO : 0);
     info->fd = xdp->epoll;
     memcpy(info->mac, xdp->link.mac, 6);

@@ -47,6 +47,21 @@ def script(folder: Path, text: str, name: str = "program.py") -> str:
     return str(path)
 
 
+def test_full_disk() -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "aiomultistack", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr == "aiomultistack: the output cannot be written: No space left on device\n"
+
+
 # ---- help and mistakes -----------------------------------------------------------------------------------
 
 
