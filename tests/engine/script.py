@@ -28,10 +28,19 @@ from scapy.layers.l2 import ARP, Ether  # noqa: E402
 
 from .world import MS, SECOND, Connection, Host, World  # noqa: E402
 
-__all__ = ["IP", "MS", "PEER_MAC", "SECOND", "TCP", "Ether", "Script"]
+__all__ = ["IP", "MS", "PEER_MAC", "SECOND", "TCP", "Ether", "Script", "raw_options"]
 
 PEER_MAC = "02:00:00:00:00:99"
 TOLERANCE = 2 * MS  # a tick of the engine's timer wheel, and a little
+
+
+def raw_options(segment: Any) -> Iterator[tuple[int, bytes]]:
+    """Kind and value of each of a segment's options as they lie there, NOPs (kind 1) too, up to the end of the list."""
+    raw = bytes(segment)[20 : segment.dataofs * 4]
+    while raw and raw[0]:
+        length = 1 if raw[0] == 1 else raw[1]
+        yield raw[0], raw[2:length]
+        raw = raw[length:]
 
 
 class Script:

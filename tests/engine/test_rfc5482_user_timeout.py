@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiomultistack._native import ffi, lib
 
-from .script import SECOND, Script
+from .script import SECOND, Script, raw_options
 from .world import Connection
 
 KIND = 28
@@ -18,16 +18,9 @@ USER_TIMEOUT = lib.AMS_OPT_USER_TIMEOUT
 
 def advertised(segment: Any) -> int | None:
     """The option's value; None if there is none."""
-    raw = bytes(segment)[20 : segment.dataofs * 4]
-    while raw and raw[0]:
-        if raw[0] == 1:
-            raw = raw[1:]
-            continue
-        if raw[0] == KIND:
-            assert raw[1] == 4
-            return int.from_bytes(raw[2:4], "big")
-        raw = raw[raw[1] :]
-    return None
+    value = dict(raw_options(segment)).get(KIND)
+    assert value is None or len(value) == 2
+    return None if value is None else int.from_bytes(value, "big")
 
 
 def option(value: int) -> list[Any]:

@@ -8,7 +8,7 @@ import pytest
 from aiomultistack._native import lib
 from scapy.layers.inet import ICMP
 
-from .script import IP, MS, PEER_MAC, SECOND, TCP, Ether, Script
+from .script import IP, MS, PEER_MAC, SECOND, TCP, Ether, Script, raw_options
 from .world import Connection
 
 FASTOPEN = 34
@@ -17,15 +17,7 @@ KEY = bytes(range(16))
 
 def cookie_of(segment: Any) -> bytes | None:
     """The Fast Open option's value; None if there is none."""
-    raw = bytes(segment)[20 : segment.dataofs * 4]
-    while raw and raw[0]:
-        if raw[0] == 1:
-            raw = raw[1:]
-            continue
-        if raw[0] == FASTOPEN:
-            return raw[2 : raw[1]]
-        raw = raw[raw[1] :]
-    return None
+    return dict(raw_options(segment)).get(FASTOPEN)
 
 
 def syn(s: Script, cookie: bytes | None, data: bytes = b"", **more: Any) -> None:
