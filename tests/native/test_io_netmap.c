@@ -1,179 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * The netmap driver over the device of netmap_fake.h: names, what the device
- * refuses, frames both ways, chains, rings that are full, links that go down,
- * lengths and indices that can't be.
+ * The netmap driver over the device of netmap_fake.h: what the device refuses,
+ * frames both ways, chains, rings that are full, lengths and indices that
+ * can't be.
  */
 #define _GNU_SOURCE /* memfd_create */
 
-#include "check.h"
-#include "io/netmap.h"
 #include "io/netmap_posix.h"
-#include "netmap_fake.h"
-
-#include <fcntl.h>
-#include <poll.h>
-
-#include "core/status.h"
-#include "wire/bytes.h"
-#include "wire/proto.h"
-
-/* ---- a port on the fake ----------------------------------------------------------- */
-
-static struct fake fake;
-static struct frame_pool pool;
-static char reason[300];
-
-static int try_open(struct ams_port **port, const char *name, uint32_t flags)
-{
-    struct ams_port_config config = {.spec = name, .flags = flags};
-    struct port_error error = {reason, sizeof(reason)};
-
-    *reason = '\0';
-    return netmap_open_on(&fake.sys, port, name, &config, &pool, &error);
-}
-
-static struct ams_port *open_port(const char *name, uint32_t flags)
-{
-    struct ams_port *port = NULL;
-    int status = try_open(&port, name, flags);
-
-    if (status)
-        fprintf(stderr, "%s: %s\n", name, reason);
-    CHECK_EQ(status, 0);
-    return port;
-}
-
-static void begin(void)
-{
-    fake_init(&fake);
-    frame_pool_init(&pool, 1000, false);
-}
-
-static void end(void)
-{
-    frame_pool_fini(&pool); /* traps if a frame is left */
-    CHECK_EQ(fake.maps, 0);
-    for (int i = 0; i < FAKE_PORTS; i++)
-        CHECK_EQ(fake.fds[i].fd, 0);
-    CHECK_EQ(fake.watch, 0);
-    CHECK_EQ(fake.promiscuous, 0);
-    fake_fini(&fake);
-}
-
-/* Bytes that tell one frame and one place in it from another. */
-static void pattern(uint8_t *out, uint32_t length, uint32_t number)
-{
-    for (uint32_t i = 0; i < length; i++)
-        out[i] = (uint8_t)(number * 31 + i * 7 + (i >> 8));
-}
-
-/* Sends a frame of a pattern, in pieces. */
-static int send_pattern(struct ams_port *port, uint32_t length, uint32_t number, uint32_t head)
-{
-    static uint8_t bytes[70000];
-    struct ams_tx tx;
-
-    pattern(bytes + FRAME_HEADROOM, length, number);
-    memset(&tx, 0, sizeof(tx));
-    tx.head = bytes + FRAME_HEADROOM;
-    tx.head_len = tx.total = length;
-    if (head && head < length) {
-        uint32_t rest = length - head, half = rest / 2;
-        tx.head_len = head;
-        tx.n_frags = 2;
-        tx.frags[0] = (struct ams_tx_frag){tx.head + head, half};
-        tx.frags[1] = (struct ams_tx_frag){tx.head + head + half, rest - half};
-    }
-    return port->ops->tx(port, &tx, 1, 1000);
-}
-
-/* Receives one frame and compares it with a pattern. */
-static void expect_pattern(struct ams_port *port, uint32_t length, uint32_t number)
-{
-    static uint8_t bytes[70000];
-    struct ams_frame *frame;
-
-    pattern(bytes, length, number);
-    CHECK_EQ(port->ops->rx(port, &frame, 1, 1000), 1);
-    CHECK_EQ(frame->len, length);
-    CHECK_MEM(frame->data, bytes, length);
-    frame_free(frame);
-}
-
-static void expect_nothing(struct ams_port *port)
-{
-    struct ams_frame *frames[4];
-    CHECK_EQ(port->ops->rx(port, frames, 4, 1000), 0);
-}
-
-static bool readable(int fd)
-{
-    struct pollfd entry = {.fd = fd, .events = POLLIN};
-    return poll(&entry, 1, 0) == 1;
-}
-
-/* ---- names -------------------------------------------------------------------------- */
-
-static void test_names_mean_what_netmap_says(void)
-{
-    static const struct {
-        const char *text, *port, *link;
-        enum netmap_kind kind;
-        uint32_t mode, ringid, mem_id, flags;
-    } good[] = {
-        {"eth0", "eth0", "eth0", NETMAP_NIC, NM_MODE_ALL_NIC, 0, 0, 0},
-        {"eth0^", "eth0", "eth0", NETMAP_NIC, NM_MODE_SW, 0, 0, 0},
-        {"eth0*", "eth0", "eth0", NETMAP_NIC, NM_MODE_NIC_SW, 0, 0, 0},
-        {"eth0-3", "eth0", "eth0", NETMAP_NIC, NM_MODE_ONE_NIC, 3, 0, 0},
-        {"eth0^-1", "eth0", "eth0", NETMAP_NIC, NM_MODE_ONE_SW, 1, 0, 0},
-        {"eth0/x", "eth0", "eth0", NETMAP_NIC, NM_MODE_ALL_NIC, 0, 0, NM_FLAG_EXCLUSIVE},
-        {"eth0*/x@7", "eth0", "eth0", NETMAP_NIC, NM_MODE_NIC_SW, 0, 7, NM_FLAG_EXCLUSIVE},
-        {"eth0@7/x", "eth0", "eth0", NETMAP_NIC, NM_MODE_ALL_NIC, 0, 7, NM_FLAG_EXCLUSIVE},
-        {"br-lan", "br-lan", "br-lan", NETMAP_NIC, NM_MODE_ALL_NIC, 0, 0, 0},
-        {"br-lan-0", "br-lan", "br-lan", NETMAP_NIC, NM_MODE_ONE_NIC, 0, 0, 0},
-        {"eth0.100", "eth0.100", "eth0.100", NETMAP_NIC, NM_MODE_ALL_NIC, 0, 0, 0},
-        {"vale0:x", "vale0:x", "", NETMAP_VALE, NM_MODE_ALL_NIC, 0, 0, 0},
-        {"valeA:x-0@2", "valeA:x", "", NETMAP_VALE, NM_MODE_ONE_NIC, 0, 2, 0},
-        {"vale", "vale", "vale", NETMAP_NIC, NM_MODE_ALL_NIC, 0, 0, 0},
-        {"eth0{1", "eth0{1", "eth0", NETMAP_PIPE, NM_MODE_ALL_NIC, 0, 0, 0},
-        {"vale0:x}ab", "vale0:x}ab", "", NETMAP_PIPE, NM_MODE_ALL_NIC, 0, 0, 0},
-    };
-    static const struct {
-        const char *text, *word;
-    } bad[] = {
-        {"", "vale0:x"},      {"^", "vale0:x"},         {"/x", "vale0:x"},        {"eth0/y", "/x"},
-        {"eth0@", "@N"},      {"eth0@0", "@N"},         {"eth0@70000", "@N"},     {"eth0@1x", "@N"},
-        {"eth0{", "pipe"},    {"{1", "pipe"},           {"eth0{1}2", "pipe"},     {"vale0:", "lacks"},
-        {"vale0:x^", "host"}, {"eth0{1*", "host"},      {"a b", "not the name"},  {"eth0:1", "not the name"},
-        {"eth0**", "not the name"}, {"an-interface-of-20ch", "too long"},
-        {"vale0:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "too long"},
-        {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "too long"},
-    };
-    struct port_error error = {reason, sizeof(reason)};
-    struct netmap_name name;
-
-    for (size_t i = 0; i < AMS_ARRAY_SIZE(good); i++) {
-        CHECK_EQ(netmap_parse(good[i].text, &name, &error), 0);
-        CHECK(strcmp(name.port, good[i].port) == 0);
-        CHECK(strcmp(name.link, good[i].link) == 0);
-        CHECK_EQ(name.kind, good[i].kind);
-        CHECK_EQ(name.mode, good[i].mode);
-        CHECK_EQ(name.ringid, good[i].ringid);
-        CHECK_EQ(name.mem_id, good[i].mem_id);
-        CHECK_EQ(name.flags, good[i].flags);
-    }
-    for (size_t i = 0; i < AMS_ARRAY_SIZE(bad); i++) {
-        *reason = '\0';
-        CHECK_EQ(netmap_parse(bad[i].text, &name, &error), -AMS_EINVAL);
-        if (!strstr(reason, bad[i].word))
-            fprintf(stderr, "'%s': %s\n", bad[i].text, reason);
-        CHECK(strstr(reason, bad[i].word) != NULL);
-    }
-    CHECK(netmap_claims_spec("vale0:x") && netmap_claims_spec("valeab1:"));
-    CHECK(!netmap_claims_spec("vale") && !netmap_claims_spec("tap:vale0") && !netmap_claims_spec("vale-0:x"));
-}
+#include "netmap_fixture.h"
 
 /* ---- what is refused ------------------------------------------------------------------ */
 
@@ -520,113 +354,6 @@ static void test_members_with_and_without_headers_talk(void)
     end();
 }
 
-/* ---- the link --------------------------------------------------------------------------------- */
-
-static void test_a_link_that_is_down_is_not_polled(void)
-{
-    uint8_t bytes[2048] = {0};
-    struct ring_slot slot;
-
-    begin();
-    struct ams_port *port = open_port("eth0", 0);
-    CHECK(port->info.fd != fake.fds[0].fd);
-    CHECK(!readable(port->info.fd));
-    CHECK(fake_wire_send(&fake, 0, bytes, 60, 0));
-    fake_poll(&fake);
-    CHECK(readable(port->info.fd));
-    struct ams_frame *frame;
-    CHECK_EQ(port->ops->rx(port, &frame, 1, 1), 1);
-    frame_free(frame);
-    fake_poll(&fake);
-
-    fake.link.up = false;
-    fake_announce(&fake);
-    CHECK(readable(port->info.fd));
-    expect_nothing(port);
-    CHECK(!readable(port->info.fd));
-    uint32_t rx = fake.rx_syncs, tx = fake.tx_syncs;
-    CHECK(fake_wire_send(&fake, 1, bytes, 60, 0)); /* it would be readable */
-    fake_poll(&fake);
-    CHECK(!readable(port->info.fd));
-    CHECK(port->ops->room(port) > 0);
-    send_pattern(port, 60, 1, 0);
-    port->ops->flush(port, 1);
-    CHECK_EQ(port->info.tx_dropped, 1);
-    CHECK_EQ(fake.rx_syncs, rx);
-    CHECK_EQ(fake.tx_syncs, tx);
-
-    fake.link.up = true;
-    fake_announce(&fake);
-    CHECK_EQ(port->ops->rx(port, &frame, 1, 1), 1);
-    frame_free(frame);
-    expect_nothing(port);
-    send_pattern(port, 60, 2, 0);
-    port->ops->flush(port, 1);
-    CHECK_EQ(fake_take(fake_ring(fake_find(&fake, "eth0"), true, false, 0), bytes, &slot), 60);
-    ams_port_close(port);
-    end();
-}
-
-static void test_an_interface_that_is_gone_breaks_the_port_for_good(void)
-{
-    struct ams_frame *frame;
-
-    for (int how = 0; how < 3; how++) {
-        begin();
-        struct ams_port *port = open_port("eth0", 0);
-        if (how == 0)
-            fake.link.index = 0;
-        else if (how == 1)
-            fake.link.index = 9; /* another one of the same name */
-        else
-            fake.sync_error = ENXIO;
-        fake_announce(&fake);
-        CHECK_EQ(port->ops->rx(port, &frame, 1, 1), -AMS_ENODEV);
-        CHECK_EQ(port->ops->rx(port, &frame, 1, 1), -AMS_ENODEV);
-        send_pattern(port, 60, 1, 0);
-        port->ops->flush(port, 1);
-        CHECK_EQ(port->info.tx_dropped, 1);
-        CHECK_EQ(fake.maps, 0); /* the kernel waits for that */
-        CHECK(!fake.fds[0].fd);
-        CHECK(fcntl(port->info.fd, F_GETFD) >= 0); /* whoever waits still may */
-        ams_port_close(port);
-        end();
-    }
-}
-
-static void test_a_pipe_ends_with_its_interface_but_doesn_t_care_about_its_state(void)
-{
-    begin();
-    struct ams_port *a = open_port("eth0{1", 0), *b = open_port("vale0:x{1", 0);
-    CHECK_EQ(b->info.fd, fake.fds[1].fd);
-    fake.link.up = false;
-    fake_announce(&fake);
-    expect_nothing(a);
-    send_pattern(a, 60, 1, 0);
-    CHECK_EQ(a->info.tx_frames, 1);
-    fake.link.index = 0;
-    fake_announce(&fake);
-    struct ams_frame *frame;
-    CHECK_EQ(a->ops->rx(a, &frame, 1, 1), -AMS_ENODEV);
-    CHECK_EQ(fake.maps, 1);
-    a->ops->flush(a, 2000);
-    CHECK_EQ(a->ops->deadline(a), AMS_NEVER);
-    ams_port_close(a);
-    ams_port_close(b);
-    end();
-}
-
-static void test_errors_of_a_sync_that_pass_are_no_end(void)
-{
-    begin();
-    struct ams_port *port = open_port("eth0", 0);
-    fake.sync_error = EIO;
-    expect_nothing(port);
-    expect_nothing(port);
-    ams_port_close(port);
-    end();
-}
-
 /* ---- passing on ---------------------------------------------------------------------------------- */
 
 static void test_forwarding_exchanges_buffers(void)
@@ -680,7 +407,6 @@ static void test_forwarding_exchanges_buffers(void)
 
 int main(void)
 {
-    RUN(test_names_mean_what_netmap_says);
     RUN(test_requests_have_the_numbers_of_the_real_module);
     RUN(test_what_the_device_refuses_is_explained);
     RUN(test_every_allocation_may_fail);
@@ -695,10 +421,6 @@ int main(void)
     RUN(test_a_ring_that_the_kernel_resets_goes_on);
     RUN(test_super_frames_pass_a_vale_switch);
     RUN(test_members_with_and_without_headers_talk);
-    RUN(test_a_link_that_is_down_is_not_polled);
-    RUN(test_an_interface_that_is_gone_breaks_the_port_for_good);
-    RUN(test_a_pipe_ends_with_its_interface_but_doesn_t_care_about_its_state);
-    RUN(test_errors_of_a_sync_that_pass_are_no_end);
     RUN(test_forwarding_exchanges_buffers);
     return check_report();
 }
