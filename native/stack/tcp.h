@@ -218,10 +218,25 @@ void tcp_conn_start(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now
 /* Takes a connection away from its listener or application and resets it. */
 void tcp_orphan_reset(struct ams_stack *stack, struct tcp_conn *conn);
 
-/* ---- tcp_input.c --------------------------------------------------------------------- */
+/* ---- tcp_handshake.c ----------------------------------------------------------------- */
+/* A received segment on its way through the steps. */
+struct tcp_segment {
+    const struct tcp_repr *tcp;
+    const struct ip_info *ip;
+    struct ams_frame *frame;  /* window on the payload; NULL once consumed */
+    uint32_t payload;
+    uint32_t seq_len;         /* payload and SYN and FIN */
+};
+
 /* Sets what the SYN's options agreed on. */
 void tcp_negotiate(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *syn);
 void tcp_established(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
+/* A segment in SYN_SENT.  Return: true if its payload and FIN are to be processed. */
+bool tcp_syn_sent_input(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_segment *seg, uint64_t now);
+/* The ACK of our SYN-ACK.  Return: false: the segment goes no further. */
+bool tcp_syn_received_ack(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_segment *seg, uint64_t now);
+
+/* ---- tcp_input.c --------------------------------------------------------------------- */
 /* The connection ends now: status 0 or negative is reported, then it goes. */
 void tcp_drop(struct ams_stack *stack, struct tcp_conn *conn, int status);
 /* Sends an RST at the next output, then drops it without a report. */
@@ -438,14 +453,9 @@ static inline bool tcp_mtu_is_probe(const struct tcp_conn *conn, uint32_t seq, u
 /* ---- tcp_burst.c: how much leaves at once, and when ----------------------------------------- */
 /* The longest payload of one descriptor. */
 uint32_t tcp_segment_limit(const struct ams_stack *stack, const struct tcp_conn *conn, uint32_t mss);
-/* True if data that fills what the windows let go now should wait until they
- * let more go at once: a super-frame costs about as much as a segment.  Only
- * in the middle of a burst, while less than a third of the window is free,
- * and if the oldest segment in flight has half of its round trip behind it,
- * so that an ACK is near: the rules of Linux.
- * @room: what the windows let go
- * @frame: the longest payload of one descriptor */
-bool tcp_burst_waits(struct tcp_conn *conn, uint32_t room, uint32_t frame, uint32_t mss, uint64_t now);
+/* How much new data may go now: windows, Nagle, SWS avoidance.
+ * @avail: bytes queued and not sent */
+uint32_t tcp_burst_room(struct ams_stack *stack, struct tcp_conn *conn, uint32_t avail, uint32_t mss, uint64_t now);
 /* Bytes that a paced connection may send at once: what it sends in about a
  * millisecond, two segments at least; one where an algorithm that paces itself
  * is slow, as BBR in Linux. */

@@ -9,6 +9,8 @@
  * (tcp_tso_autosize()), and a sender in mid-burst waits a little for more room
  * (tcp_tso_should_defer()).  A paced connection has a clock, pace_at, that each
  * byte moves on: nothing leaves before, but for what belongs to one burst.
+ * tcp_burst_room() puts it together with the windows and with the rules that
+ * hold short segments back (Nagle's, and silly window avoidance).
  */
 #include "stack/tcp.h"
 
@@ -83,10 +85,54 @@ void tcp_paced_sent(struct tcp_conn *conn, uint32_t len, uint64_t now)
     conn->pace_at += len * AMS_NS_PER_S / conn->pacing_rate;
 }
 
-bool tcp_burst_waits(struct tcp_conn *conn, uint32_t room, uint32_t frame, uint32_t mss, uint64_t now)
+/* True if data that fills what the windows let go now should wait until they
+ * let more go at once: a super-frame costs about as much as a segment.  Only
+ * in the middle of a burst, while less than a third of the window is free,
+ * and if the oldest segment in flight has half of its round trip behind it,
+ * so that an ACK is near: the rules of Linux.
+ * @room: what the windows let go
+ * @frame: the longest payload of one descriptor */
+static bool burst_waits(struct tcp_conn *conn, uint32_t room, uint32_t frame, uint32_t mss, uint64_t now)
 {
     if (AMS_LIKELY(room >= frame) || frame <= mss || conn->ca_state >= TCP_CA_RECOVERY ||
         now - conn->last_sent_at > BURST_GAP || room >= ams_min_u32(conn->snd_wnd, conn->cwnd) / WINDOW_SHARE)
         return false;
     return conn->rec_count && now - tcp_rec_at(conn, 0)->sent_at >= conn->srtt / 2;
+}
+
+uint32_t tcp_burst_room(struct ams_stack *stack, struct tcp_conn *conn, uint32_t avail, uint32_t mss, uint64_t now)
+{
+    int32_t room = (int32_t)(conn->snd_una + conn->snd_wnd - conn->snd_nxt);
+    uint32_t len = room > 0 ? ams_min_u32(avail, (uint32_t)room) : 0;
+    uint32_t pipe = tcp_pipe(conn);
+    uint32_t allowed = conn->cwnd > pipe ? conn->cwnd - pipe : 0;
+    if (AMS_UNLIKELY(len < ams_min_u32(avail, allowed)) && !conn->rwnd_since)
+        conn->rwnd_since = now;
+    if (len > allowed) {
+        len = allowed / mss * mss;
+        if (!len && !pipe)
+            len = ams_min_u32(avail, mss);
+        if (!len)
+            tcp_cc_sent(conn, true, now);
+    }
+    uint32_t frame = conn->ecn & ECN_CWR ? mss : tcp_segment_limit(stack, conn, mss);
+    if (AMS_UNLIKELY(conn->flags & CONN_PROBE_NOW))
+        return ams_min_u32(len, mss); /* the override timeout of RFC 9293 section 3.8.6.2.1 */
+    if (len && len < avail && burst_waits(conn, len, frame, mss, now)) {
+        tcp_cc_sent(conn, allowed <= (uint32_t)room, now);
+        return 0;
+    }
+    len = ams_min_u32(len, frame);
+    uint32_t tail = len % mss;
+    if (!tail)
+        return len;
+    if (len < avail) {
+        /* sender's SWS avoidance (RFC 9293 section 3.8.6.2.1): a short
+         * segment in mid-stream only if it is half of the largest window */
+        return len >= mss ? len - tail : (len >= conn->max_snd_wnd / 2 ? len : 0);
+    }
+    /* Nagle's rule as Minshall put it: only one short segment in flight */
+    bool short_out = seq_gt(conn->snd_short, conn->snd_una);
+    bool hold = conn->flags & (CONN_CORK | CONN_MORE) || (!(conn->flags & CONN_NODELAY) && short_out);
+    return hold && !(conn->flags & (CONN_FIN_QUEUED | CONN_PUSH)) ? len - tail : len;
 }

@@ -5,7 +5,8 @@
  * Theory of operation.  tcp_input() finds the flow and hands the segment to
  * conn_input(), tcp_tw_input(), tcp_listen_input() or tcp_send_reset().
  * conn_input() goes through the RFC's steps in order: sequence number, RST,
- * SYN, ACK, payload, FIN; RFC 7323's timestamp check comes before the first
+ * SYN, ACK, payload, FIN (in SYN_SENT, and for the ACK of our SYN-ACK, by
+ * tcp_handshake.c); RFC 7323's timestamp check comes before the first
  * and RFC 5961's stricter RST and SYN rules are applied.  Nothing is sent
  * from here: the connection is put on the output list.
  */
@@ -15,15 +16,6 @@
 #include "stack/tcp.h"
 
 #define PAWS_IDLE (24 * 86400 * AMS_NS_PER_S / TCP_TS_AGE) /* RFC 7323 section 5.5 */
-
-/* A received segment on its way through the steps. */
-struct segment {
-    const struct tcp_repr *tcp;
-    const struct ip_info *ip;
-    struct ams_frame *frame;  /* window on the payload; NULL once consumed */
-    uint32_t payload;
-    uint32_t seq_len;         /* payload and SYN and FIN */
-};
 
 /* Leaves the tables and timers; what the application holds stays until it
  * has been told. */
@@ -101,128 +93,6 @@ void tcp_challenge_ack(struct ams_stack *stack, struct tcp_conn *conn, uint64_t 
     tcp_want_output(stack, conn);
 }
 
-void tcp_negotiate(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *syn)
-{
-    uint32_t fallback = conn->flow.family == AMS_IPV4 ? TCP_MSS_DEFAULT4 : TCP_MSS_DEFAULT6;
-    conn->mss_peer = (uint16_t)(syn->mss ? syn->mss : fallback);
-    if (!syn->has_timestamps)
-        conn->flags &= ~CONN_TS_OK;
-    if (!syn->sack_permitted)
-        conn->flags &= ~CONN_SACK_OK;
-    if (!syn->has_wscale || !(conn->flags & CONN_WSCALE_OK)) {
-        conn->flags &= ~CONN_WSCALE_OK;
-        conn->rcv_wscale = 0;
-        conn->snd_wscale = 0;
-        conn->rcvbuf = ams_min_u32(conn->rcvbuf, 65535);
-    } else {
-        conn->snd_wscale = syn->wscale;
-    }
-    if (conn->flags & CONN_TS_OK) {
-        conn->ts_recent = syn->tsval;
-        conn->ts_recent_age = (uint16_t)(stack->now / TCP_TS_AGE);
-    }
-    tcp_update_mss(stack, conn);
-}
-
-void tcp_established(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
-{
-    conn->state = AMS_TCP_ESTABLISHED;
-    if (!conn->backoff && conn->last_sent_at)
-        tcp_rtt_sample(stack, conn, ams_max_u64(now - conn->last_sent_at, 1));
-    conn->backoff = 0;
-    conn->rexmit_at = 0;
-    conn->recover = conn->lost_hint = conn->rexmit_hint = conn->retrans_high = conn->snd_una;
-    if (conn->fastopen & FO_CHILD) {
-        tcp_fastopen_settled(stack, conn);
-        tcp_rexmit_restart(stack, conn, now);
-    } else {
-        conn->rcv_space_at = now;
-        tcp_cc_start(stack, conn, now);
-    }
-    tcp_keepalive_restart(stack, conn, now);
-}
-
-/* ---- SYN_SENT (section 3.10.7.3) ------------------------------------------ */
-
-/* Simultaneous open: both sent a SYN. */
-static void simultaneous_open(struct ams_stack *stack, struct tcp_conn *conn)
-{
-    conn->state = AMS_TCP_SYN_RECEIVED;
-    conn->flags |= CONN_SYN_NOW;
-    conn->rexmit_at = 0;
-    tcp_want_output(stack, conn);
-}
-
-/* The SYN-ACK came. */
-static void active_open_done(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *tcp, uint64_t now)
-{
-    bool repeated = conn->backoff;
-    conn->snd_una = conn->iss + 1;
-    tcp_update_window(conn, tcp);
-    tcp_established(stack, conn, now);
-    if (AMS_UNLIKELY(conn->ecn))
-        tcp_ecn_opened(stack, conn, now);
-    if (AMS_UNLIKELY(tcp->ack != conn->snd_una))
-        tcp_process_ack(stack, conn, tcp, 0, now);
-    if (AMS_UNLIKELY(conn->fastopen))
-        tcp_fastopen_synack(stack, conn, tcp, repeated, now);
-    conn->flags |= CONN_ACK_NOW;
-    if (tcp_unsent(conn))
-        conn->flags |= CONN_PINGPONG;
-    sock_event(stack, &conn->sock, AMS_EV_CONNECTED);
-    if (conn->flags & CONN_FIN_QUEUED)
-        conn->state = AMS_TCP_FIN_WAIT_1;
-    tcp_want_output(stack, conn);
-}
-
-/* An echo of what we cannot have sent: an old duplicate, or made up. */
-static bool echo_impossible(const struct tcp_conn *conn, const struct tcp_repr *tcp, uint64_t now)
-{
-    uint32_t age = tcp_timestamp(conn, now) - tcp_timestamp(conn, conn->created);
-    return conn->flags & CONN_TS_OK && tcp->has_timestamps && tcp->tsecr &&
-           tcp_timestamp(conn, now) - tcp->tsecr > age;
-}
-
-/* Return: true if the segment's payload and FIN are to be processed. */
-static bool syn_sent_input(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, uint64_t now)
-{
-    const struct tcp_repr *tcp = seg->tcp;
-    bool ack = tcp->flags & TCP_ACK;
-    if (ack && (seq_leq(tcp->ack, conn->iss) || seq_gt(tcp->ack, conn->snd_nxt) || echo_impossible(conn, tcp, now))) {
-        if (!(tcp->flags & TCP_RST))
-            tcp_send_reset(stack, tcp, seg->ip, seg->payload, now);
-        return false;
-    }
-    if (tcp->flags & TCP_RST) {
-        stack->counters.tcp_rst_rx++;
-        if (ack) {
-            stack->counters.tcp_conn_failed++;
-            tcp_drop(stack, conn, -AMS_ECONNREFUSED);
-        }
-        return false;
-    }
-    if (!(tcp->flags & TCP_SYN))
-        return false;
-    conn->irs = tcp->seq;
-    conn->rcv_nxt = conn->last_ack_sent = tcp->seq + 1;
-    conn->rcv_adv = conn->rcv_nxt + ams_min_u32(conn->rcvbuf, 65535);
-    tcp_negotiate(stack, conn, tcp);
-    if (!ack)
-        tcp_ecn_passive(stack, conn, tcp, seg->ip->tos);
-    else if (conn->ecn)
-        tcp_ecn_active(stack, conn, tcp, seg->ip->tos);
-    if (conn->ext)
-        tcp_option_answered(stack, conn, tcp, now);
-    if (!ack) {
-        simultaneous_open(stack, conn);
-        return false;
-    }
-    active_open_done(stack, conn, tcp, now);
-    return true;
-}
-
-/* ---- synchronised states (section 3.10.7.4) ---------------------------------- */
-
 /* An ACK that others have overtaken: it tells nothing but which segments were
  * SACKed, and does no harm.  Whoever sends data that the network reorders
  * would lose these otherwise (as Linux). */
@@ -262,13 +132,13 @@ static bool sequence_acceptable(const struct tcp_conn *conn, uint32_t seq, uint3
 
 /* A bare ACK of a peer that has filled our window: its sequence number is one
  * past the last acceptable one, and what it acknowledges counts (as Linux). */
-static bool at_right_edge(const struct tcp_conn *conn, const struct segment *seg)
+static bool at_right_edge(const struct tcp_conn *conn, const struct tcp_segment *seg)
 {
     return seg->tcp->seq == conn->rcv_adv && !seg->seq_len && (seg->tcp->flags & (TCP_ACK | TCP_RST)) == TCP_ACK;
 }
 
 /* An unacceptable segment is answered with an ACK. */
-static void out_of_window(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, uint64_t now)
+static void out_of_window(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_segment *seg, uint64_t now)
 {
     const struct tcp_repr *tcp = seg->tcp;
     stack->counters.tcp_out_of_window++;
@@ -308,42 +178,6 @@ static bool rst_input(struct ams_stack *stack, struct tcp_conn *conn, const stru
     else if (conn->state == AMS_TCP_CLOSE_WAIT)
         status = -AMS_EPIPE;
     tcp_drop(stack, conn, status);
-    return true;
-}
-
-/* TCP_DEFER_ACCEPT: a bare ACK of the SYN-ACK is not enough, unless the time
- * is over, or no SYN-ACK was kept to wait with (a cookie). */
-static bool defers(struct tcp_conn *conn, const struct segment *seg)
-{
-    if (AMS_LIKELY(!conn->listener->defer_accept) || seg->seq_len || !conn->rexmit_at ||
-        conn->backoff >= conn->listener->defer_accept)
-        return false;
-    conn->deferred = true;
-    return true;
-}
-
-/* The ACK of our SYN-ACK.  Return: false: the segment goes no further. */
-static bool syn_received_ack(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, uint64_t now)
-{
-    const struct tcp_repr *tcp = seg->tcp;
-    if (seq_leq(tcp->ack, conn->iss) || seq_gt(tcp->ack, conn->snd_nxt)) {
-        tcp_send_reset(stack, tcp, seg->ip, seg->payload, now);
-        return false;
-    }
-    bool passive = conn->listener || conn->fastopen & FO_CHILD;
-    if (conn->listener && (defers(conn, seg) || !tcp_listener_established(stack, conn, now)))
-        return false;
-    conn->snd_una = conn->iss + 1;
-    tcp_update_window(conn, tcp);
-    tcp_established(stack, conn, now);
-    if (AMS_UNLIKELY(conn->ecn & ECN_ACCURATE))
-        tcp_ecn_third(stack, conn, tcp, seg->payload, now);
-    if (!passive) /* simultaneous open */
-        sock_event(stack, &conn->sock, AMS_EV_CONNECTED);
-    if (conn->flags & CONN_FIN_RECEIVED) /* the SYN had it, or what followed the SYN */
-        conn->state = conn->flags & CONN_FIN_QUEUED ? AMS_TCP_LAST_ACK : AMS_TCP_CLOSE_WAIT;
-    else if (conn->flags & CONN_FIN_QUEUED)
-        conn->state = AMS_TCP_FIN_WAIT_1;
     return true;
 }
 
@@ -390,7 +224,7 @@ static void fin_input(struct ams_stack *stack, struct tcp_conn *conn, uint64_t n
 /* What still comes in TIME-WAIT, as the small form has it (tcp_tw.c): a FIN
  * again restarts the wait, and all that is not a bare ACK of the right number
  * is acknowledged. */
-static void time_wait_text(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, uint64_t now)
+static void time_wait_text(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_segment *seg, uint64_t now)
 {
     const struct tcp_repr *tcp = seg->tcp;
     if (tcp->flags & TCP_FIN && tcp->seq + seg->seq_len == conn->rcv_nxt)
@@ -400,7 +234,7 @@ static void time_wait_text(struct ams_stack *stack, struct tcp_conn *conn, const
 }
 
 /* Payload and FIN.  Return: true if the connection is gone or going. */
-static bool text_input(struct ams_stack *stack, struct tcp_conn *conn, struct segment *seg, uint64_t now)
+static bool text_input(struct ams_stack *stack, struct tcp_conn *conn, struct tcp_segment *seg, uint64_t now)
 {
     const struct tcp_repr *tcp = seg->tcp;
     bool fin = tcp->flags & TCP_FIN;
@@ -440,7 +274,7 @@ static bool text_input(struct ams_stack *stack, struct tcp_conn *conn, struct se
 /* The ACK field, of a segment whose ACK counts.
  * @acceptable: false: it does though the rest is to be dropped
  * Return: false: the segment goes no further, or the connection is gone. */
-static bool ack_input(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, bool acceptable,
+static bool ack_input(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_segment *seg, bool acceptable,
                       uint64_t now)
 {
     const struct tcp_repr *tcp = seg->tcp;
@@ -459,7 +293,7 @@ static bool ack_input(struct ams_stack *stack, struct tcp_conn *conn, const stru
 }
 
 /* The steps before ACK processing.  Return: false: drop the segment. */
-static bool checks(struct ams_stack *stack, struct tcp_conn *conn, const struct segment *seg, uint64_t now)
+static bool checks(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_segment *seg, uint64_t now)
 {
     const struct tcp_repr *tcp = seg->tcp;
     if (AMS_UNLIKELY(paws_rejects(conn, tcp, seg->seq_len, now))) {
@@ -508,18 +342,18 @@ static bool checks(struct ams_stack *stack, struct tcp_conn *conn, const struct 
 }
 
 /* Return: true if it has gone through all the steps, and the connection is there. */
-static bool conn_input(struct ams_stack *stack, struct tcp_conn *conn, struct segment *seg, uint64_t now)
+static bool conn_input(struct ams_stack *stack, struct tcp_conn *conn, struct tcp_segment *seg, uint64_t now)
 {
     const struct tcp_repr *tcp = seg->tcp;
     bool waits = conn->state == AMS_TCP_TIME_WAIT;
     conn->segs_in++;
     if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_SENT)) {
-        if (!syn_sent_input(stack, conn, seg, now))
+        if (!tcp_syn_sent_input(stack, conn, seg, now))
             return false;
     } else {
         if (!checks(stack, conn, seg, now))
             return false;
-        if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_RECEIVED) && !syn_received_ack(stack, conn, seg, now))
+        if (AMS_UNLIKELY(conn->state == AMS_TCP_SYN_RECEIVED) && !tcp_syn_received_ack(stack, conn, seg, now))
             return false;
         conn->last_rcv_at = now;
         conn->probes = 0;
@@ -557,7 +391,7 @@ void tcp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip
         frame_free(frame);
         return;
     }
-    struct segment seg = {.tcp = &tcp, .ip = ip, .frame = frame, .payload = ip->l4_len - tcp.header_len};
+    struct tcp_segment seg = {.tcp = &tcp, .ip = ip, .frame = frame, .payload = ip->l4_len - tcp.header_len};
     seg.seq_len = seg.payload + !!(tcp.flags & TCP_SYN) + !!(tcp.flags & TCP_FIN);
     struct tcp_flow *flow = tcp_flow_next(stack, frame, ip, tcp.dst_port, tcp.src_port);
     if (AMS_LIKELY(flow && !flow->is_tw)) {

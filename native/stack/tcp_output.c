@@ -354,46 +354,6 @@ static enum emit_result emit_last_again(struct ams_stack *stack, struct tcp_conn
     return emit_data(stack, conn, tx, rec->seq, len, rec->marks, now);
 }
 
-/* How much new data may go now: windows, Nagle, SWS avoidance.
- * @avail: bytes queued and not sent */
-static uint32_t usable_window(struct ams_stack *stack, struct tcp_conn *conn, uint32_t avail, uint32_t mss,
-                              uint64_t now)
-{
-    int32_t room = (int32_t)(conn->snd_una + conn->snd_wnd - conn->snd_nxt);
-    uint32_t len = room > 0 ? ams_min_u32(avail, (uint32_t)room) : 0;
-    uint32_t pipe = tcp_pipe(conn);
-    uint32_t allowed = conn->cwnd > pipe ? conn->cwnd - pipe : 0;
-    if (AMS_UNLIKELY(len < ams_min_u32(avail, allowed)) && !conn->rwnd_since)
-        conn->rwnd_since = now;
-    if (len > allowed) {
-        len = allowed / mss * mss;
-        if (!len && !pipe)
-            len = ams_min_u32(avail, mss);
-        if (!len)
-            tcp_cc_sent(conn, true, now);
-    }
-    uint32_t frame = conn->ecn & ECN_CWR ? mss : tcp_segment_limit(stack, conn, mss);
-    if (AMS_UNLIKELY(conn->flags & CONN_PROBE_NOW))
-        return ams_min_u32(len, mss); /* the override timeout of RFC 9293 section 3.8.6.2.1 */
-    if (len && len < avail && tcp_burst_waits(conn, len, frame, mss, now)) {
-        tcp_cc_sent(conn, allowed <= (uint32_t)room, now);
-        return 0;
-    }
-    len = ams_min_u32(len, frame);
-    uint32_t tail = len % mss;
-    if (!tail)
-        return len;
-    if (len < avail) {
-        /* sender's SWS avoidance (RFC 9293 section 3.8.6.2.1): a short
-         * segment in mid-stream only if it is half of the largest window */
-        return len >= mss ? len - tail : (len >= conn->max_snd_wnd / 2 ? len : 0);
-    }
-    /* Nagle's rule as Minshall put it: only one short segment in flight */
-    bool short_out = seq_gt(conn->snd_short, conn->snd_una);
-    bool hold = conn->flags & (CONN_CORK | CONN_MORE) || (!(conn->flags & CONN_NODELAY) && short_out);
-    return hold && !(conn->flags & (CONN_FIN_QUEUED | CONN_PUSH)) ? len - tail : len;
-}
-
 /* Describes the new data that may go now in tx: a longer segment to find the
  * path's MTU, or what windows let go.  Return: its length. */
 static uint32_t gather_new(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint32_t avail,
@@ -406,10 +366,26 @@ static uint32_t gather_new(struct ams_stack *stack, struct tcp_conn *conn, struc
         conn->mtu_probe = 0; /* in more pieces than a descriptor has room for */
         tx->n_frags = 0;
     }
-    len = usable_window(stack, conn, avail, mss, now);
+    len = tcp_burst_room(stack, conn, avail, mss, now);
     return len ? tcp_send_gather(conn, conn->snd_nxt, len, tx) : 0;
 }
 
+/* Whether new data has PSH: its receiver need not wait for more.
+ * @avail: bytes that were queued and not sent; len of them go */
+static bool new_is_pushed(struct tcp_conn *conn, const struct ams_tx *tx, uint32_t len, uint32_t avail)
+{
+    if (AMS_UNLIKELY(conn->flags & CONN_PROBE_NOW)) { /* no need to ask for a window any more */
+        conn->flags &= ~CONN_PROBE_NOW;
+        conn->backoff = conn->probes = 0;
+        return true;
+    }
+    /* what waits for the next descriptor is no reason to wait for the receiver */
+    if ((len == avail && !(conn->flags & CONN_UNPUSHED)) || tx->n_frags == TX_FRAGS)
+        return true;
+    return len && tcp_send_pushed(conn, conn->snd_nxt + len);
+}
+
+/* New data, the FIN behind it, or both.  Nothing changes unless a segment is made. */
 static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx, uint64_t now)
 {
     if (conn->flags & CONN_FIN_SENT)
@@ -443,16 +419,7 @@ static enum emit_result emit_new(struct ams_stack *stack, struct tcp_conn *conn,
     rec->len = len + fin;
     bool probe = tcp_mtu_is_probe(conn, conn->snd_nxt, len);
     rec->unit = (uint16_t)(probe ? len : mss);
-    /* what waits for the next descriptor is no reason to wait for the receiver */
-    bool pushed = (len == avail && !(conn->flags & CONN_UNPUSHED)) || tx->n_frags == TX_FRAGS;
-    if (AMS_UNLIKELY(conn->flags & CONN_PROBE_NOW)) { /* no need to ask for a window any more */
-        conn->flags &= ~CONN_PROBE_NOW;
-        conn->backoff = conn->probes = 0;
-        pushed = true;
-    }
-    if (AMS_UNLIKELY(!pushed && len))
-        pushed = tcp_send_pushed(conn, conn->snd_nxt + len);
-    rec->marks = (fin ? REC_FIN : 0) | (pushed ? REC_PUSH : 0);
+    rec->marks = (fin ? REC_FIN : 0) | (new_is_pushed(conn, tx, len, avail) ? REC_PUSH : 0);
     tcp_rate_sent(conn, rec, now);
     if (len % mss && !probe)
         conn->snd_short = conn->snd_nxt + len;
