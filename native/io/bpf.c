@@ -49,7 +49,7 @@ static int bpf_element(int command, int map, const void *key, const void *value)
     memset(&attr, 0, sizeof(attr));
     attr.map_fd = (uint32_t)map;
     attr.key = bpf_pointer(key);
-    attr.value = bpf_pointer(value); /* of BPF_MAP_GET_NEXT_KEY: next_key, in the same place */
+    attr.value = bpf_pointer(value);
     return bpf_call(command, &attr);
 }
 
@@ -58,19 +58,9 @@ int bpf_map_put(int map, const void *key, const void *value)
     return bpf_element(BPF_MAP_UPDATE_ELEM, map, key, value);
 }
 
-int bpf_map_get(int map, const void *key, void *value)
-{
-    return bpf_element(BPF_MAP_LOOKUP_ELEM, map, key, value);
-}
-
 int bpf_map_remove(int map, const void *key)
 {
     return bpf_element(BPF_MAP_DELETE_ELEM, map, key, NULL);
-}
-
-int bpf_map_next(int map, const void *key, void *next)
-{
-    return bpf_element(BPF_MAP_GET_NEXT_KEY, map, key, next);
 }
 
 int bpf_program_load(const struct bpf_source *source, char *log, uint32_t log_size)

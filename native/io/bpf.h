@@ -29,11 +29,7 @@ struct bpf_source {
 int bpf_map_new(int type, const char *name, uint32_t key_size, uint32_t value_size, uint32_t entries, uint32_t flags);
 /* Sets key's value. */
 int bpf_map_put(int map, const void *key, const void *value);
-/* -ENOENT if there is none. */
-int bpf_map_get(int map, const void *key, void *value);
 int bpf_map_remove(int map, const void *key);
-/* The key that follows; key NULL: the first.  -ENOENT after the last. */
-int bpf_map_next(int map, const void *key, void *next);
 
 /* Loads an XDP program.
  * @log: where the verifier says what it refuses, on failure; may be NULL */

@@ -77,7 +77,7 @@ struct daemon_range {
     uint16_t high;
 };
 
-/* All that one client was granted. */
+/* All that one client was granted; zeros: nothing. */
 struct daemon_grants {
     struct daemon_claim *buckets[DAEMON_BUCKETS];
     struct daemon_range ranges[DAEMON_RANGES]; /* of ephemeral ports */
@@ -86,7 +86,6 @@ struct daemon_grants {
     uint32_t n_shown;
 };
 
-void grants_init(struct daemon_grants *grants);
 /* Forgets everything; the daemon is not told. */
 void grants_fini(struct daemon_grants *grants);
 /* Claims a tuple, at the daemon if it is not covered by what was granted.

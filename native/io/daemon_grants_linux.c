@@ -366,11 +366,6 @@ int grants_renew(struct daemon_grants *grants, struct daemon *daemon)
     return status;
 }
 
-void grants_init(struct daemon_grants *grants)
-{
-    memset(grants, 0, sizeof(*grants));
-}
-
 void grants_fini(struct daemon_grants *grants)
 {
     for (uint32_t i = 0; i < DAEMON_BUCKETS; i++) {

@@ -153,9 +153,9 @@ int stack_events(struct ams_stack *stack, int32_t *events, int max, char *blob, 
         int32_t *out = events + count * AMS_EVENT_WORDS;
         int n;
         if (sock->kind == SOCK_TCP)
-            n = tcp_report(stack, sock, out, max - count, blob, blob_size, &blob_used);
+            n = tcp_report(stack, sock, out, blob, blob_size, &blob_used);
         else
-            n = udp_report(stack, sock, out, max - count);
+            n = udp_report(sock, out);
         if (n < 0) { /* the blob is full: this one goes first next time */
             ready_push_front(stack, sock);
             break;

@@ -230,7 +230,7 @@ void stack_abort_all(struct ams_stack *stack, uint64_t now)
 {
     stack->now = ams_max_u64(stack->now, now);
     stack->out_limit = UINT32_MAX; /* one RST each; nothing comes after it */
-    tcp_abort_all(stack, now);
+    tcp_abort_all(stack);
 }
 
 void stack_link_lost(struct ams_stack *stack, int status, uint64_t now)
@@ -380,7 +380,7 @@ void stack_timers(struct ams_stack *stack, uint64_t now)
             tcp_timer_expired(stack, timer, stack->now);
             break;
         case STACK_TIMER_TCP_TW:
-            tcp_tw_expired(stack, timer, stack->now);
+            tcp_tw_expired(stack, timer);
             break;
         case STACK_TIMER_NEIGHBOR:
             neighbor_timer_expired(stack, timer, stack->now);

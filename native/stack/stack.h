@@ -345,7 +345,7 @@ void tcp_fini(struct ams_stack *stack);
 void tcp_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
 /* Asks for the memory that tcp_timer_expired() will need; NULL is legal. */
 void tcp_timer_fetch(const struct ams_timer *timer);
-void tcp_tw_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
+void tcp_tw_expired(struct ams_stack *stack, struct ams_timer *timer);
 void neighbor_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
 void reass_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
 void iface_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
@@ -360,7 +360,7 @@ void tcp_output_done(struct ams_stack *stack);
 /* True if tcp_output has work now. */
 bool tcp_output_pending(const struct ams_stack *stack);
 /* Aborts every connection: RSTs go to `out`.  Closes listeners. */
-void tcp_abort_all(struct ams_stack *stack, uint64_t now);
+void tcp_abort_all(struct ams_stack *stack);
 /* Ends every connection with a status, without a word to the peers. */
 void tcp_drop_all(struct ams_stack *stack, int status);
 /* The same for those on one of our addresses, which is ours no longer. */
@@ -373,9 +373,9 @@ int stack_ephemeral(struct ams_stack *stack, bool more, uint32_t *low, uint32_t 
 /* Reports one ready endpoint: appends events (4 words each) and data to the
  * blob.  Returns the events written (at most 4), -1 if the blob was too full
  * for its data (it stays ready). */
-int tcp_report(struct ams_stack *stack, struct sock *sock, int32_t *events, int max, char *blob, size_t blob_size,
+int tcp_report(struct ams_stack *stack, struct sock *sock, int32_t *events, char *blob, size_t blob_size,
                size_t *blob_used);
-int udp_report(struct ams_stack *stack, struct sock *sock, int32_t *events, int max);
+int udp_report(struct sock *sock, int32_t *events);
 int tcp_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_t now);
 int udp_list(struct ams_stack *stack, struct ams_tcp_info *out, int max);
 uint64_t tcp_memory(const struct ams_stack *stack);

@@ -433,7 +433,7 @@ void tcp_receive_consumed(struct ams_stack *stack, struct tcp_conn *conn, uint32
 /* The MSS that path and peer allow, options not deducted. */
 uint32_t tcp_mss_limit(const struct tcp_conn *conn);
 /* Recomputes snd_mss from that, from what the path swallows, and options. */
-void tcp_update_mss(struct ams_stack *stack, struct tcp_conn *conn);
+void tcp_update_mss(struct tcp_conn *conn);
 /* The retransmission timer expired: perhaps segments are too long. */
 void tcp_mtu_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now);
 /* Payload of a probe that is to be sent now instead of a segment of mss

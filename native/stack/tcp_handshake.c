@@ -31,7 +31,7 @@ void tcp_negotiate(struct ams_stack *stack, struct tcp_conn *conn, const struct 
         conn->ts_recent = syn->tsval;
         conn->ts_recent_age = (uint16_t)(stack->now / TCP_TS_AGE);
     }
-    tcp_update_mss(stack, conn);
+    tcp_update_mss(conn);
 }
 
 void tcp_established(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)

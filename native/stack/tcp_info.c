@@ -97,7 +97,7 @@ static void option_changed(struct ams_stack *stack, struct tcp_conn *conn, int o
         if (conn->flags & CONN_NODELAY)
             conn->flags |= CONN_PUSH;
     } else if (option == AMS_OPT_MAXSEG) {
-        tcp_update_mss(stack, conn);
+        tcp_update_mss(conn);
     } else if (option == AMS_OPT_NOTSENT_LOWAT) {
         tcp_send_drained(stack, conn);
     } else if (option == AMS_OPT_USER_TIMEOUT) {

@@ -48,7 +48,7 @@ uint32_t tcp_mss_limit(const struct tcp_conn *conn)
     return mss;
 }
 
-void tcp_update_mss(struct ams_stack *stack, struct tcp_conn *conn)
+void tcp_update_mss(struct tcp_conn *conn)
 {
     uint32_t mss = tcp_mss_limit(conn);
     if (conn->mss_cap)
@@ -68,7 +68,7 @@ void tcp_mtu_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_t no
     conn->mss_high = 0;
     conn->mtu_search_ms = now_ms(now);
     stack->counters.tcp_black_hole++;
-    tcp_update_mss(stack, conn);
+    tcp_update_mss(conn);
 }
 
 /* The length to try next.  0: the search rests. */
@@ -114,7 +114,7 @@ void tcp_mtu_acked(struct ams_stack *stack, struct tcp_conn *conn)
     if (conn->mss_cap >= tcp_mss_limit(conn))
         conn->mss_cap = conn->mss_high = 0; /* the path is as it was */
     stack->counters.tcp_mtu_probe_ok++;
-    tcp_update_mss(stack, conn);
+    tcp_update_mss(conn);
 }
 
 bool tcp_mtu_lost(struct ams_stack *stack, struct tcp_conn *conn)

@@ -82,7 +82,7 @@ static bool path_ready(struct ams_stack *stack, struct tcp_conn *conn)
     if (ip_path_find(stack, conn->flow.remote_ip, &conn->path) < 0)
         return false;
     if (conn->path.mtu != mtu)
-        tcp_update_mss(stack, conn);
+        tcp_update_mss(conn);
     return true;
 }
 

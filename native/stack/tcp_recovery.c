@@ -479,6 +479,6 @@ void tcp_recovery_resend(struct ams_stack *stack, struct tcp_conn *conn, uint64_
 
 void tcp_mtu_reduced(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
 {
-    tcp_update_mss(stack, conn);
+    tcp_update_mss(conn);
     resend_longer(stack, conn, conn->snd_mss, now); /* RFC 1191 section 6.4 */
 }

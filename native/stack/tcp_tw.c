@@ -132,7 +132,7 @@ void tcp_tw_from(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
         tw_ack(stack, tw, now);
 }
 
-void tcp_tw_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now)
+void tcp_tw_expired(struct ams_stack *stack, struct ams_timer *timer)
 {
     tcp_tw_free(stack, AMS_CONTAINER_OF(timer, struct tcp_tw, timer));
 }

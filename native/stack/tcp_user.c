@@ -127,7 +127,7 @@ int ams_tcp_connect(struct ams_stack *stack, const struct ams_endpoint *local, c
     tcp_conn_start(stack, conn, now);
     conn->state = AMS_TCP_SYN_SENT;
     conn->mss_peer = 65535;
-    tcp_update_mss(stack, conn);
+    tcp_update_mss(conn);
     conn->flags |= CONN_SYN_NOW;
     stack->counters.tcp_active_open++;
     tcp_want_output(stack, conn);
@@ -350,7 +350,7 @@ int ams_tcp_close(struct ams_stack *stack, int id)
     return close_gracefully(stack, conn);
 }
 
-void tcp_abort_all(struct ams_stack *stack, uint64_t now)
+void tcp_abort_all(struct ams_stack *stack)
 {
     struct tcp_host *tcp = stack->tcp;
     for (uint32_t i = 0; i < TCP_LISTENER_BUCKETS; i++)
@@ -470,7 +470,7 @@ static void report_attached(struct ams_stack *stack, struct tcp_conn *conn, stru
         report_add(report, bits, aux, length);
 }
 
-int tcp_report(struct ams_stack *stack, struct sock *sock, int32_t *events, int max, char *blob, size_t blob_size,
+int tcp_report(struct ams_stack *stack, struct sock *sock, int32_t *events, char *blob, size_t blob_size,
                size_t *blob_used)
 {
     struct tcp_conn *conn = (struct tcp_conn *)sock;

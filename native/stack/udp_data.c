@@ -259,13 +259,12 @@ void udp_icmp_error(struct ams_stack *stack, const struct icmp_error *error, uin
     sock_event(stack, &udp->sock, AMS_EV_READABLE);
 }
 
-int udp_report(struct ams_stack *stack, struct sock *sock, int32_t *events, int max)
+int udp_report(struct sock *sock, int32_t *events)
 {
     struct udp_sock *udp = AMS_CONTAINER_OF(sock, struct udp_sock, sock);
-    (void)stack;
     uint32_t pending = sock->events;
     sock->events = 0;
-    if (!pending || max < 1)
+    if (!pending)
         return 0;
     events[0] = sock->id;
     events[1] = (int32_t)pending;

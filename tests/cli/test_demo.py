@@ -81,7 +81,7 @@ def test_interrupted_demo_cleans_up(mode: str) -> None:
         stderr=subprocess.PIPE,
         env=ENVIRONMENT,
     )
-    children = _wait_for_server(process, mode)
+    children = _wait_for_server(process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -91,7 +91,7 @@ def test_interrupted_demo_cleans_up(mode: str) -> None:
     assert links() == before
 
 
-def _wait_for_server(process: subprocess.Popen[bytes], mode: str) -> list[psutil.Process]:
+def _wait_for_server(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """Waits until the demo's server runs; returns the demo's child processes."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:

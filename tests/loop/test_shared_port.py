@@ -26,7 +26,7 @@ def make_socket(net: Net, kind: int = socket.SOCK_STREAM) -> socket.socket:
     return sock
 
 
-async def spread(net: Net, address: tuple[str, int], servers: int) -> list[int]:
+async def spread(address: tuple[str, int], servers: int) -> list[int]:
     """Connects many times; how many connections each server (which says its number) has got."""
     counts = [0] * servers
     for _ in range(CLIENTS):
@@ -62,11 +62,11 @@ async def test_servers_share_a_port(net: Net) -> None:
         with pytest.raises(OSError) as caught:
             await loop.create_server(telling(9), net.host4, port)
         assert caught.value.errno == errno.EADDRINUSE
-        counts = await spread(net, (net.host4, port), 3)
+        counts = await spread((net.host4, port), 3)
         assert sum(counts) == CLIENTS
         assert min(counts) > 0
         servers[0].close()
-        counts = await spread(net, (net.host4, port), 3)
+        counts = await spread((net.host4, port), 3)
         assert counts[0] == 0
         assert min(counts[1:]) > 0
 
@@ -101,7 +101,7 @@ async def test_listening_sockets_share_a_port(net: Net) -> None:
 
         accepting = asyncio.ensure_future(accept())
         async with await loop.create_server(telling(1), sock=two):
-            counts = await spread(net, address, 2)
+            counts = await spread(address, 2)
             assert sum(counts) == CLIENTS
             assert min(counts) > 0
         accepting.cancel()

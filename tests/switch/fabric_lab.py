@@ -23,7 +23,6 @@ CONTROL, UPLINK, HOST = lib.AMS_FABRIC_CONTROL, lib.AMS_FABRIC_UPLINK, lib.AMS_F
 
 # where things are in a client's memory (native/io/ring.c)
 RING_OFFSETS = 56
-BELLS = 128
 RING_FIELDS = {"num_slots": 8, "buf_size": 12, "head": 20, "cur": 24, "tail": 28}
 SLOTS = 256
 SLOT = struct.Struct("=IHHQ")
@@ -54,7 +53,7 @@ class Rings:
 
     def __init__(self, memory_fd: int) -> None:
         self.map = mmap.mmap(memory_fd, os.fstat(memory_fd).st_size)
-        self.tx, _, self.rx, _ = struct.unpack_from("=4q", self.map, RING_OFFSETS)
+        (self.tx,) = struct.unpack_from("=q", self.map, RING_OFFSETS)
 
     def field(self, ring: int, name: str) -> int:
         return int(struct.unpack_from("=I", self.map, ring + RING_FIELDS[name])[0])
@@ -67,9 +66,6 @@ class Rings:
 
     def set_slot(self, ring: int, number: int, buf_idx: int, length: int, flags: int = 0) -> None:
         SLOT.pack_into(self.map, ring + SLOTS + SLOT.size * number, buf_idx, length, flags, 0)
-
-    def set_bell(self, which: int, value: int) -> None:
-        struct.pack_into("=I", self.map, BELLS + 64 * which, value)
 
     def close(self) -> None:
         self.map.close()
