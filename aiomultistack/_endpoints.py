@@ -11,8 +11,10 @@ import functools
 import os
 import socket
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from . import _ip_options, _multicast
 from ._addresses import SockAddr, check_family, is_wildcard, plain
 from ._conduit import Conduit, would_block
 from ._node import EAGAIN, check_status, endpoint, ffi, lib, sockaddr, status_error
@@ -20,16 +22,22 @@ from ._pump import CLOSED, NOBODY, READABLE, RELEASED, Pump
 from ._readiness import Readiness
 from ._socket import StackSocket
 
-__all__ = ["Acceptor", "Datagrams", "bind_flags"]
+__all__ = ["Acceptor", "Datagrams", "bind_flags", "kernel_options"]
 
 DATAGRAM_MAX = 65535  # bytes; no UDP datagram is longer
 
 
+def kernel_options(sock: Any) -> Callable[..., Any]:
+    """The `getsockopt` of a kernel socket, or of a wrapper such as gunicorn's."""
+    if isinstance(sock, socket.socket):
+        return functools.partial(socket.socket.getsockopt, sock)  # past what a shadow makes of it
+    get: Callable[..., Any] = sock.getsockopt
+    return get
+
+
 def bind_flags(sock: Any) -> int:
     """The engine's flags for what a program has set on a kernel socket before it is bound."""
-    get = sock.getsockopt  # of a wrapper, such as gunicorn's
-    if isinstance(sock, socket.socket):
-        get = functools.partial(socket.socket.getsockopt, sock)  # past what a shadow makes of it
+    get = kernel_options(sock)
     flags: int = lib.AMS_LISTEN_REUSEADDR
     if hasattr(socket, "SO_REUSEPORT") and get(socket.SOL_SOCKET, socket.SO_REUSEPORT):
         flags |= lib.AMS_LISTEN_REUSEPORT
@@ -202,7 +210,7 @@ class Acceptor(_Endpoint):
 class Datagrams(_Endpoint):
     """A UDP endpoint for `loop.sock_recvfrom()` and its kind."""
 
-    __slots__ = ("_error", "_from", "_held", "_peername", "broadcast")
+    __slots__ = ("_error", "_from", "_held", "_peername", "broadcast", "wanted")
 
     kind = socket.SOCK_DGRAM
 
@@ -210,7 +218,9 @@ class Datagrams(_Endpoint):
         super().__init__(pump, flags, ":" in (local or remote or ("",))[0])
         #: SO_BROADCAST.
         self.broadcast = False
-        self._held: deque[tuple[bytes, SockAddr | None]] = deque()
+        #: What recvmsg() is to tell of datagrams: options of `_ip_options.RECEIVED`.
+        self.wanted: frozenset[tuple[int, int]] = frozenset()
+        self._held: deque[tuple[bytes, SockAddr | None, _ip_options.Received]] = deque()
         self._error: OSError | None = None
         self._from = ffi.new("struct ams_endpoint *")
         self._open(local, remote)
@@ -248,6 +258,7 @@ class Datagrams(_Endpoint):
         local, peer = self._sockname, self._peername
         if self._id < 0:
             raise self._closed()
+        chosen = self._numbers()
         number, self._id = self._id, -1
         lib.ams_udp_close(self.pump.stack, number)
         self.pump.endpoints[number] = NOBODY
@@ -258,6 +269,20 @@ class Datagrams(_Endpoint):
         except OSError:
             self._open(local, peer)
             raise
+        finally:
+            if self._id >= 0:
+                fresh = self._numbers()
+                for option, value in chosen.items():
+                    if value != fresh[option]:
+                        lib.ams_udp_setopt(self.pump.stack, self._id, option, value)
+
+    def _numbers(self) -> dict[int, int]:
+        """The engine's options that are one number."""
+        value, found = ffi.new("int *"), {}
+        for option in (*_ip_options.OPTIONS.values(), *_multicast.NUMBERS.values()):
+            lib.ams_udp_getopt(self.pump.stack, self._id, option, value)
+            found[option] = int(value[0])
+        return found
 
     def _pull(self) -> bool:
         """Takes the next datagram or error from the engine; True if there is one."""
@@ -270,8 +295,17 @@ class Datagrams(_Endpoint):
         if length < 0:
             self._error = status_error(length)
         else:
-            self._held.append((self.pump.scratch_view[:length], sockaddr(self._from, self.v6)))
+            received = self._received() if self.wanted else (0, 0)
+            self._held.append((self.pump.scratch_view[:length], sockaddr(self._from, self.v6), received))
         return True
+
+    def _received(self) -> _ip_options.Received:
+        """Traffic class and hop limit of the datagram that was taken last."""
+        value, numbers = ffi.new("int *"), []
+        for option in (lib.AMS_UDP_RECEIVED_TOS, lib.AMS_UDP_RECEIVED_HOPS):
+            lib.ams_udp_getopt(self.pump.stack, self._id, option, value)
+            numbers.append(int(value[0]))
+        return numbers[0], numbers[1]
 
     def readable(self) -> bool:
         """True if recvfrom() has something to return or to raise."""
@@ -289,6 +323,16 @@ class Datagrams(_Endpoint):
 
     def recvfrom(self, size: int, peek: bool = False) -> tuple[bytes, SockAddr | None]:
         """The next datagram, cut to size, and who sent it."""
+        data, address, _ = self._take(peek)
+        return data[:size], address
+
+    def recvmsg(self, size: int, peek: bool = False) -> tuple[bytes, list[tuple[int, int, bytes]], SockAddr | None]:
+        """As recvfrom(), with the ancillary data that is `wanted`."""
+        data, address, received = self._take(peek)
+        v6 = address is not None and ":" in plain(address)[0]
+        return data[:size], _ip_options.pack_received(self.wanted, received, v6), address
+
+    def _take(self, peek: bool) -> tuple[bytes, SockAddr | None, _ip_options.Received]:
         if not self._pull():
             raise would_block()
         if self._error is not None:
@@ -296,23 +340,26 @@ class Datagrams(_Endpoint):
             raise error
         if not self._held:
             raise self._closed()
-        data, address = self._held[0] if peek else self._held.popleft()
-        return data[:size], address
+        return self._held[0] if peek else self._held.popleft()
 
     def recv(self, size: int, peek: bool = False) -> bytes:
         """The next datagram, cut to size."""
         return self.recvfrom(size, peek)[0]
 
-    def sendto(self, data: Any, address: SockAddr | None) -> int:
+    def sendto(self, data: Any, address: SockAddr | None, ancillary: Iterable[tuple[int, int, Any]] = ()) -> int:
         """Sends a datagram; its length."""
         if self._id < 0:
             raise self._closed()
         if address is not None:
             check_family(address, self.v6)
-        if not self.broadcast and plain(address or self._peername or ("",))[0] in self.pump.node.broadcasts:
+        host = plain(address or self._peername or ("",))[0]
+        if not self.broadcast and host in self.pump.node.broadcasts:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        tos, hops = _ip_options.of_datagram(ancillary, ":" in host) if ancillary else (-1, -1)
         raw = bytes(data)
-        status = lib.ams_udp_send(self.pump.stack, self._id, endpoint(address), raw, len(raw), self.pump.node.now())
+        status = lib.ams_udp_send_as(
+            self.pump.stack, self._id, endpoint(address), raw, len(raw), tos, hops, self.pump.node.now()
+        )
         self.pump.touch()
         if status == EAGAIN:
             self.pump.loop.call_soon(self._wake)  # after the flush that makes room
@@ -320,11 +367,11 @@ class Datagrams(_Endpoint):
         check_status(status)
         return len(raw)
 
-    def send(self, data: Any) -> int:
+    def send(self, data: Any, ancillary: Iterable[tuple[int, int, Any]] = ()) -> int:
         """Sends a datagram to the peer; its length."""
         if self._peername is None:
             raise OSError(errno.EDESTADDRREQ, os.strerror(errno.EDESTADDRREQ))
-        return self.sendto(data, None)
+        return self.sendto(data, None, ancillary)
 
     def shutdown(self, how: int) -> None:
         """Raises OSError (ENOTCONN) without a peer, and does nothing with one."""
@@ -335,7 +382,7 @@ class Datagrams(_Endpoint):
         """Hands the endpoint over to a transport: its id, its peer, and the datagrams that wait."""
         if self._id < 0:
             raise self._closed()
-        return self._forget(), self._peername, self._held
+        return self._forget(), self._peername, deque((data, address) for data, address, _ in self._held)
 
     def close(self) -> None:
         """Closes the endpoint; idempotent."""

@@ -49,7 +49,7 @@ from ._node import EndpointInfo, Node, lib
 from ._pump import Pump
 from ._selector import datagram_endpoint
 from ._server import Server, ServerOptions, listen_on
-from ._shadow import endpoint_of, hand_over
+from ._shadow import copy_options, endpoint_of, hand_over
 from ._sockets import SocketMethods
 
 if TYPE_CHECKING:
@@ -403,6 +403,9 @@ class Loop(SocketMethods):
         done = [listen_on(server, self._pumps_at(address), address, acceptor) for address in addresses]
         if not any(done):
             raise OSError(f"could not bind on any address out of {addresses!r}")
+        if sock is not None and acceptor is None:
+            for listener in server._listeners or ():
+                copy_options(sock, listener.socket)
 
     async def _listen_shared(
         self,

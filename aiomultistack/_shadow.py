@@ -31,19 +31,21 @@ import os
 import socket as socket_module
 import sys
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from . import _ip_options, _multicast
 from ._addresses import SockAddr
 from ._conduit import Conduit
-from ._endpoints import Acceptor, Datagrams
-from ._socket import TCP_FASTOPEN_CONNECT
+from ._endpoints import Acceptor, Datagrams, kernel_options
+from ._socket import TCP_FASTOPEN_CONNECT, StackSocket
 
 if TYPE_CHECKING:
     from ._sockets import SocketMethods
 
 __all__ = [
-    "Endpoint", "ShadowSocket", "bound_address", "endpoint_at", "endpoint_of", "free_bind", "hand_over",
-    "is_bound_here", "make_shadow", "shadow", "socket",
+    "Endpoint", "ShadowSocket", "bound_address", "copy_options", "endpoint_at", "endpoint_of", "free_bind",
+    "hand_over", "is_bound_here", "make_shadow", "shadow", "socket",
 ]  # fmt: skip
 
 Endpoint: TypeAlias = Conduit | Acceptor | Datagrams
@@ -186,20 +188,33 @@ class _Shadow:
         return endpoint.sendto(data, arguments[-1])
 
     def sendmsg(self: Any, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None) -> int:
-        """Sends several buffers as one."""
+        """Sends several buffers as one; ancillary data gives a datagram its own traffic class and hop limit."""
         endpoint = _endpoints.get(self)
         if endpoint is None:
             return super().sendmsg(buffers, ancdata, flags, address)  # type: ignore[misc,no-any-return]
         data = b"".join(bytes(buffer) for buffer in buffers)
+        if isinstance(endpoint, Datagrams):
+            ancillary = list(ancdata)
+            return endpoint.send(data, ancillary) if address is None else endpoint.sendto(data, address, ancillary)
         return endpoint.send(data) if address is None else endpoint.sendto(data, address)
 
     def recvmsg(self: Any, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> tuple[bytes, list[Any], int, Any]:
-        """Receives; there is never any ancillary data."""
+        """Receives; the ancillary data is a datagram's traffic class and hop limit, if they were asked for."""
         endpoint = _endpoints.get(self)
         if endpoint is None:
             return super().recvmsg(bufsize, ancbufsize, flags)  # type: ignore[misc,no-any-return]
-        data, address = endpoint.recvfrom(bufsize, bool(flags & socket_module.MSG_PEEK))
-        return data, [], 0, address
+        peek = bool(flags & socket_module.MSG_PEEK)
+        if not isinstance(endpoint, Datagrams):
+            return endpoint.recv(bufsize, peek), [], 0, None
+        data, messages, address = endpoint.recvmsg(bufsize, peek)
+        kept: list[tuple[int, int, bytes]] = []
+        room = ancbufsize
+        for message in messages:
+            if room < socket_module.CMSG_LEN(len(message[2])):
+                return data, kept, socket_module.MSG_CTRUNC, address
+            kept.append(message)
+            room -= socket_module.CMSG_SPACE(len(message[2]))
+        return data, kept, 0, address
 
     def shutdown(self: Any, how: int) -> None:
         """Ends one direction or both."""
@@ -232,6 +247,10 @@ class _Shadow:
         endpoint = _endpoints.get(self)
         if isinstance(endpoint, Datagrams) and (level, optname) == _BROADCAST:
             endpoint.broadcast = bool(value[0])
+        elif isinstance(endpoint, Datagrams) and (level, optname) in _ip_options.RECEIVED:
+            super().setsockopt(level, optname, *value)  # type: ignore[misc]
+            endpoint.wanted = _wanted(self)
+            return
         elif endpoint is None and (level, optname) == _FASTOPEN_CONNECT:
             (_fast.add if value[0] else _fast.discard)(self)
             with contextlib.suppress(OSError):  # the kernel may not be allowed to; that is its own affair
@@ -333,8 +352,11 @@ def make_shadow(sock: socket_module.socket, endpoint: Endpoint) -> None:
     """Has an endpoint serve a socket from here on; options that were set on the socket are set on the endpoint."""
     if isinstance(endpoint, Datagrams):
         endpoint.broadcast = bool(socket_module.socket.getsockopt(sock, *_BROADCAST))
-    else:
-        _copy_options(sock, endpoint)
+        endpoint.wanted = _wanted(sock)
+    copy_options(sock, endpoint.socket)
+    if sock in _fast:
+        with contextlib.suppress(OSError):
+            endpoint.socket.setsockopt(*_FASTOPEN_CONNECT, 1)
     _become(sock)
     _bind(sock, endpoint)
 
@@ -394,28 +416,46 @@ def _running_loop() -> SocketMethods | None:
 
 # ---- options ----------------------------------------------------------------------------------------------
 
-_TCP_OPTIONS = tuple(
-    (socket_module.IPPROTO_TCP, getattr(socket_module, name))
-    for name in (
-        "TCP_NODELAY", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT", "TCP_SYNCNT",
-        "TCP_DEFER_ACCEPT", "TCP_NOTSENT_LOWAT", "TCP_LINGER2", "TCP_WINDOW_CLAMP", "TCP_FASTOPEN",
-    )
-    if hasattr(socket_module, name)
-) + ((_FASTOPEN_CONNECT,) if sys.platform == "linux" else ())  # fmt: skip
+_STREAM_OPTIONS = (
+    (socket_module.SOL_SOCKET, socket_module.SO_KEEPALIVE),
+    *(
+        (socket_module.IPPROTO_TCP, getattr(socket_module, name))
+        for name in (
+            "TCP_NODELAY", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT", "TCP_SYNCNT",
+            "TCP_DEFER_ACCEPT", "TCP_NOTSENT_LOWAT", "TCP_LINGER2", "TCP_WINDOW_CLAMP", "TCP_FASTOPEN",
+        )
+        if hasattr(socket_module, name)
+    ),
+    *((_FASTOPEN_CONNECT,) if sys.platform == "linux" else ()),
+    *_ip_options.OPTIONS,
+)  # fmt: skip
+_DATAGRAM_OPTIONS = (*_ip_options.OPTIONS, *_multicast.NUMBERS)
 
 
-def _copy_options(sock: socket_module.socket, endpoint: Endpoint) -> None:
-    """Sets on the endpoint what the program has set on the kernel's socket before."""
-    get, target = functools.partial(socket_module.socket.getsockopt, sock), endpoint.socket
-    sol = socket_module.SOL_SOCKET
-    for level, option in ((sol, socket_module.SO_KEEPALIVE), *_TCP_OPTIONS):
+@functools.lru_cache(maxsize=128)
+def _usual(family: int, kind: int, level: int, option: int) -> int:
+    """What the kernel says of an option of a new socket."""
+    with socket_module.socket(family, kind) as fresh:
+        return fresh.getsockopt(level, option)
+
+
+def copy_options(sock: Any, target: StackSocket) -> None:
+    """Sets on an endpoint what the program has set on the kernel's socket before."""
+    get, stream = kernel_options(sock), sock.type == socket_module.SOCK_STREAM
+    for level, option in _STREAM_OPTIONS if stream else _DATAGRAM_OPTIONS:
+        if level == socket_module.IPPROTO_IPV6 and sock.family != socket_module.AF_INET6:
+            continue
         with contextlib.suppress(OSError):
             value = get(level, option)
-            if value != target.getsockopt(level, option):
+            if value != _usual(sock.family, sock.type, level, option):
                 target.setsockopt(level, option, value)
-    if sock in _fast:
-        with contextlib.suppress(OSError):
-            target.setsockopt(*_FASTOPEN_CONNECT, 1)
+    if stream:
+        _copy_buffers(get, target)
+
+
+def _copy_buffers(get: Callable[..., Any], target: StackSocket) -> None:
+    """The options of streams that aren't one number to the kernel as to the engine."""
+    sol = socket_module.SOL_SOCKET
     linger: Any = get(sol, socket_module.SO_LINGER, 8)
     if any(linger):
         target.setsockopt(sol, socket_module.SO_LINGER, linger)
@@ -426,6 +466,17 @@ def _copy_options(sock: socket_module.socket, endpoint: Endpoint) -> None:
     for bit, option in ((1, socket_module.SO_SNDBUF), (2, socket_module.SO_RCVBUF)):
         if locked & bit:
             target.setsockopt(sol, option, get(sol, option) // 2)  # socket(7): the kernel has doubled it
+
+
+def _wanted(sock: Any) -> frozenset[tuple[int, int]]:
+    """What of `_ip_options.RECEIVED` is on."""
+    get, found = kernel_options(sock), set()
+    for level, option in _ip_options.RECEIVED:
+        if level == socket_module.IPPROTO_IP or sock.family == socket_module.AF_INET6:
+            with contextlib.suppress(OSError):
+                if get(level, option):
+                    found.add((level, option))
+    return frozenset(found)
 
 
 def is_bound_here(sock: Any) -> bool:

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import _multicast
+from . import _ip_options, _multicast
 from ._addresses import FAMILIES, SockAddr
-from ._node import EndpointInfo, Node, check_status, ffi, lib, status_error
+from ._node import EndpointInfo, Node, check_status, ffi, lib
 
 if TYPE_CHECKING:
     from ._transport import Transport
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["TCP_FASTOPEN_CONNECT", "StackSocket"]
 
 _LINGER = struct.Struct("ii")
-_INT = struct.Struct("i")
 
 _TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", 18)
 _TCP_CONGESTION = getattr(socket, "TCP_CONGESTION", 13)
@@ -190,7 +189,7 @@ class StackSocket:
             seconds = self._get(lib.AMS_OPT_LINGER)
             return _LINGER.pack(seconds >= 0, max(0, seconds))[: buflen or None]
         value = self._number_option(level, optname)
-        return _INT.pack(value)[:buflen] if buflen else value
+        return _ip_options.pack(level, value, buflen) if buflen else value
 
     def _number_option(self, level: int, optname: int) -> int:
         """The value of an option that is one number."""
@@ -233,26 +232,29 @@ class StackSocket:
             if self._touch is not None:
                 self._touch()
             return
-        number = value if isinstance(value, int) else _INT.unpack(value)[0]
         if (level, optname) in _FIXED or ((level, optname) in _FLAGS and level == socket.SOL_SOCKET):
             return
-        self._set(self._option(level, optname), int(number))
+        self._set(self._option(level, optname), _ip_options.unpack(level, optname, value))
 
     def _option(self, level: int, optname: int) -> int:
-        option = _NUMBERS.get((level, optname))
-        if option is None or self.type != socket.SOCK_STREAM:
+        option = _ip_options.OPTIONS.get((level, optname))
+        if option is None and self.type == socket.SOCK_STREAM:
+            option = _NUMBERS.get((level, optname))
+        elif option is None:
+            option = _multicast.NUMBERS.get((level, optname))
+        if option is None or (level == socket.IPPROTO_IPV6 and self.family != socket.AF_INET6):
             raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
         return option
 
     def _get(self, option: int) -> int:
         value = ffi.new("int *")
-        check_status(lib.ams_tcp_getopt(self._node.stack, self._open(), option, value))
+        get = lib.ams_tcp_getopt if self.type == socket.SOCK_STREAM else lib.ams_udp_getopt
+        check_status(get(self._node.stack, self._open(), option, value))
         return int(value[0])
 
     def _set(self, option: int, value: int) -> None:
-        status = lib.ams_tcp_setopt(self._node.stack, self._open(), option, value)
-        if status < 0:
-            raise status_error(status)
+        set_ = lib.ams_tcp_setopt if self.type == socket.SOCK_STREAM else lib.ams_udp_setopt
+        check_status(set_(self._node.stack, self._open(), option, value))
 
 
 _UNLIMITED = 0xFFFFFFFFFFFFFFFF

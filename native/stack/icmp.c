@@ -311,7 +311,7 @@ static void echo_reply(struct ams_stack *stack, const struct ams_frame *frame, c
         .src = src,
         .dst = ip->src,
         .protocol = ip->protocol,
-        .tos = ip->tos & 0xfc,
+        .class_.tos = ip->tos & (uint8_t)~IP_ECN_MASK,
         .csum_offset = ICMP_CHECKSUM_AT,
         .fragmentable = true,
     };

@@ -49,8 +49,7 @@ struct ip_send {
     const uint8_t *src;
     const uint8_t *dst;
     uint8_t protocol;
-    uint8_t tos;
-    uint8_t hop_limit;       /* 0: by the kind of destination */
+    struct ip_class class_;  /* the default hop limit is that of the kind of destination */
     bool fragmentable;       /* IPv4: without DF, routers may cut it */
     bool also_here;          /* to a group that we are in: receive a copy, too */
     bool only_here;          /* it does not go out */

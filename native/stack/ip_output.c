@@ -47,6 +47,14 @@ static inline void write_ip4(uint8_t *out, uint32_t total_len, const uint8_t src
     memcpy(out + 16, dst + 12, 4);
 }
 
+/* The hop limit of a packet.
+ * @hops: as in struct ip_service
+ * @usual: where the application has chosen none */
+static inline uint8_t hop_limit(uint16_t hops, uint8_t usual)
+{
+    return AMS_LIKELY(!hops) ? usual : (uint8_t)(hops - 1);
+}
+
 /* A label per flow (RFC 6437 section 3): the same for all packets of one,
  * and unlike for others. */
 static inline uint32_t flow_label(const struct ams_stack *stack, const uint8_t *l4, const uint8_t src[16],
@@ -108,7 +116,7 @@ static void output_wait(struct ams_stack *stack, struct neighbor *neighbor, cons
 }
 
 bool ip_output(struct ams_stack *stack, struct ip_path *path, struct ams_tx *tx, const uint8_t src[16],
-               const uint8_t dst[16], uint8_t protocol, uint8_t tos, uint64_t now)
+               const uint8_t dst[16], const struct ip_service *service, uint8_t ecn, uint64_t now)
 {
     if (AMS_UNLIKELY(path->generation != stack->path_generation) && ip_path_find(stack, dst, path) < 0) {
         stack->counters.ip_no_route++;
@@ -121,11 +129,13 @@ bool ip_output(struct ams_stack *stack, struct ip_path *path, struct ams_tx *tx,
     uint32_t l4_off;
     if (path->family == AMS_IPV4) {
         l4_off = ETH_HEADER + IP4_HEADER;
-        write_ip4(ip, tx->total - ETH_HEADER, src, dst, protocol, tos, IP_HOP_LIMIT, FLAG_DF);
+        write_ip4(ip, tx->total - ETH_HEADER, src, dst, PROTO_TCP, service->tos | ecn,
+                  hop_limit(service->ttl, IP_HOP_LIMIT), FLAG_DF);
     } else {
         l4_off = ETH_HEADER + IP6_HEADER;
-        write_ip6(ip, tx->total - l4_off, src, dst, protocol, tos, stack->hop_limit6,
-                  flow_label(stack, tx->head + l4_off, src, dst, protocol));
+        write_ip6(ip, tx->total - l4_off, src, dst, PROTO_TCP, service->tclass | ecn,
+                  hop_limit(service->hops, stack->hop_limit6),
+                  flow_label(stack, tx->head + l4_off, src, dst, PROTO_TCP));
     }
     tx->csum_start = (uint16_t)l4_off;
     if (tx->gso_size) {
@@ -233,16 +243,15 @@ int ip_send(struct ams_stack *stack, struct ip_path *path, struct ams_frame *fra
         frame->marks |= IP_MARK_FRAGMENT;
         frame->seq = path->mtu;
     }
-    uint8_t hop_limit = send->hop_limit ? send->hop_limit
-                                        : neighbor->kind == ROUTE_GROUP ? IP_HOP_LIMIT_GROUP
-                                        : path->family == AMS_IPV4      ? IP_HOP_LIMIT
-                                                                        : stack->hop_limit6;
+    uint8_t hops = hop_limit(send->class_.hops, neighbor->kind == ROUTE_GROUP ? IP_HOP_LIMIT_GROUP
+                                                : path->family == AMS_IPV4    ? IP_HOP_LIMIT
+                                                                              : stack->hop_limit6);
     uint8_t *ip = frame->data + ETH_HEADER;
     if (path->family == AMS_IPV4)
-        write_ip4(ip, IP4_HEADER + l4_len, send->src, send->dst, send->protocol, send->tos, hop_limit,
+        write_ip4(ip, IP4_HEADER + l4_len, send->src, send->dst, send->protocol, send->class_.tos, hops,
                   fits && !send->fragmentable ? FLAG_DF : fragment_id(stack, send->src, send->dst) << 16);
     else
-        write_ip6(ip, l4_len, send->src, send->dst, send->protocol, send->tos, hop_limit,
+        write_ip6(ip, l4_len, send->src, send->dst, send->protocol, send->class_.tos, hops,
                   flow_label(stack, ip + IP6_HEADER, send->src, send->dst, send->protocol));
     if (!neighbor_ready(neighbor, now))
         return neighbor_wait(stack, neighbor, frame, now);
@@ -255,10 +264,10 @@ int ip_send(struct ams_stack *stack, struct ip_path *path, struct ams_frame *fra
 }
 
 int ip_send_frame(struct ams_stack *stack, struct ams_frame *frame, const uint8_t src[16], const uint8_t dst[16],
-                  uint8_t protocol, uint16_t csum_offset, uint8_t tos, uint64_t now)
+                  uint8_t protocol, uint16_t csum_offset, struct ip_class class_, uint64_t now)
 {
     struct ip_path path = {0};
-    struct ip_send send = {.src = src, .dst = dst, .protocol = protocol, .tos = tos, .csum_offset = csum_offset};
+    struct ip_send send = {.src = src, .dst = dst, .protocol = protocol, .class_ = class_, .csum_offset = csum_offset};
     return ip_send(stack, &path, frame, &send, now);
 }
 

@@ -182,6 +182,39 @@ void icmp_input(struct ams_stack *stack, struct ams_frame *frame, const struct i
 void tcp_icmp_error(struct ams_stack *stack, const struct icmp_error *error, uint64_t now);
 void udp_icmp_error(struct ams_stack *stack, const struct icmp_error *error, uint64_t now);
 
+/* ---- type of service (ip_service.c) ---------------------------------------- */
+
+/* The traffic class and hop limit that an endpoint's packets shall have.  As on
+ * Linux there are two of each: an IPv6 socket may have an IPv4 peer, or be a
+ * listener that gets both. */
+struct ip_service {
+    uint16_t ttl;             /* IPv4's hop limit and one; 0: the default */
+    uint16_t hops;            /* the same of IPv6 */
+    uint8_t tos;              /* DSCP, and the ECN bits where they are the application's */
+    uint8_t tclass;           /* the same of IPv6 */
+};
+
+#define IP_ECN_MASK 3u        /* RFC 3168 section 5: the lower bits of the traffic class */
+
+/* What one packet gets of it. */
+struct ip_class {
+    uint16_t hops;            /* the hop limit and one; 0: the default */
+    uint8_t tos;
+};
+
+static inline struct ip_class ip_service_class(const struct ip_service *service, uint8_t family)
+{
+    if (family == AMS_IPV4)
+        return (struct ip_class){.hops = service->ttl, .tos = service->tos};
+    return (struct ip_class){.hops = service->hops, .tos = service->tclass};
+}
+
+/* Sets or gets AMS_OPT_TOS, _TTL, _TCLASS, _HOPS.
+ * @own_ecn: the ECN bits are the application's
+ * Return: 0, -AMS_EINVAL, or -AMS_ENOPROTOOPT for other options. */
+int ip_service_set(struct ip_service *service, bool own_ecn, int option, int value);
+int ip_service_get(const struct ams_stack *stack, const struct ip_service *service, int option, int *value);
+
 /* ---- paths (route.c, ip_output.c) ---------------------------------------- */
 
 struct neighbor;
@@ -204,16 +237,17 @@ static inline uint32_t ip_headroom(uint8_t family)
 {
     return ETH_HEADER + (family == AMS_IPV4 ? IP4_HEADER : IP6_HEADER);
 }
-/* Completes a frame whose L4 header and payload are in tx: the L4 header
+/* Completes a TCP segment whose header and payload are in tx: the L4 header
  * was written at tx->head + ip_headroom(path->family), tx->head_len and
  * tx->total count everything.  Writes Ethernet and IP headers, sets
  * csum_start and the gso_hdr_len/TX_GSO flags where tx->gso_size is set, and
  * fills in the neighbour's MAC.  The L4 checksum is the caller's
  * (ip_l4_checksum).  DF is set on IPv4.
+ * @ecn: the lower bits of the traffic class, whose others are service's
  * Return: true: send it now.  false: the neighbour is being resolved; the
  * frame was copied to its wait queue (or dropped there and counted). */
 bool ip_output(struct ams_stack *stack, struct ip_path *path, struct ams_tx *tx, const uint8_t src[16],
-               const uint8_t dst[16], uint8_t protocol, uint8_t tos, uint64_t now);
+               const uint8_t dst[16], const struct ip_service *service, uint8_t ecn, uint64_t now);
 /* Sets the L4 checksum at l4 + offset: partial with TX_CSUM where the link
  * has AMS_CAP_CSUM_TX, whole otherwise (over tx->head's L4 part and frags).
  * Call before ip_output(). */
@@ -224,7 +258,7 @@ void ip_l4_checksum(struct ams_stack *stack, struct ams_tx *tx, const uint8_t sr
  * (L4 checksum at csum_offset) and queues it on `out`.  Consumes frame.
  * Return: 0, -AMS_ENETUNREACH, -AMS_EAGAIN (queue full), -AMS_ENOMEM. */
 int ip_send_frame(struct ams_stack *stack, struct ams_frame *frame, const uint8_t src[16], const uint8_t dst[16],
-                  uint8_t protocol, uint16_t csum_offset, uint8_t tos, uint64_t now);
+                  uint8_t protocol, uint16_t csum_offset, struct ip_class class_, uint64_t now);
 /* Appends a complete Ethernet frame to `out`.  Consumes frame. */
 int stack_enqueue(struct ams_stack *stack, struct ams_frame *frame);
 /* Verifies the L4 checksum of a received packet (FRAME_CSUM_OK: true). */

@@ -8,7 +8,6 @@
 #include "stack/tcp.h"
 
 /* Code points of the IP-ECN field (RFC 3168 section 5). */
-#define IP_ECN_MASK 3u
 #define IP_NOT_ECT 0u
 #define IP_ECT1 1u
 #define IP_ECT0 2u

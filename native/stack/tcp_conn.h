@@ -57,7 +57,7 @@
 
 /* ---- the table ------------------------------------------------------------- */
 
-/* What a look-up needs; part of conn and tw. */
+/* What a look-up needs, and each packet; part of conn and tw. */
 struct tcp_flow {
     struct tcp_flow *hash_next;
     uint32_t hash;
@@ -67,6 +67,7 @@ struct tcp_flow {
     uint8_t remote_ip[16];
     bool is_tw;
     uint8_t family;
+    struct ip_service service;
 };
 
 /* A flow's local and remote endpoint. */
@@ -446,6 +447,7 @@ struct tcp_listener {
     int16_t linger2;
     uint8_t defer_accept;     /* SYN-ACKs to send in wait for data, 0: doesn't wait */
     uint32_t sndbuf, rcvbuf, maxseg;
+    struct ip_service service;     /* of its own segments (cookies), too */
     const struct tcp_cc_ops *cc;
     struct tcp_conn *children;     /* embryonic or waiting */
 };

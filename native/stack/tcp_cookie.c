@@ -86,6 +86,7 @@ void tcp_cookie_send(struct ams_stack *stack, const struct tcp_listener *listene
 {
     struct tcp_flow flow;
     flow_of(&flow, syn, ip);
+    flow.service = listener->service;
     uint32_t period = period_of(now), refused = stack->config.flags;
     uint32_t data = (cookie_hash(stack, &flow, period, syn->seq) + mss_index(syn, ip->family)) & MSS_MASK;
     uint32_t rcvbuf = listener->rcvbuf ? listener->rcvbuf : stack->config.rcvbuf;

@@ -42,6 +42,7 @@ struct options {
     uint8_t *syn_retries;
     uint32_t *notsent_lowat, *window_clamp;
     int16_t *linger2;
+    struct ip_service *service;
 };
 
 /* Finds where id keeps its options.  Return: 0 or -AMS_EBADF. */
@@ -54,12 +55,12 @@ static int options_of(struct ams_stack *stack, int id, struct options *out, stru
         struct tcp_conn *c = *conn;
         *out = (struct options){&c->flags, &c->keepidle, &c->keepintvl, &c->keepcnt, &c->linger,
                                 &c->user_timeout_ms, &c->maxseg, &c->syn_retries, &c->notsent_lowat, &c->window_clamp,
-                                &c->linger2};
+                                &c->linger2, &c->flow.service};
     } else if (*listener) {
         struct tcp_listener *l = *listener;
         *out = (struct options){&l->conn_flags, &l->keepidle, &l->keepintvl, &l->keepcnt, &l->linger,
                                 &l->user_timeout_ms, &l->maxseg, &l->syn_retries, &l->notsent_lowat, &l->window_clamp,
-                                &l->linger2};
+                                &l->linger2, &l->service};
     } else {
         return -AMS_EBADF;
     }
@@ -174,7 +175,7 @@ static int set_number(const struct options *options, int option, int value)
         *options->window_clamp = value ? ams_max_u32((uint32_t)value, TCP_WINDOW_CLAMP_MIN) : 0;
         return 0;
     default:
-        return -AMS_ENOPROTOOPT;
+        return ip_service_set(options->service, false, option, value);
     }
 }
 
@@ -273,7 +274,7 @@ static int get_number(const struct ams_stack *stack, const struct options *optio
         *value = *options->syn_retries ? *options->syn_retries : (int)stack->config.syn_retries;
         return 0;
     default:
-        return -AMS_ENOPROTOOPT;
+        return ip_service_get(stack, options->service, option, value);
     }
 }
 

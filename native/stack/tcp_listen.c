@@ -23,7 +23,8 @@ void tcp_send_bare(struct ams_stack *stack, const struct tcp_flow *flow, const s
     }
     frame->len = tcp_emit(repr, frame->data);
     stack->counters.tcp_tx++;
-    ip_send_frame(stack, frame, flow->local_ip, flow->remote_ip, PROTO_TCP, TCP_CSUM_OFFSET, 0, now);
+    ip_send_frame(stack, frame, flow->local_ip, flow->remote_ip, PROTO_TCP, TCP_CSUM_OFFSET,
+                  ip_service_class(&flow->service, flow->family), now);
 }
 
 void tcp_send_reset(struct ams_stack *stack, const struct tcp_repr *seg, const struct ip_info *ip, uint32_t payload,
@@ -41,7 +42,8 @@ void tcp_send_reset(struct ams_stack *stack, const struct tcp_repr *seg, const s
         repr.ack = seg->seq + payload + !!(seg->flags & TCP_SYN) + !!(seg->flags & TCP_FIN);
         repr.flags = TCP_RST | TCP_ACK;
     }
-    struct tcp_flow flow = {.family = ip->family};
+    uint8_t tos = ip->tos & (uint8_t)~IP_ECN_MASK; /* as Linux: of the same class as what it answers */
+    struct tcp_flow flow = {.family = ip->family, .service = {.tos = tos, .tclass = tos}};
     memcpy(flow.local_ip, ip->dst, 16);
     memcpy(flow.remote_ip, ip->src, 16);
     tcp_send_bare(stack, &flow, &repr, now);
@@ -61,6 +63,7 @@ static void inherit(struct tcp_conn *conn, const struct tcp_listener *listener)
     conn->notsent_lowat = listener->notsent_lowat;
     conn->window_clamp = listener->window_clamp;
     conn->linger2 = listener->linger2;
+    conn->flow.service = listener->service;
     if (listener->cc)
         conn->cc = listener->cc;
     if (listener->sndbuf) {

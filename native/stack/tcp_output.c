@@ -114,14 +114,15 @@ static void segment_init(const struct ams_stack *stack, struct tcp_conn *conn, s
  * have it empty, as nothing could be told of the marks of an ACK; Accurate ECN
  * counts those, too, and as Linux its segments all are ECN-capable (RFC 8311
  * section 4.3). */
-static uint8_t control_tos(const struct tcp_conn *conn)
+static uint8_t control_ecn(const struct tcp_conn *conn)
 {
     return (conn->ecn & (ECN_ACCURATE | ECN_ECT)) == (ECN_ACCURATE | ECN_ECT) ? IP_ECN_ECT0 : 0;
 }
 
-/* Writes the header before the frags that tx has, and hands it to IP. */
+/* Writes the header before the frags that tx has, and hands it to IP.
+ * @ecn: the IP-ECN field; the rest of the traffic class is the application's */
 static enum emit_result segment_send(struct ams_stack *stack, struct tcp_conn *conn, struct ams_tx *tx,
-                                     const struct tcp_repr *repr, uint32_t payload, uint8_t tos, uint64_t now)
+                                     const struct tcp_repr *repr, uint32_t payload, uint8_t ecn, uint64_t now)
 {
     uint32_t l4_off = ip_headroom(conn->flow.family);
     uint32_t header_len = tcp_emit(repr, tx->head + l4_off);
@@ -144,7 +145,7 @@ static enum emit_result segment_send(struct ams_stack *stack, struct tcp_conn *c
     if (payload || repr->flags & (TCP_SYN | TCP_FIN))
         conn->last_sent_at = now;
     stack->counters.tcp_tx++;
-    return ip_output(stack, &conn->path, tx, conn->flow.local_ip, conn->flow.remote_ip, PROTO_TCP, tos, now)
+    return ip_output(stack, &conn->path, tx, conn->flow.local_ip, conn->flow.remote_ip, &conn->flow.service, ecn, now)
                ? EMIT_FRAME
                : EMIT_PARKED;
 }
@@ -275,14 +276,14 @@ static enum emit_result emit_data(struct ams_stack *stack, struct tcp_conn *conn
     tcp_pace_sent(conn, len, now);
     conn->data_segs_out += len > conn->snd_mss ? (len + conn->snd_mss - 1) / conn->snd_mss : !!len;
     stack->counters.tcp_tx_bytes += len;
-    uint8_t tos = control_tos(conn);
+    uint8_t ecn = control_ecn(conn);
     if (AMS_UNLIKELY(conn->ecn & ECN_ECT) && len && !(marks & REC_EVER_RETRANS)) {
-        tos = IP_ECN_ECT0; /* RFC 3168 section 6.1.5: new data only */
+        ecn = IP_ECN_ECT0; /* RFC 3168 section 6.1.5: new data only */
         if (conn->ecn & ECN_CWR)
             repr.flags |= TCP_CWR;
         conn->ecn &= (uint8_t)~ECN_CWR;
     }
-    return segment_send(stack, conn, tx, &repr, len, tos, now);
+    return segment_send(stack, conn, tx, &repr, len, ecn, now);
 }
 
 /* Retransmits the first lost record as far as cwnd lets it. */
@@ -487,7 +488,7 @@ static enum emit_result emit_ack(struct ams_stack *stack, struct tcp_conn *conn,
             repr.flags = TCP_ACK | ecn;
     }
     add_options(stack, conn, TCP_PLACE_ACK, &repr, options);
-    return segment_send(stack, conn, tx, &repr, 0, control_tos(conn), now);
+    return segment_send(stack, conn, tx, &repr, 0, control_ecn(conn), now);
 }
 
 /* F-RTO's step 2b: new data instead of retransmissions (RFC 5682).  What

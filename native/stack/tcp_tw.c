@@ -130,6 +130,7 @@ void tcp_tw_from(struct ams_stack *stack, struct tcp_conn *conn, uint64_t now)
     timer_arm(&stack->wheel, &tw->timer, expires);
     if (ack)
         tw_ack(stack, tw, now);
+    tw->flow.service.ttl = tw->flow.service.hops = 0; /* as Linux: from here on only the traffic class lasts */
 }
 
 void tcp_tw_expired(struct ams_stack *stack, struct ams_timer *timer)

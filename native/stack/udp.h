@@ -29,8 +29,11 @@ struct udp_sock {
     int error;                   /* status, for the next call */
     uint8_t (*groups)[16];       /* that it has joined */
     uint32_t n_groups;
+    struct ip_service service;
     uint8_t group_hops;          /* hop limit of what it sends to groups */
     bool group_loop;             /* what it sends to groups of ours is received here, too */
+    uint8_t received_tos;        /* of the datagram that was taken last */
+    uint8_t received_hops;
     uint64_t created;
     uint64_t packets_in, packets_out;
     uint64_t bytes_in, bytes_out;

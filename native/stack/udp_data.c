@@ -5,7 +5,7 @@
  * Theory of operation.  A received datagram stays in the frame that it came
  * in, which waits in the endpoint's queue until the application takes it.
  * The sender's address is kept in the frame itself, over the headers that
- * nobody needs any more.  What a queue may hold is bounded in bytes; what
+ * nobody needs any more, traffic class and hop limit in frame->aux.  What a queue may hold is bounded in bytes; what
  * does not fit is dropped and counted.
  *
  * ICMP errors are told to connected endpoints only, as the next result of
@@ -61,8 +61,30 @@ static int send_check(const struct udp_sock *udp, const struct ams_endpoint *to,
     return length > limit ? -AMS_EMSGSIZE : 0;
 }
 
+/* Fills in the network's part of what is sent to an address.
+ * @tos, @hops: the datagram's own; -1: the endpoint's */
+static void send_class(const struct ams_stack *stack, const struct udp_sock *udp, int tos, int hops, struct ip_send *send)
+{
+    bool group = udp_is_group(send->dst);
+    if (hops < 0 && group)
+        hops = udp->group_hops;
+    send->class_ = ip_service_class(&udp->service, ip_is4(send->dst) ? AMS_IPV4 : AMS_IPV6);
+    if (tos >= 0)
+        send->class_.tos = (uint8_t)tos;
+    if (hops >= 0)
+        send->class_.hops = (uint16_t)(hops + 1);
+    send->only_here = group && hops == 0;
+    send->also_here = group && udp->group_loop && iface_in_group(stack, send->dst);
+}
+
 int ams_udp_send(struct ams_stack *stack, int id, const struct ams_endpoint *to, const char *data, size_t length,
                  uint64_t now)
+{
+    return ams_udp_send_as(stack, id, to, data, length, -1, -1, now);
+}
+
+int ams_udp_send_as(struct ams_stack *stack, int id, const struct ams_endpoint *to, const char *data, size_t length,
+                    int tos, int hops, uint64_t now)
 {
     struct udp_sock *udp = udp_of(stack, id);
     uint8_t src[16];
@@ -73,7 +95,7 @@ int ams_udp_send(struct ams_stack *stack, int id, const struct ams_endpoint *to,
         to = &udp->remote;
     int status = take_error(udp);
     if (status == 0)
-        status = send_check(udp, to, length);
+        status = tos < -1 || tos > 255 || hops < -1 || hops > 255 ? -AMS_EINVAL : send_check(udp, to, length);
     if (status == 0)
         status = choose_source(stack, udp, to->ip, src);
     if (status < 0)
@@ -95,11 +117,7 @@ int ams_udp_send(struct ams_stack *stack, int id, const struct ams_endpoint *to,
         udp->path.generation = 0; /* look it up */
     }
     struct ip_send send = {.src = src, .dst = to->ip, .protocol = PROTO_UDP, .csum_offset = UDP_CHECKSUM_AT};
-    if (udp_is_group(to->ip)) {
-        send.hop_limit = udp->group_hops;
-        send.only_here = udp->group_hops == 0;
-        send.also_here = udp->group_loop && iface_in_group(stack, to->ip);
-    }
+    send_class(stack, udp, tos, hops, &send);
     status = ip_send(stack, &udp->path, frame, &send, stack->now);
     if (status < 0)
         return status;
@@ -121,6 +139,7 @@ static struct ams_frame *shrink(struct ams_stack *stack, struct ams_frame *frame
         return frame;
     memcpy(small->data, frame->data, frame->len);
     small->len = frame->len;
+    small->aux = frame->aux;
     frame_free(frame);
     return small;
 }
@@ -164,6 +183,7 @@ static void queue_copies(struct ams_stack *stack, const struct udp_sock *first, 
         }
         memcpy(copy->data, frame->data, frame->len);
         copy->len = frame->len;
+        copy->aux = frame->aux;
         queue_add(stack, udp, copy, from);
     }
 }
@@ -213,6 +233,7 @@ void udp_input(struct ams_stack *stack, struct ams_frame *frame, const struct ip
     }
     frame_trim(frame, ip->l4_off + repr.length);
     frame_pull(frame, ip->l4_off + UDP_HEADER);
+    frame->aux = (uint32_t)ip->ttl << 8 | ip->tos;
     if (udp_is_group(ip->dst))
         queue_copies(stack, udp, frame, &local, &remote);
     queue_add(stack, udp, frame, &remote);
@@ -235,6 +256,8 @@ int ams_udp_recv(struct ams_stack *stack, int id, struct ams_endpoint *from, cha
         from->port = frame->aux16;
         from->family = ip_is4(from->ip) ? AMS_IPV4 : AMS_IPV6;
     }
+    udp->received_tos = (uint8_t)frame->aux;
+    udp->received_hops = (uint8_t)(frame->aux >> 8);
     int length = (int)frame->len;
     if (length && size)
         memcpy(buffer, frame->data, frame->len < size ? frame->len : size);

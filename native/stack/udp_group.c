@@ -78,13 +78,20 @@ int ams_udp_setopt(struct ams_stack *stack, int id, int option, int value)
     struct udp_sock *udp = udp_of(stack, id);
     if (!udp)
         return -AMS_EBADF;
-    if (option == AMS_UDP_MULTICAST_HOPS && value >= -1 && value <= 255)
+    switch (option) {
+    case AMS_UDP_MULTICAST_HOPS:
+        if (value < -1 || value > 255)
+            return -AMS_EINVAL;
         udp->group_hops = value < 0 ? UDP_GROUP_HOPS : (uint8_t)value;
-    else if (option == AMS_UDP_MULTICAST_LOOP && value >= 0)
+        return 0;
+    case AMS_UDP_MULTICAST_LOOP:
+        if (value < 0)
+            return -AMS_EINVAL;
         udp->group_loop = value;
-    else
-        return option == AMS_UDP_MULTICAST_HOPS || option == AMS_UDP_MULTICAST_LOOP ? -AMS_EINVAL : -AMS_ENOPROTOOPT;
-    return 0;
+        return 0;
+    default:
+        return ip_service_set(&udp->service, true, option, value);
+    }
 }
 
 int ams_udp_getopt(struct ams_stack *stack, int id, int option, int *value)
@@ -92,8 +99,20 @@ int ams_udp_getopt(struct ams_stack *stack, int id, int option, int *value)
     const struct udp_sock *udp = udp_of(stack, id);
     if (!udp)
         return -AMS_EBADF;
-    if (option != AMS_UDP_MULTICAST_HOPS && option != AMS_UDP_MULTICAST_LOOP)
-        return -AMS_ENOPROTOOPT;
-    *value = option == AMS_UDP_MULTICAST_HOPS ? udp->group_hops : udp->group_loop;
-    return 0;
+    switch (option) {
+    case AMS_UDP_MULTICAST_HOPS:
+        *value = udp->group_hops;
+        return 0;
+    case AMS_UDP_MULTICAST_LOOP:
+        *value = udp->group_loop;
+        return 0;
+    case AMS_UDP_RECEIVED_TOS:
+        *value = udp->received_tos;
+        return 0;
+    case AMS_UDP_RECEIVED_HOPS:
+        *value = udp->received_hops;
+        return 0;
+    default:
+        return ip_service_get(stack, &udp->service, option, value);
+    }
 }

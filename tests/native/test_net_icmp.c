@@ -25,8 +25,8 @@ static void ping(bool v6, const uint8_t *payload, uint32_t len)
     icmp_emit(frame->data, &icmp);
     memcpy(frame->data + ICMP_HEADER, payload, len);
     frame->len = ICMP_HEADER + len;
-    CHECK_EQ(ip_send_frame(world.host[B], frame, src, dst, v6 ? PROTO_ICMPV6 : PROTO_ICMP, ICMP_CHECKSUM_AT, 0,
-                           world.now), 0);
+    CHECK_EQ(ip_send_frame(world.host[B], frame, src, dst, v6 ? PROTO_ICMPV6 : PROTO_ICMP, ICMP_CHECKSUM_AT,
+                           (struct ip_class){0}, world.now), 0);
 }
 
 /* The reply's payload is the request's, over all fragments. */

@@ -372,7 +372,7 @@ static bool output_segment(bool v6, const uint8_t *payload, uint32_t len, uint16
     tx.frags[0] = (struct ams_tx_frag){payload, first};
     tx.frags[1] = (struct ams_tx_frag){payload + first, len - first};
     ip_l4_checksum(world.host[A], &tx, src, dst, PROTO_TCP, l4, 16);
-    bool now = ip_output(world.host[A], &path, &tx, src, dst, PROTO_TCP, 0, world.now);
+    bool now = ip_output(world.host[A], &path, &tx, src, dst, &(struct ip_service){0}, 0, world.now);
     CHECK_EQ(tx.csum_start, l4);
     if (gso_size) {
         CHECK_EQ(tx.gso_hdr_len, tx.head_len);

@@ -258,6 +258,13 @@ int ams_tcp_remote(struct ams_stack *stack, int id, struct ams_endpoint *out);
 #define AMS_OPT_NOTSENT_LOWAT 20 /* bytes: so much unsent counts as write excess; 0 off */
 #define AMS_OPT_LINGER2 21       /* seconds in FIN-WAIT-2 after ams_tcp_close(); -1 none, 0 the default, 60 */
 #define AMS_OPT_WINDOW_CLAMP 22  /* bytes: the largest window that is offered; 0 off */
+/* Of what is sent over IPv4 (AMS_OPT_TOS, AMS_OPT_TTL) and over IPv6; of UDP
+ * endpoints, too (ams_udp_setopt).  An endpoint keeps both pairs, as a listener
+ * may get peers of both kinds. */
+#define AMS_OPT_TOS 23           /* traffic class: DSCP in the upper six bits; lower ones are UDP's only */
+#define AMS_OPT_TTL 24           /* 1 to 255; -1: the default, 64 */
+#define AMS_OPT_TCLASS 25        /* 0 to 255; -1: 0 */
+#define AMS_OPT_HOPS 26          /* 0 to 255; -1: the default, 64 or as routers say */
 /* Options of a connection or a listener (whose connections inherit). */
 int ams_tcp_setopt(struct ams_stack *stack, int id, int option, int value);
 int ams_tcp_getopt(struct ams_stack *stack, int id, int option, int *value);
@@ -417,6 +424,10 @@ int ams_udp_open(struct ams_stack *stack, const struct ams_endpoint *local, cons
  * -AMS_EMSGSIZE, -AMS_EAGAIN (queue full), -AMS_ENETUNREACH, a pending ICMP error. */
 int ams_udp_send(struct ams_stack *stack, int id, const struct ams_endpoint *to, const char *data, size_t length,
                  uint64_t now);
+/* The same with a traffic class and a hop limit of the datagram's own, 0 to 255;
+ * -1: the endpoint's. */
+int ams_udp_send_as(struct ams_stack *stack, int id, const struct ams_endpoint *to, const char *data, size_t length,
+                    int tos, int hops, uint64_t now);
 /* Receives one datagram: its length (which may exceed size: then it was
  * cut), or -AMS_EAGAIN, or a pending error. */
 int ams_udp_recv(struct ams_stack *stack, int id, struct ams_endpoint *from, char *buffer, size_t size);
@@ -431,6 +442,8 @@ int ams_udp_join(struct ams_stack *stack, int id, const struct ams_endpoint *gro
 int ams_udp_leave(struct ams_stack *stack, int id, const struct ams_endpoint *group, uint64_t now);
 #define AMS_UDP_MULTICAST_HOPS 1 /* 0 to 255; -1: the default, 1 */
 #define AMS_UDP_MULTICAST_LOOP 2 /* 1 (the default): a stack that is in the group receives what it sends to it */
+#define AMS_UDP_RECEIVED_TOS 3   /* read only: traffic class of the datagram that ams_udp_recv gave last */
+#define AMS_UDP_RECEIVED_HOPS 4  /* and its hop limit */
 int ams_udp_setopt(struct ams_stack *stack, int id, int option, int value);
 int ams_udp_getopt(struct ams_stack *stack, int id, int option, int *value);
 
