@@ -63,7 +63,8 @@ static int send_check(const struct udp_sock *udp, const struct ams_endpoint *to,
 
 /* Fills in the network's part of what is sent to an address.
  * @tos, @hops: the datagram's own; -1: the endpoint's */
-static void send_class(const struct ams_stack *stack, const struct udp_sock *udp, int tos, int hops, struct ip_send *send)
+static void send_class(const struct ams_stack *stack, const struct udp_sock *udp, int tos, int hops,
+                       struct ip_send *send)
 {
     bool group = udp_is_group(send->dst);
     if (hops < 0 && group)

@@ -33,6 +33,7 @@ struct packets_frame {
     uint8_t tcp_flags;
     uint8_t icmp_type, icmp_code;
     uint8_t hop_limit;        /* 0: 64 */
+    uint8_t tos;              /* traffic class */
     uint16_t frag_offset;     /* bytes */
     bool more_fragments;
     uint32_t frag_id;
@@ -113,7 +114,7 @@ static inline uint32_t packets_build_ip(uint8_t *out, const struct packets_frame
     uint32_t total = ip_len + l4 + what->payload;
     if (what->v6) {
         struct ipv6_repr ip = {.payload_len = (uint16_t)(total - IP6_HEADER), .hop_limit = what->hop_limit ? what->hop_limit : 64,
-                               .next = fragment ? PROTO_FRAGMENT : protocol};
+                               .next = fragment ? PROTO_FRAGMENT : protocol, .traffic_class = what->tos};
         memcpy(ip.src, src, 16);
         memcpy(ip.dst, dst, 16);
         ipv6_emit(out, &ip);
@@ -125,7 +126,7 @@ static inline uint32_t packets_build_ip(uint8_t *out, const struct packets_frame
     }
     struct ipv4_repr ip = {.header_len = IP4_HEADER, .ttl = what->hop_limit ? what->hop_limit : 64,
                            .protocol = protocol, .total_len = (uint16_t)total, .id = (uint16_t)what->frag_id,
-                           .frag_off = what->frag_offset, .more_fragments = what->more_fragments};
+                           .frag_off = what->frag_offset, .more_fragments = what->more_fragments, .tos = what->tos};
     memcpy(ip.src, src + 12, 4);
     memcpy(ip.dst, dst + 12, 4);
     ipv4_emit(out, &ip);

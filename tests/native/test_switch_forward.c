@@ -34,7 +34,8 @@ static uint32_t random_frame(struct ams_rng *rng, uint8_t *frame)
     struct packets_frame what = {.v6 = v6, .outgoing = true, .protocol = protocols[rng_below(rng, 6)],
                                  .sport = ports[rng_below(rng, 6)], .dport = ports[rng_below(rng, 6)],
                                  .tcp_flags = 0x10, .payload = (uint16_t)(rng_below(rng, 3) ? rng_below(rng, 64)
-                                                                                             : rng_below(rng, 1600))};
+                                                                                             : rng_below(rng, 1600)),
+                                 .tos = (uint8_t)rng_below(rng, 256), .hop_limit = (uint8_t)rng_below(rng, 256)};
 
     if (rng_below(rng, 3))
         packets_ip(what.dst, v6, 1);

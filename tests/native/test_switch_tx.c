@@ -26,6 +26,22 @@ static void test_only_the_owner_of_the_source_tuple_sends(void)
     ams_switch_free(sw);
 }
 
+static void test_traffic_class_and_hop_limit_are_the_sender_s(void)
+{
+    struct ams_switch *sw = fixture_new(AMS_SWITCH_TO_CONTROL, 0);
+
+    BOTH(v6) {
+        struct packets_frame data = {.v6 = v6, .outgoing = true, .sport = OWNED, .dport = 9, .payload = 30};
+        for (unsigned value = 0; value < 256; value++) {
+            data.tos = (uint8_t)value;
+            data.hop_limit = (uint8_t)~value;
+            CHECK_EQ(verdict(sw, OWNER, &data), SWITCH_PASSED);
+            CHECK_EQ(verdict(sw, OTHER, &data), SWITCH_TX_TUPLE);
+        }
+    }
+    ams_switch_free(sw);
+}
+
 static void test_a_wildcard_claim_sends_from_served_addresses_only(void)
 {
     static const uint8_t broadcast[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 255};
@@ -393,6 +409,7 @@ static void test_every_drop_is_counted_once(void)
 int main(void)
 {
     RUN(test_only_the_owner_of_the_source_tuple_sends);
+    RUN(test_traffic_class_and_hop_limit_are_the_sender_s);
     RUN(test_a_wildcard_claim_sends_from_served_addresses_only);
     RUN(test_resets_for_what_nobody_owns_are_control_s);
     RUN(test_link_header);

@@ -52,6 +52,10 @@ static const struct number {
     {SOL_TCP, TCP_FASTOPEN, AMS_OPT_FASTOPEN, 0, INT_MAX, 0, NULL},
     {SOL_SOCKET, SO_KEEPALIVE, AMS_OPT_KEEPALIVE, INT_MIN, INT_MAX, 0, NULL},
     {SOL_SOCKET, SO_RCVBUF, AMS_OPT_RCVBUF, INT_MIN, INT_MAX, 131072, NULL},
+    {SOL_IP, IP_TOS, AMS_OPT_TOS, INT_MIN, INT_MAX, 0, NULL},
+    {SOL_IP, IP_TTL, AMS_OPT_TTL, -1, 255, 64, NULL},
+    {SOL_IPV6, IPV6_TCLASS, AMS_OPT_TCLASS, -1, 255, 0, NULL},
+    {SOL_IPV6, IPV6_UNICAST_HOPS, AMS_OPT_HOPS, -1, 255, 64, NULL},
 };
 
 #define N_NUMBERS (sizeof(numbers) / sizeof(*numbers))
@@ -181,7 +185,15 @@ static bool harmless(int level, int name)
         return name == SO_REUSEADDR || name == SO_REUSEPORT || name == SO_MARK || name == SO_PRIORITY ||
                name == SO_TIMESTAMP || name == SO_TIMESTAMPNS || name == SO_OOBINLINE || name == SO_BROADCAST ||
                name == SO_DONTROUTE || name == SO_BUSY_POLL;
-    return level == SOL_IP || level == SOL_IPV6;
+    return (level == SOL_IP || level == SOL_IPV6) && !number_find(level, name);
+}
+
+/* What an option is when it was set to a value: those of IP know defaults, and leave the ECN bits to TCP. */
+static int number_taken(const struct number *number, int value)
+{
+    if (number->engine == AMS_OPT_TOS || number->engine == AMS_OPT_TCLASS)
+        return value < 0 && number->engine == AMS_OPT_TCLASS ? 0 : value & 0xfc;
+    return (number->engine == AMS_OPT_TTL || number->engine == AMS_OPT_HOPS) && value < 0 ? number->fallback : value;
 }
 
 /* Options that are the adapter's, not the engine's.  Return: false if it is none. */
@@ -227,24 +239,28 @@ int sockopt_set(struct pd_world *world, int fd, int level, int name, const void 
         return set_linger(world, file, value, len);
     if (level == SOL_TCP && name == TCP_FASTOPEN_KEY)
         return set_fastopen_key(world, file, value, len);
+    const struct number *option = number_find(level, name);
     if (len < sizeof(number) && harmless(level, name)) /* a byte for IP's, nothing for some */
         return 0;
-    if (len < sizeof(number)) {
+    if (len < sizeof(number) && !(level == SOL_IP && option && len)) {
         errno = EINVAL;
         return -1;
     }
-    memcpy(&number, value, sizeof(number));
+    if (len < sizeof(number))
+        number = *(const uint8_t *)value;
+    else
+        memcpy(&number, value, sizeof(number));
     if (set_own(world, file, level, name, number, &status))
         return status;
-    const struct number *option = number_find(level, name);
     bool tiny = option && option->engine == AMS_OPT_MAXSEG && number && number < MAXSEG_LEAST;
+    tiny |= option && option->engine == AMS_OPT_TTL && number == 0;
     if (!option || number < option->least || number > option->most || tiny) {
         errno = option ? EINVAL : ENOPROTOOPT;
         return -1;
     }
     if (level == SOL_SOCKET && name == SO_RCVBUF) /* socket(7): doubled */
         number = number > (1 << 29) ? 1 << 30 : number * 2;
-    return set_engine(world, file, option, number);
+    return set_engine(world, file, option, number_taken(option, number));
 }
 
 /* ---- get ------------------------------------------------------------------------------- */
