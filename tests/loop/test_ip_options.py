@@ -17,7 +17,7 @@ import aiomultistack
 
 from .conftest import Net, pair
 from .protocols import Recorder
-from .test_sock import bound, new_socket, plain, sockets
+from .sockets import bound, new_socket, plain, sockets
 
 IP, IPV6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
 TOS, TTL, TCLASS, HOPS = socket.IP_TOS, socket.IP_TTL, socket.IPV6_TCLASS, socket.IPV6_UNICAST_HOPS
