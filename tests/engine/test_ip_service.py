@@ -1,6 +1,7 @@
 """Traffic classes and hop limits that the application chooses (ip(7), ipv6(7)), by packet scripts.
 
-What Linux's packets have, and what its options take, was looked up by asking a kernel.
+What Linux's packets have is proved by tests/requirements/linux/segments_have_their_socket_s_class.py, what its options
+take by tests/loop/test_ip_options.py, where its sockets have the same tests as ours.
 """
 
 from __future__ import annotations
@@ -154,6 +155,11 @@ def test_who_is_refused_gets_the_class_of_what_it_sent(v6: bool) -> None:
         for tos in (AF21, AF21 | CE):
             s.syn(tos=tos)
             assert of(s.expect("RA")) == (AF21, 64)
+        s.local_port = 80
+        s.open().close()
+        s.expect("FA")
+        s.send("PA", seq=1, ack=2, data=b"too late", tos=AF21 | CE)
+        assert of(s.expect("R")) == (AF21, 64)
 
 
 @BOTH
@@ -336,6 +342,28 @@ def test_groups_have_a_hop_limit_of_their_own(pair: Pair) -> None:
     assert pair.sent() == [(EF, 5)]
     pair.send(b"to one")
     assert pair.sent() == [(EF, 77)]
+
+
+def test_one_datagrams_own(pair: Pair) -> None:
+    stack, id_ = pair.hosts[0].stack, pair.ids[0]
+    pair.set(TCLASS if pair.v6 else TOS, EF)
+    pair.set(HOPS if pair.v6 else TTL, 77)
+    group = "ff05::99" if pair.v6 else "239.1.1.1"
+    for to, tos, hops, expected in (
+        (pair.names[1], AF21 | CE, 3, (AF21 | CE, 3)),
+        (pair.names[1], -1, 3, (EF, 3)),
+        (pair.names[1], 0, -1, (0, 77)),
+        (pair.names[1], -1, -1, (EF, 77)),
+        (group, -1, -1, (EF, 1)),
+        (group, 0, 9, (0, 9)),
+    ):
+        assert lib.ams_udp_send_as(stack, id_, endpoint(to, 5000), b"x", 1, tos, hops, pair.world.now) == 0
+        pair.world.run(10 * MS)
+        assert pair.sent() == [expected]
+    for tos, hops in ((256, -1), (-2, -1), (-1, 256), (-1, -2)):
+        status = lib.ams_udp_send_as(stack, id_, endpoint(group, 5000), b"x", 1, tos, hops, pair.world.now)
+        assert status_name(status) == "EINVAL"
+    assert pair.sent() == []
 
 
 def test_what_waits_keeps_its_own(pair: Pair) -> None:

@@ -420,7 +420,7 @@ static void do_option(struct fuzz *fuzz)
     uint8_t how = take8(&fuzz->input);
     int value;
     struct ams_tcp_info info[8];
-    int given = (int16_t)take16(&fuzz->input), option = 1 + (how >> 4) + (given & 1 ? 6 : 0);
+    int given = (int16_t)take16(&fuzz->input), option = 1 + (how >> 4) + (given & 1 ? 10 : 0);
     ams_tcp_setopt(fuzz->stack, fuzz->tcp[how % IDS], option, given);
     ams_tcp_getopt(fuzz->stack, fuzz->tcp[how % IDS], option, &value);
     ams_tcp_get_info(fuzz->stack, fuzz->tcp[how % IDS], info, fuzz->now);

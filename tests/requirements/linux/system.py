@@ -15,7 +15,7 @@ from typing import NoReturn
 
 TUNSETIFF = 0x400454CA
 TUNSETOFFLOAD = 0x400454D0
-IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+IFF_TUN, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0001, 0x0002, 0x1000, 0x4000
 TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 = 1, 2, 4
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
 _IFF_UP = 1
@@ -43,13 +43,13 @@ def refused(*numbers: int) -> Iterator[None]:
         raise AssertionError(f"it was not refused with {', '.join(errno.errorcode[number] for number in numbers)}")
 
 
-def open_tap(name: str, flags: int = 0) -> int:
-    """A TAP device of this process's: its descriptor, not blocking."""
+def open_tap(name: str, flags: int = 0, kind: int = IFF_TAP) -> int:
+    """A TAP device (or another kind, IFF_TUN) of this process's: its descriptor, not blocking."""
     try:
         tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         cannot_tell("there is no /dev/net/tun")
-    fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | flags))
+    fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", name.encode(), kind | IFF_NO_PI | flags))
     return tap
 
 
@@ -76,10 +76,10 @@ def has_interface(name: str) -> bool:
     return name in (each for _, each in socket.if_nameindex())
 
 
-def ipv4(source: str, destination: str, protocol: int, payload: bytes) -> bytes:
+def ipv4(source: str, destination: str, protocol: int, payload: bytes, tos: int = 0) -> bytes:
     """An IPv4 packet."""
     head = struct.pack(
-        "!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 1, 0, 64, protocol, 0,
+        "!BBHHHBBH4s4s", 0x45, tos, 20 + len(payload), 1, 0, 64, protocol, 0,
         socket.inet_aton(source), socket.inet_aton(destination),
     )  # fmt: skip
     return head[:10] + struct.pack("!H", ones_complement(head)) + head[12:] + payload
