@@ -164,11 +164,14 @@ struct icmp_error {
     uint32_t mtu;             /* with -AMS_EMSGSIZE: next-hop MTU, 0 unknown */
 };
 
+#define AHEAD_RING 16u       /* a power of two, more than tcp_ahead.c looks ahead */
+
 /* How far tcp_ahead.c has come in a batch of received frames. */
 struct tcp_ahead {
     struct ams_frame **frames;
     int n;                    /* 0: nothing is to be done */
     int hashed, located, followed;
+    uint8_t kinds[AHEAD_RING]; /* of the frames that have been hashed, by their index */
 };
 
 void tcp_ahead_begin(const struct ams_stack *stack, struct tcp_ahead *ahead, struct ams_frame **frames, int n);

@@ -30,6 +30,13 @@
 #define AHEAD_LOCATE 6
 #define AHEAD_FOLLOW 3
 
+/* What a frame brings, as far as this matters here. */
+enum ahead_kind {
+    AHEAD_NONE,                  /* no TCP, or not plain */
+    AHEAD_DATA,
+    AHEAD_ACK,                   /* no payload: it acknowledges some */
+};
+
 #define LINES_DATA 6u            /* of struct tcp_conn: [0, 6), */
 #define LINES_ACK 9u             /* [1, 9), */
 #define LINE_CC 10u              /* and congestion control's */
@@ -40,7 +47,9 @@
 
 void tcp_ahead_begin(const struct ams_stack *stack, struct tcp_ahead *ahead, struct ams_frame **frames, int n)
 {
-    *ahead = (struct tcp_ahead){.frames = frames, .n = stack->tcp->n_flows >= stack->tcp->ahead_flows && n > 1 ? n : 0};
+    ahead->frames = frames;
+    ahead->n = stack->tcp->n_flows >= stack->tcp->ahead_flows && n > 1 ? n : 0;
+    ahead->hashed = ahead->located = ahead->followed = 0;
 }
 
 /* Where a frame's TCP header lies, as far as one can see at a glance.
@@ -60,12 +69,20 @@ static uint32_t tcp_offset(const struct ams_frame *frame)
     return 0;
 }
 
-/* Leaves the hash in the frame and asks for the bucket. */
-static void ahead_hash(const struct ams_stack *stack, struct ams_frame *frame)
+/* Does the segment bring payload?  If not, it acknowledges some. */
+static bool has_payload(const uint8_t *data, uint32_t l4_off)
+{
+    uint32_t l4_len = l4_off == ETH_HEADER + IP4_HEADER ? load_be16(data + ETH_HEADER + 2) - IP4_HEADER
+                                                        : load_be16(data + ETH_HEADER + 4);
+    return l4_len > (data[l4_off + 12] >> 4) * 4u;
+}
+
+/* Leaves the hash in the frame and asks for the bucket.  Return: what kind of segment it is. */
+static enum ahead_kind ahead_hash(const struct ams_stack *stack, struct ams_frame *frame)
 {
     uint32_t l4_off = tcp_offset(frame);
     if (!l4_off)
-        return;
+        return AHEAD_NONE;
     const uint8_t *l4 = frame->data + l4_off;
     uint16_t remote_port = (uint16_t)load_be16(l4), local_port = (uint16_t)load_be16(l4 + 2);
     if (l4_off == ETH_HEADER + IP4_HEADER)
@@ -74,63 +91,51 @@ static void ahead_hash(const struct ams_stack *stack, struct ams_frame *frame)
         frame->aux = tcp_flow_hash6(stack, l4 - 16, local_port, l4 - 32, remote_port);
     frame->marks |= TCP_MARK_HASHED;
     AMS_PREFETCH_FAR(&stack->tcp->buckets[frame->aux & (stack->tcp->n_buckets - 1)]);
-}
-
-/* Does the segment bring payload?  If not, it acknowledges some. */
-static bool has_payload(const struct ams_frame *frame)
-{
-    const uint8_t *data = frame->data;
-    uint32_t l3_len = data[ETH_HEADER] >> 4 == 4 ? load_be16(data + ETH_HEADER + 2)
-                                                 : load_be16(data + ETH_HEADER + 4) + IP6_HEADER;
-    uint32_t l4_off = data[ETH_HEADER] >> 4 == 4 ? IP4_HEADER : IP6_HEADER;
-    return l3_len > l4_off + (data[ETH_HEADER + l4_off + 12] >> 4) * 4u;
-}
-
-/* Of a segment that has_payload() has seen. */
-static uint32_t ack_number(const struct ams_frame *frame)
-{
-    return load_be32(frame->data + tcp_offset(frame) + 8);
-}
-
-/* Asks for the lines [first, end) of the connection that flow is part of. */
-static void fetch_lines(struct tcp_flow *flow, uint32_t first, uint32_t end)
-{
-    const char *conn = (const char *)tcp_conn_of(flow);
-    for (uint32_t line = first; line < end; line++)
-        AMS_PREFETCH_FAR(conn + line * AMS_CACHE_LINE);
+    return has_payload(frame->data, l4_off) ? AHEAD_DATA : AHEAD_ACK;
 }
 
 /* Asks for what the segment needs of the connection that flow is part of. */
-static void fetch_conn(struct tcp_flow *flow, bool payload)
+static void fetch_conn(struct tcp_flow *flow, enum ahead_kind kind)
 {
-    fetch_lines(flow, payload ? 0 : 1, payload ? LINES_DATA : LINES_ACK);
-    if (!payload)
-        fetch_lines(flow, LINE_CC, LINE_CC + 1);
+    const char *conn = (const char *)tcp_conn_of(flow);
+    if (kind == AHEAD_DATA) {
+        for (uint32_t line = 0; line < LINES_DATA; line++)
+            AMS_PREFETCH_FAR(conn + line * AMS_CACHE_LINE);
+    } else {
+        for (uint32_t line = 1; line < LINES_ACK; line++)
+            AMS_PREFETCH_FAR(conn + line * AMS_CACHE_LINE);
+        AMS_PREFETCH_FAR(conn + LINE_CC * AMS_CACHE_LINE);
+    }
 }
 
-/* Asks for the first connection of the bucket, right or not. */
-static void ahead_locate(const struct ams_stack *stack, const struct ams_frame *frame)
+/* The first connection of the segment's bucket, right or not.  It is looked up
+ * in each step anew: a segment in between may have ended it. */
+static struct tcp_flow *first_of(const struct ams_stack *stack, const struct ams_frame *frame)
 {
-    const struct tcp_host *tcp = stack->tcp;
-    if (!(frame->marks & TCP_MARK_HASHED))
-        return;
-    struct tcp_flow *flow = tcp->buckets[frame->aux & (tcp->n_buckets - 1)];
+    return stack->tcp->buckets[frame->aux & (stack->tcp->n_buckets - 1)];
+}
+
+/* Asks for the first connection of the bucket. */
+static void ahead_locate(const struct ams_stack *stack, const struct ams_frame *frame, enum ahead_kind kind)
+{
+    struct tcp_flow *flow = first_of(stack, frame);
     if (flow)
-        fetch_conn(flow, has_payload(frame));
+        fetch_conn(flow, kind);
 }
 
 /* Asks for where the application's id of the connection is looked up. */
-static void fetch_id(const struct ams_stack *stack, const struct tcp_conn *conn)
+static void follow_data(const struct ams_stack *stack, const struct tcp_conn *conn)
 {
     if (conn->sock.id >= 0)
-        AMS_PREFETCH_FAR(&stack->socks[conn->sock.id]);
+        AMS_PREFETCH_FAR(&stack->socks[conn->sock.id]); /* it will read */
 }
 
 /* Asks for what an ACK will need of what the connection points to. */
-static void follow_ack(const struct ams_stack *stack, const struct tcp_conn *conn, const struct ams_frame *frame)
+static void follow_ack(const struct tcp_conn *conn, const struct ams_frame *frame)
 {
-    bool all = ack_number(frame) == conn->snd_nxt; /* nothing will be in flight any more */
-    AMS_PREFETCH_FAR(conn->recs + conn->rec_head);     /* two segments, mostly */
+    uint32_t ack = load_be32(frame->data + tcp_offset(frame) + 8);
+    bool all = ack == conn->snd_nxt; /* nothing will be in flight any more */
+    AMS_PREFETCH_FAR(conn->recs + conn->rec_head); /* two segments, mostly */
     AMS_PREFETCH_FAR(conn->recs + ((conn->rec_head + 1u) & (conn->rec_cap - 1u)));
     if (conn->snd_head && (all || conn->snd_head != conn->snd_tail))
         AMS_PREFETCH_FAR(conn->snd_head);
@@ -142,44 +147,50 @@ static void follow_ack(const struct ams_stack *stack, const struct tcp_conn *con
 }
 
 /* Asks for what the connection points to, or for the next one of the bucket. */
-static void ahead_follow(const struct ams_stack *stack, const struct ams_frame *frame)
+static void ahead_follow(const struct ams_stack *stack, const struct ams_frame *frame, enum ahead_kind kind)
 {
-    const struct tcp_host *tcp = stack->tcp;
-    if (!(frame->marks & TCP_MARK_HASHED))
-        return;
-    struct tcp_flow *flow = tcp->buckets[frame->aux & (tcp->n_buckets - 1)];
+    struct tcp_flow *flow = first_of(stack, frame);
     if (!flow)
         return;
-    bool payload = has_payload(frame);
     if (flow->hash != frame->aux) {
         if (flow->hash_next)
-            fetch_conn(flow->hash_next, payload);
-        return;
+            fetch_conn(flow->hash_next, kind);
+    } else if (!flow->is_tw) {
+        if (kind == AHEAD_DATA)
+            follow_data(stack, tcp_conn_of(flow));
+        else
+            follow_ack(tcp_conn_of(flow), frame);
     }
-    if (flow->is_tw)
-        return;
-    if (payload)
-        fetch_id(stack, tcp_conn_of(flow)); /* it will read */
-    else
-        follow_ack(stack, tcp_conn_of(flow), frame);
 }
 
-/* The least of what there is and what is so far ahead. */
+/* The end of a step that looks so far ahead. */
 static int horizon(const struct tcp_ahead *ahead, int next, int distance)
 {
     return next + distance < ahead->n ? next + distance : ahead->n;
 }
 
+/* The beginning of a step: frames before `next` are gone. */
+static int begin(int done, int next)
+{
+    return done > next ? done : next;
+}
+
 void tcp_ahead_run(const struct ams_stack *stack, struct tcp_ahead *ahead, int next)
 {
-    /* frames before `next` are gone */
-    ahead->hashed = next > ahead->hashed ? next : ahead->hashed;
-    ahead->located = next > ahead->located ? next : ahead->located;
-    ahead->followed = next > ahead->followed ? next : ahead->followed;
-    for (; ahead->hashed < horizon(ahead, next, AHEAD_HASH); ahead->hashed++)
-        ahead_hash(stack, ahead->frames[ahead->hashed]);
-    for (; ahead->located < horizon(ahead, next, AHEAD_LOCATE); ahead->located++)
-        ahead_locate(stack, ahead->frames[ahead->located]);
-    for (; ahead->followed < horizon(ahead, next, AHEAD_FOLLOW); ahead->followed++)
-        ahead_follow(stack, ahead->frames[ahead->followed]);
+    struct ams_frame **frames = ahead->frames;
+    int hashed = horizon(ahead, next, AHEAD_HASH);
+    int located = horizon(ahead, next, AHEAD_LOCATE);
+    int followed = horizon(ahead, next, AHEAD_FOLLOW);
+
+    for (int i = begin(ahead->hashed, next); i < hashed; i++)
+        ahead->kinds[i % AHEAD_RING] = (uint8_t)ahead_hash(stack, frames[i]);
+    for (int i = begin(ahead->located, next); i < located; i++)
+        if (ahead->kinds[i % AHEAD_RING])
+            ahead_locate(stack, frames[i], ahead->kinds[i % AHEAD_RING]);
+    for (int i = begin(ahead->followed, next); i < followed; i++)
+        if (ahead->kinds[i % AHEAD_RING])
+            ahead_follow(stack, frames[i], ahead->kinds[i % AHEAD_RING]);
+    ahead->hashed = hashed;
+    ahead->located = located;
+    ahead->followed = followed;
 }
