@@ -105,6 +105,17 @@ static bool nothing_acked(const struct tcp_conn *conn, const struct tcp_repr *se
            !(conn->flags & CONN_FIN_QUEUED) && !seg->n_sack && !(conn->ecn & (ECN_OK | ECN_ACCURATE));
 }
 
+/* Does news of what was sent before the first segment's latest transmission
+ * give that one more time?  So does Linux: behind a queue the answer comes
+ * later than the timeout expects, and what is SACKed meanwhile shows that the
+ * path is alive; RACK finds a lost retransmission then without a timeout.
+ * What was sent after it doesn't count, or the timer would never expire. */
+static bool head_gets_time(struct tcp_conn *conn, const struct tcp_delivery *delivery, uint64_t now)
+{
+    return delivery->sack_rtt && conn->rec_count &&
+           delivery->sack_rtt > ams_max_u64(now - tcp_rec_at(conn, 0)->sent_at, 1); /* a sample is never 0 */
+}
+
 bool tcp_process_ack(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_repr *seg, uint32_t payload,
                      uint64_t now)
 {
@@ -155,7 +166,7 @@ bool tcp_process_ack(struct ams_stack *stack, struct tcp_conn *conn, const struc
         if (!(stack->config.flags & AMS_STACK_NO_IDLE_RESTART))
             tcp_cc_restart(conn, now); /* nothing was sent while the window was closed */
     }
-    if (fresh || (window_changed && conn->flags & CONN_PERSIST)) {
+    if (fresh || (window_changed && conn->flags & CONN_PERSIST) || head_gets_time(conn, &delivery, now)) {
         tcp_rexmit_restart(stack, conn, now);
         tcp_tlp_schedule(stack, conn, now);
     }

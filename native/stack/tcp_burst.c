@@ -18,6 +18,7 @@
 #define BURST_GAP AMS_NS_PER_MS /* what was sent longer ago belongs to another burst */
 #define WINDOW_SHARE 3u         /* that part of the window is always worth a frame */
 #define BURST_SHIFT 10          /* 1/1024 of what is sent in a second */
+#define PACED_FROM 10u          /* segments that leave before pacing begins, as in Linux: the initial window (RFC 6928) */
 
 /* Bytes of a super-frame of an unpaced connection, as Linux sizes them: what
  * the connection sends in about a millisecond, at least min_tso_segs, so that
@@ -80,6 +81,8 @@ bool tcp_paced_waits(struct ams_stack *stack, struct tcp_conn *conn, uint64_t no
 
 void tcp_paced_sent(struct tcp_conn *conn, uint32_t len, uint64_t now)
 {
+    if (AMS_UNLIKELY(conn->data_segs_out < PACED_FROM))
+        return;
     if (conn->pace_at + tcp_pace_slack(conn) < now)
         conn->pace_at = now;
     conn->pace_at += len * AMS_NS_PER_S / conn->pacing_rate;

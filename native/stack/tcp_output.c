@@ -273,8 +273,8 @@ static enum emit_result emit_data(struct ams_stack *stack, struct tcp_conn *conn
     add_options(stack, conn, marks & REC_EVER_RETRANS ? TCP_PLACE_AGAIN : TCP_PLACE_DATA, &repr, options);
     conn->bytes_sent += len;
     conn->prr_out += len;
-    tcp_pace_sent(conn, len, now);
     conn->data_segs_out += len > conn->snd_mss ? (len + conn->snd_mss - 1) / conn->snd_mss : !!len;
+    tcp_pace_sent(conn, len, now);
     stack->counters.tcp_tx_bytes += len;
     uint8_t ecn = control_ecn(conn);
     if (AMS_UNLIKELY(conn->ecn & ECN_ECT) && len && !(marks & REC_EVER_RETRANS)) {

@@ -282,6 +282,22 @@ def test_paced_segments_leave_in_bursts_where_no_port_splits_super_frames() -> N
         assert sorted(leaving)[1] - start == pytest.approx(2000 * SECOND / rate, abs=MS)
 
 
+def test_the_initial_window_is_not_paced() -> None:
+    """As Linux, whose fair queue paces from the eleventh segment on: a request's answer leaves at once."""
+    with Script(congestion=named(b"bbr")) as s:
+        connection = s.open(mss=1000, sack=True, rtt=RTT)
+        connection.send(bytes(40_000))
+        s.wait(0)
+        assert len(s.queue) == 10
+        s.drain()
+        s.wait(RTT)
+        s.send("A", seq=1, ack=10_001)
+        s.wait(RTT // 4)
+        leaving = Counter(at for at, _ in s.queue)
+        assert len(leaving) > 1
+        assert max(leaving.values()) == 2
+
+
 @pytest.mark.parametrize(("mbps", "segments"), [(20, 2), (2, 2), (1, 1)])
 def test_bbr_fills_a_link_by_short_bursts(mbps: int, segments: int) -> None:
     """A lone flow is paced, not clocked by its window.  Below 1.2 Mbit/s, as Linux's, segment by segment."""

@@ -145,6 +145,25 @@ def test_a_timeout_forgets_sacks_of_a_reneging_receiver() -> None:
         s.quiet(SECOND)
 
 
+def test_the_timeout_waits_while_older_data_is_sacked() -> None:
+    """As Linux: behind a queue that has grown, the retransmission's ACK comes later than the timeout expects."""
+    with Script() as s:
+        connection = flight(s, 10, sack=True)
+        s.wait(100 * MS)
+        s.send("A", seq=1, ack=1, sack=[(1001, 4001)])
+        s.expect("A", seq=1, length=1000)  # RACK: the first one is lost
+        s.drain()
+        for end in (5001, 6001, 7001):  # what was sent before that
+            s.wait(connection.info.rto - 50 * MS)
+            s.send("A", seq=1, ack=1, sack=[(1001, end)])
+            assert counter(s, "rto") == 0
+        s.drain()
+        wait = connection.info.rto
+        s.quiet(wait - 5 * MS)
+        s.expect("A", seq=1, after=5 * MS, tolerance=5 * MS)
+        assert counter(s, "rto") == 1
+
+
 @pytest.mark.parametrize("sack", [False, True])
 def test_a_timeout_starts_over_with_one_segment(sack: bool) -> None:
     """RFC 5681 section 3.1: cwnd is the loss window, ssthresh set once for all timeouts in a row."""
