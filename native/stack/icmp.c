@@ -197,22 +197,11 @@ void icmp_report(struct ams_stack *stack, const uint8_t *packet, size_t len, str
 /* ---- errors from us ------------------------------------------------------------- */
 
 /* Return: false if too many errors were sent lately. */
-static bool take_token(struct ams_stack *stack, uint64_t now)
+static bool within_rate(struct ams_stack *stack, uint64_t now)
 {
-    uint64_t earned = (now - stack->icmp_refilled) / TOKEN_TIME;
-    if (stack->icmp_tokens + earned >= ICMP_BURST) {
-        stack->icmp_tokens = ICMP_BURST;
-        stack->icmp_refilled = now;
-    } else {
-        stack->icmp_tokens += (uint32_t)earned;
-        stack->icmp_refilled += earned * TOKEN_TIME;
-    }
-    if (stack->icmp_tokens == 0) {
-        stack->counters.icmp_rate_limited++;
-        return false;
-    }
-    stack->icmp_tokens--;
-    return true;
+    bool within = bucket_take(&stack->icmp_errors, ICMP_BURST, TOKEN_TIME, now);
+    stack->counters.icmp_rate_limited += !within;
+    return within;
 }
 
 /* True for ICMP messages that must not be answered by an error. */
@@ -246,7 +235,7 @@ void icmp_send_error(struct ams_stack *stack, const struct ams_frame *frame, con
                      const struct icmp_repr *icmp, uint64_t now)
 {
     uint8_t src[16];
-    if (!may_complain(frame, ip, icmp) || !take_token(stack, now))
+    if (!may_complain(frame, ip, icmp) || !within_rate(stack, now))
         return;
     memcpy(src, ip->dst, 16);
     if (!ip->dst_unicast && !iface_source(stack, ip->src, src))

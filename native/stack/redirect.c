@@ -52,8 +52,7 @@ struct redirect {
 
 struct redirect_table {
     struct ams_timer timer;   /* the earliest expiry, or before it */
-    uint64_t refilled;
-    uint32_t tokens;
+    struct token_bucket heeded; /* how many may be, now */
     struct redirect entries[SETS][WAYS];
 };
 
@@ -190,18 +189,6 @@ static bool quotes_ours(struct ams_stack *stack, const struct advice *advice)
     return protocol != PROTO_UDP || udp_find(stack, &quote.local, &quote.remote);
 }
 
-/* Return: false if too many were heeded lately. */
-static bool take_token(struct redirect_table *table, uint64_t now)
-{
-    uint64_t earned = (now - table->refilled) / TOKEN_TIME;
-    table->tokens = (uint32_t)ams_min_u64(BURST, table->tokens + earned);
-    table->refilled += earned * TOKEN_TIME;
-    if (!table->tokens)
-        return false;
-    table->tokens--;
-    return true;
-}
-
 /* Return: true if the advice is to be followed: the list at the head of this file. */
 static bool believable(struct ams_stack *stack, const struct ip_info *ip, const struct advice *advice, uint64_t now)
 {
@@ -212,7 +199,8 @@ static bool believable(struct ams_stack *stack, const struct ip_info *ip, const 
         return false;
     if (iface_find(stack, advice->next) || ip_is_any(advice->next) || ip_is_loopback(advice->next))
         return false;
-    return (!advice->quoted || quotes_ours(stack, advice)) && take_token(stack->redirects, now);
+    return (!advice->quoted || quotes_ours(stack, advice)) &&
+           bucket_take(&stack->redirects->heeded, BURST, TOKEN_TIME, now);
 }
 
 /* ---- received ---------------------------------------------------------------------------- */
@@ -282,8 +270,7 @@ int redirect_init(struct ams_stack *stack)
     if (!stack->redirects)
         return -AMS_ENOMEM;
     stack->redirects->timer.kind = STACK_TIMER_REDIRECT;
-    stack->redirects->refilled = stack->now;
-    stack->redirects->tokens = BURST;
+    bucket_init(&stack->redirects->heeded, BURST, stack->now);
     return 0;
 }
 

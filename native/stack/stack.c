@@ -178,8 +178,7 @@ static int stack_setup(struct ams_stack *stack, const struct ams_stack_config *c
     stack->path_generation = 1; /* a zeroed path is never valid */
     stack->free_sock = -1;
     stack->out_limit = STACK_OUT_LIMIT;
-    stack->icmp_refilled = now;
-    stack->icmp_tokens = ICMP_BURST;
+    bucket_init(&stack->icmp_errors, ICMP_BURST, now);
     make_mac(config, stack->mac);
     stack->key.k[0] = derive(config, SEED_KEY0);
     stack->key.k[1] = derive(config, SEED_KEY1);

@@ -35,6 +35,7 @@
 
 #include "aiomultistack.h"
 #include "core/base.h"
+#include "core/bucket.h"
 #include "core/frame.h"
 #include "core/hash.h"
 #include "core/owner.h"
@@ -354,8 +355,7 @@ struct ams_stack {
     slab_settle settle;
     bool borrowed;             /* config's ephemeral range was lent by the owner */
     uint32_t out_limit;        /* of out_count and loop_count */
-    uint32_t icmp_tokens;      /* ICMP errors that may be sent now */
-    uint64_t icmp_refilled;
+    struct token_bucket icmp_errors; /* how many may be sent now */
     uint32_t ip_ids[STACK_IP_IDS]; /* next identification of fragments, by hash of the addresses */
 };
 

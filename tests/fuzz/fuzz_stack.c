@@ -74,23 +74,6 @@ static void inject(struct fuzz *fuzz, const uint8_t *bytes, uint32_t len, uint16
     stack_input(fuzz->stack, &frame, 1, fuzz->now);
 }
 
-/* Sets the transport checksum of an unfragmented frame. */
-static void set_checksum(uint8_t *frame, uint32_t len, bool v6, uint8_t protocol, uint32_t offset)
-{
-    uint32_t l4 = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER);
-    uint8_t src[16], dst[16];
-    if (v6) {
-        memcpy(src, frame + ETH_HEADER + 8, 16);
-        memcpy(dst, frame + ETH_HEADER + 24, 16);
-    } else {
-        ip_map4(src, frame + ETH_HEADER + 12);
-        ip_map4(dst, frame + ETH_HEADER + 16);
-    }
-    uint64_t sum = protocol == PROTO_ICMP ? 0 : checksum_pseudo(src, dst, protocol, len - l4);
-    store_be16(frame + l4 + offset, 0);
-    store_be16(frame + l4 + offset, checksum_finish(checksum_add(sum, frame + l4, len - l4)));
-}
-
 static void do_raw(struct fuzz *fuzz)
 {
     static const uint16_t types[] = {ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_ARP, 0x8100};
@@ -121,7 +104,7 @@ static void do_datagram(struct fuzz *fuzz)
     what.payload = (uint16_t)take_bytes(&fuzz->input, body, take8(&fuzz->input));
     uint32_t len = packets_build(frame, &what);
     if (!(how & 8))
-        set_checksum(frame, len, what.v6, PROTO_UDP, UDP_CHECKSUM_AT);
+        packets_checksum(frame, len, what.v6, PROTO_UDP, UDP_CHECKSUM_AT);
     inject(fuzz, frame, len, how & 32 ? FRAME_CSUM_OK : 0);
 }
 
@@ -171,7 +154,7 @@ static void do_segment(struct fuzz *fuzz)
         take_bytes(&fuzz->input, frame + l4 + TCP_HEADER, header - TCP_HEADER); /* the fuzzer's own options */
     for (uint32_t i = l4 + header; i < len; i++)
         frame[i] = pattern(tcp.seq + !!(tcp.flags & TCP_SYN) + i - l4 - header);
-    set_checksum(frame, len, v6, PROTO_TCP, TCP_CSUM_OFFSET);
+    packets_checksum(frame, len, v6, PROTO_TCP, TCP_CSUM_OFFSET);
     inject(fuzz, frame, len, 0);
 }
 
@@ -238,7 +221,7 @@ static void do_control(struct fuzz *fuzz)
     }
     uint32_t len = packets_build(frame, &what);
     store_be32(frame + ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER) + 4, how & 32 ? rest << 16 : rest);
-    set_checksum(frame, len, v6, protocol, ICMP_CHECKSUM_AT);
+    packets_checksum(frame, len, v6, protocol, ICMP_CHECKSUM_AT);
     inject(fuzz, frame, len, 0);
 }
 
@@ -262,7 +245,7 @@ static void answer(struct fuzz *fuzz, bool v6)
                                  .payload = (uint16_t)(message_len - ICMP_HEADER)};
     uint32_t len = packets_build(frame, &what);
     memcpy(frame + len - message_len, message, message_len);
-    set_checksum(frame, len, true, PROTO_ICMPV6, ICMP_CHECKSUM_AT);
+    packets_checksum(frame, len, true, PROTO_ICMPV6, ICMP_CHECKSUM_AT);
     inject(fuzz, frame, len, 0);
 }
 
@@ -449,7 +432,7 @@ static void do_query(struct fuzz *fuzz, bool v6)
     uint32_t len = packets_build(frame, &what), l4 = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER);
     if (v6) {
         store_be32(frame + l4 + 4, (uint32_t)take16(&fuzz->input) << 16);
-        set_checksum(frame, len, true, PROTO_ICMPV6, ICMP_CHECKSUM_AT);
+        packets_checksum(frame, len, true, PROTO_ICMPV6, ICMP_CHECKSUM_AT);
     } else {
         store_be16(frame + l4 + 2, checksum_finish(checksum_add(0, frame + l4, len - l4)));
     }

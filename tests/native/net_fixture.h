@@ -186,25 +186,6 @@ static inline void world_inject(struct world *world, int to, const uint8_t *data
     stack_input(world->host[to], &frame, 1, world->now);
 }
 
-/* Sets the transport checksum of a frame that packets_build() made. */
-static inline void world_checksum(uint8_t *frame, uint32_t len, bool v6, uint8_t protocol, uint32_t offset)
-{
-    uint32_t l4 = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER);
-    uint8_t src[16], dst[16];
-    uint64_t sum = 0;
-    if (v6) {
-        memcpy(src, frame + ETH_HEADER + 8, 16);
-        memcpy(dst, frame + ETH_HEADER + 24, 16);
-    } else {
-        ip_map4(src, frame + ETH_HEADER + 12);
-        ip_map4(dst, frame + ETH_HEADER + 16);
-    }
-    if (protocol != PROTO_ICMP)
-        sum = checksum_pseudo(src, dst, protocol, len - l4);
-    store_be16(frame + l4 + offset, 0);
-    store_be16(frame + l4 + offset, checksum_finish(checksum_add(sum, frame + l4, len - l4)));
-}
-
 /* Frames in the trace that one host sent with that EtherType. */
 static inline int world_count(const struct world *world, int from, uint16_t ethertype)
 {

@@ -12,6 +12,7 @@
 
 #include "aiomultistack.h"
 #include "wire/arp.h"
+#include "wire/checksum.h"
 #include "wire/eth.h"
 #include "wire/icmp.h"
 #include "wire/ipv4.h"
@@ -154,6 +155,32 @@ static inline uint32_t packets_arp(uint8_t out[PACKETS_MAX], const uint8_t eth_s
     eth_emit(out, &eth);
     arp_emit(out + ETH_HEADER, arp);
     return ETH_HEADER + ARP_LENGTH;
+}
+
+/* The sum over a frame's transport header and payload, and over what its
+ * checksum covers besides: 0xffff, folded, if that is right. */
+static inline uint64_t packets_sum(const uint8_t *frame, uint32_t len, bool v6, uint8_t protocol)
+{
+    uint32_t l4 = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER);
+    uint8_t src[16], dst[16];
+    if (v6) {
+        memcpy(src, frame + ETH_HEADER + 8, 16);
+        memcpy(dst, frame + ETH_HEADER + 24, 16);
+    } else {
+        ip_map4(src, frame + ETH_HEADER + 12);
+        ip_map4(dst, frame + ETH_HEADER + 16);
+    }
+    uint64_t sum = protocol == PROTO_ICMP ? 0 : checksum_pseudo(src, dst, protocol, len - l4);
+    return checksum_add(sum, frame + l4, len - l4);
+}
+
+/* Sets the transport checksum of a frame that packets_build() made.
+ * @offset: where it is in the transport header */
+static inline void packets_checksum(uint8_t *frame, uint32_t len, bool v6, uint8_t protocol, uint32_t offset)
+{
+    uint32_t at = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER) + offset;
+    store_be16(frame + at, 0);
+    store_be16(frame + at, checksum_finish(packets_sum(frame, len, v6, protocol)));
 }
 
 #endif

@@ -101,7 +101,7 @@ static inline uint32_t peer_build(const struct peer *peer, const struct peer_seg
     frame[ETH_HEADER + 9] = PROTO_TCP;
     ipv4_update_checksum(frame + ETH_HEADER, IP4_HEADER);
     tcp_emit(&tcp, frame + ETH_HEADER + IP4_HEADER);
-    world_checksum(frame, len, false, PROTO_TCP, TCP_CSUM_OFFSET);
+    packets_checksum(frame, len, false, PROTO_TCP, TCP_CSUM_OFFSET);
     return len;
 }
 

@@ -152,7 +152,7 @@ static inline struct ams_frame *receive(struct client *client)
 static inline uint32_t check_segment(const struct ams_frame *frame, bool v6, uint32_t offset, uint32_t length)
 {
     uint32_t l4 = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER), header = l4 + 20, part = frame->len - header;
-    uint8_t src[16], dst[16], flags = TCP_ACK;
+    uint8_t flags = TCP_ACK;
     const uint8_t *ip = frame->data + ETH_HEADER, *tcp = frame->data + l4;
 
     CHECK(frame->len > header && frame->len <= header + MSS && offset + part <= length);
@@ -163,10 +163,7 @@ static inline uint32_t check_segment(const struct ams_frame *frame, bool v6, uin
         CHECK_EQ(load_be16(ip + 4), offset / MSS);
         CHECK_EQ(checksum_fold(checksum_add(0, ip, IP4_HEADER)), 0xffff);
     }
-    packets_ip(src, v6, 1);
-    packets_ip(dst, v6, 1);
-    uint64_t sum = checksum_add(checksum_pseudo(src, dst, PROTO_TCP, frame->len - l4), tcp, frame->len - l4);
-    CHECK_EQ(checksum_fold(sum), 0xffff);
+    CHECK_EQ(checksum_fold(packets_sum(frame->data, frame->len, v6, PROTO_TCP)), 0xffff);
     CHECK_EQ(load_be32(tcp + 4), SEQUENCE + offset);
     if (!offset)
         flags |= TCP_CWR;

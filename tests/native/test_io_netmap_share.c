@@ -318,22 +318,6 @@ static void test_a_full_ring_drops_for_its_receiver_only(void)
     end();
 }
 
-/* The sum over a TCP packet with its pseudo-header: 0xffff if it is right. */
-static uint16_t sum_of(const uint8_t *data, bool v6, uint32_t length)
-{
-    uint32_t l4 = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER);
-    uint8_t src[16], dst[16];
-
-    if (v6) {
-        memcpy(src, data + ETH_HEADER + 8, 16);
-        memcpy(dst, data + ETH_HEADER + 24, 16);
-    } else {
-        ip_map4(src, data + ETH_HEADER + 12);
-        ip_map4(dst, data + ETH_HEADER + 16);
-    }
-    return checksum_fold(checksum_add(checksum_pseudo(src, dst, PROTO_TCP, length - l4), data + l4, length - l4));
-}
-
 static void test_unfinished_checksums_are_finished(void)
 {
     for (int v6 = 0; v6 < 2; v6++) {
@@ -347,11 +331,11 @@ static void test_unfinished_checksums_are_finished(void)
         packets_ip(src, v6, 1);
         packets_ip(dst, v6, 2);
         store_be16(frame + l4 + 16, checksum_fold(checksum_pseudo(src, dst, PROTO_TCP, length - l4)));
-        CHECK(sum_of(frame, v6, length) != 0xffff);
+        CHECK(checksum_fold(packets_sum(frame, length, v6, PROTO_TCP)) != 0xffff);
         CHECK(fake_host_send(&fake, frame, (uint16_t)length));
         CHECK_EQ(port->ops->rx(port, frames, 8, 1000), 0);
         CHECK_EQ(fake_take(nic_tx, copy, &slot), length);
-        CHECK_EQ(sum_of(copy, v6, length), 0xffff);
+        CHECK_EQ(checksum_fold(packets_sum(copy, length, v6, PROTO_TCP)), 0xffff);
         end();
     }
 }

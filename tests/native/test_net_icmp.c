@@ -105,7 +105,7 @@ static void test_ping_from_nowhere(void)
         uint32_t len = packets_build(frame, &what);
         if (group)
             memcpy(frame, (uint8_t[]){0x33, 0x33, 0, 0, 0, 1}, 6);
-        world_checksum(frame, len, true, PROTO_ICMPV6, ICMP_CHECKSUM_AT);
+        packets_checksum(frame, len, true, PROTO_ICMPV6, ICMP_CHECKSUM_AT);
         uint64_t before = world_counters(&world, A)->icmp_rx;
         world_inject(&world, A, frame, len);
         CHECK_EQ(world_counters(&world, A)->icmp_rx, before + 1);
@@ -125,7 +125,7 @@ static void inject_icmp(bool v6, uint8_t type, uint8_t code, uint32_t rest, cons
                                  .payload = body_len, .body = body};
     uint32_t len = packets_build(frame, &what);
     store_be32(frame + l4_of(v6) + 4, rest);
-    world_checksum(frame, len, v6, protocol, ICMP_CHECKSUM_AT);
+    packets_checksum(frame, len, v6, protocol, ICMP_CHECKSUM_AT);
     frame[l4_of(v6) + 7] ^= break_checksum;
     world_inject(&world, A, frame, len);
 }
@@ -160,7 +160,7 @@ static void test_ping_to_groups(void)
         }
         uint32_t len = packets_build(frame, &what);
         frame[0] |= 1;
-        world_checksum(frame, len, v6, protocol, ICMP_CHECKSUM_AT);
+        packets_checksum(frame, len, v6, protocol, ICMP_CHECKSUM_AT);
         world_inject(&world, A, frame, len);
         CHECK_EQ(world_counters(&world, A)->icmp_rx, 1);
         CHECK_EQ(world_counters(&world, A)->icmp_echo, v6);
@@ -322,7 +322,7 @@ static uint64_t errors_after(bool v6, const struct packets_frame *what, bool lin
     uint32_t len = packets_build(frame, what);
     uint8_t protocol = what->protocol;
     if (protocol == PROTO_UDP)
-        world_checksum(frame, len, v6, protocol, UDP_CHECKSUM_AT);
+        packets_checksum(frame, len, v6, protocol, UDP_CHECKSUM_AT);
     if (link_group)
         frame[0] |= 1;
     world_inject(&world, A, frame, len);
@@ -351,7 +351,7 @@ static void test_port_unreachable_quotes(void)
         world_settle(&world);
         struct packets_frame udp = {.v6 = v6, .protocol = PROTO_UDP, .sport = 5, .dport = 9, .payload = 1400};
         uint32_t len = packets_build(frame, &udp), l4 = l4_of(v6);
-        world_checksum(frame, len, v6, PROTO_UDP, UDP_CHECKSUM_AT);
+        packets_checksum(frame, len, v6, PROTO_UDP, UDP_CHECKSUM_AT);
         world.n_trace = 0;
         world_inject(&world, A, frame, len);
         world_settle(&world);

@@ -25,7 +25,7 @@ static bool arrives(const struct packets_frame *what, void (*change)(uint8_t *fr
     int id = ams_udp_open(world.host[A], &any, NULL, 0);
     uint32_t len = packets_build(frame, &udp);
     if (udp.protocol == PROTO_UDP)
-        world_checksum(frame, len, what->v6, PROTO_UDP, UDP_CHECKSUM_AT);
+        packets_checksum(frame, len, what->v6, PROTO_UDP, UDP_CHECKSUM_AT);
     if (change)
         change(frame, &len);
     if (repair && !what->v6)

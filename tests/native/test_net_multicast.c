@@ -99,7 +99,7 @@ static void query(bool v6, bool old, const struct ams_endpoint *about, uint16_t 
     frame[0] = v6 ? 0x33 : 1;
     if (v6)
         store_be16(frame + l4 + 4, code);
-    world_checksum(frame, len, v6, v6 ? PROTO_ICMPV6 : PROTO_ICMP, 2);
+    packets_checksum(frame, len, v6, v6 ? PROTO_ICMPV6 : PROTO_ICMP, 2);
     world_inject(&world, A, frame, len);
 }
 

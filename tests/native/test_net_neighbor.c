@@ -382,7 +382,7 @@ static void inject_ndp(uint8_t hop_limit, const struct ndp_repr *ndp, bool break
                                  .payload = (uint16_t)(message_len - ICMP_HEADER)};
     uint32_t len = packets_build(frame, &what);
     memcpy(frame + len - message_len, message, message_len);
-    world_checksum(frame, len, true, PROTO_ICMPV6, ICMP_CHECKSUM_AT);
+    packets_checksum(frame, len, true, PROTO_ICMPV6, ICMP_CHECKSUM_AT);
     frame[len - 1] ^= break_checksum;
     world_inject(&world, A, frame, len);
 }
@@ -444,7 +444,7 @@ static void test_ndp_that_nobody_may_send(void)
             memcpy(what.dst, all_nodes, 16);
         uint32_t len = packets_build(frame, &what);
         memcpy(frame + len - message_len, message, message_len);
-        world_checksum(frame, len, true, PROTO_ICMPV6, ICMP_CHECKSUM_AT);
+        packets_checksum(frame, len, true, PROTO_ICMPV6, ICMP_CHECKSUM_AT);
         if (cases[i].to_group)
             memcpy(frame, (uint8_t[]){0x33, 0x33, 0, 0, 0, 1}, 6);
         world_inject(&world, A, frame, len);

@@ -28,7 +28,7 @@ static void setup(bool v6)
     struct packets_frame what = {.v6 = v6, .protocol = PROTO_UDP};
     packets_build(frame, &what);
     memcpy(frame + l4, datagram, DATAGRAM);
-    world_checksum(frame, l4 + DATAGRAM, v6, PROTO_UDP, UDP_CHECKSUM_AT);
+    packets_checksum(frame, l4 + DATAGRAM, v6, PROTO_UDP, UDP_CHECKSUM_AT);
     memcpy(datagram, frame + l4, DATAGRAM);
 }
 

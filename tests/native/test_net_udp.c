@@ -325,7 +325,7 @@ static void test_bad_datagrams(void)
         int id = world_udp(&world, A, v6, 9);
         struct packets_frame udp = {.v6 = v6, .protocol = PROTO_UDP, .sport = 5, .dport = 9, .payload = 20};
         uint32_t len = packets_build(frame, &udp), l4 = ETH_HEADER + (v6 ? IP6_HEADER : IP4_HEADER);
-        world_checksum(frame, len, v6, PROTO_UDP, UDP_CHECKSUM_AT);
+        packets_checksum(frame, len, v6, PROTO_UDP, UDP_CHECKSUM_AT);
         frame[l4 + UDP_HEADER + 3] ^= 1; /* a bit flips */
         world_inject(&world, A, frame, len);
         CHECK_EQ(world_counters(&world, A)->udp_bad, 1);

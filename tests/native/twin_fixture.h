@@ -130,8 +130,7 @@ static inline uint32_t twin_network(const struct twin *twin, const struct twin_s
         memcpy(ip.dst, dst + 12, 4);
         ipv4_emit(data + ETH_HEADER, &ip);
     }
-    uint64_t sum = checksum_pseudo(src, dst, PROTO_TCP, l4_len);
-    store_be16(data + l4 + TCP_CSUM_OFFSET, checksum_finish(checksum_add(sum, data + l4, l4_len)));
+    packets_checksum(data, l4 + l4_len, v6, PROTO_TCP, TCP_CSUM_OFFSET);
     if (!v6 && what->ip_options) { /* four NOPs */
         memmove(data + l4 + 4, data + l4, l4_len);
         memset(data + l4, 1, 4);
@@ -273,19 +272,15 @@ static inline void twin_answer(struct twin *twin, const uint8_t *question, uint3
     } else if (len > ETH_HEADER + IP6_HEADER + 24 && question[ETH_HEADER + 6] == PROTO_ICMPV6 &&
                question[ETH_HEADER + IP6_HEADER] == ICMP6_NEIGHBOR_SOLICIT) {
         struct ndp_repr ndp = {.type = ICMP6_NEIGHBOR_ADVERT, .flags = NDP_SOLICITED | NDP_OVERRIDE, .has_lladdr = true};
-        uint8_t message[NDP_LENGTH_LLADDR], src[16], dst[16];
+        uint8_t message[NDP_LENGTH_LLADDR];
         packets_ip(ndp.target, true, 2);
         memcpy(ndp.lladdr, packets_peer_mac, 6);
         uint32_t length = ndp_emit(message, &ndp);
         struct packets_frame what = {.v6 = true, .protocol = PROTO_ICMPV6, .hop_limit = 255,
                                      .payload = (uint16_t)(length - ICMP_HEADER)};
         frame->len = packets_build(frame->data, &what);
-        uint8_t *icmp = frame->data + frame->len - length;
-        memcpy(icmp, message, length);
-        packets_ip(src, true, 2);
-        packets_ip(dst, true, 1);
-        store_be16(icmp + 2, 0);
-        store_be16(icmp + 2, checksum_finish(checksum_add(checksum_pseudo(src, dst, PROTO_ICMPV6, length), icmp, length)));
+        memcpy(frame->data + frame->len - length, message, length);
+        packets_checksum(frame->data, frame->len, true, PROTO_ICMPV6, ICMP_CHECKSUM_AT);
     } else {
         return;
     }
