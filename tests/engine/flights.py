@@ -22,7 +22,3 @@ def flight(s: Script, segments: int, **options: object) -> Connection:
     for index in range(segments):
         s.expect("PA" if index == segments - 1 else "A", seq=1 + 1000 * index, length=1000)
     return connection
-
-
-def counter(s: Script, name: str) -> int:
-    return s.host.counters()[f"stack.tcp_{name}"]

@@ -324,7 +324,16 @@ class Script:
         self._run(duration)
         assert not self.queue, f"unexpected {self.queue[0][1][TCP].summary()} at +{duration / MS:.0f} ms"
 
+    def taken(self) -> list[Any]:
+        """The segments that were sent and not expected yet."""
+        self._run(0)
+        queue, self.queue = self.queue, []
+        return [frame[TCP] for _, frame in queue]
+
     def drain(self) -> None:
         """Forgets what was sent so far."""
-        self._run(0)
-        self.queue.clear()
+        self.taken()
+
+    def counter(self, name: str) -> int:
+        """One of the engine's counters, without ``stack.``."""
+        return self.host.counters()[f"stack.{name}"]

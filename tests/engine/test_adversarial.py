@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from aiomultistack._native import lib
 from scapy.layers.inet import ICMP, IP, TCP
@@ -13,13 +11,6 @@ from .script import MS, PEER_MAC, SECOND, Script
 from .world import Connection
 
 MSS = 1460
-
-
-def taken(s: Script) -> list[Any]:
-    """The segments sent since, each with its time."""
-    s._run(0)
-    queue, s.queue = s.queue, []
-    return [frame[TCP] for _, frame in queue]
 
 
 def kept(s: Script) -> int:
@@ -46,11 +37,11 @@ def test_blind_resets_and_syns_cost_one_answer_in_half_a_second(flags: str) -> N
         connection = s.open()
         for i in range(100):
             s.send(flags, seq=2 + 600 * i, ack=1)
-        assert len(taken(s)) == 1
+        assert len(s.taken()) == 1
         s.wait(600 * MS)
         for i in range(100):
             s.send(flags, seq=2 + 600 * i, ack=1)
-        assert len(taken(s)) == 1
+        assert len(s.taken()) == 1
         alive(s, connection)
 
 
@@ -65,7 +56,7 @@ def test_many_connections_share_a_limit_that_cannot_be_counted() -> None:
             s.drain()
             for i in range(160):
                 s.send("R", seq=2, port=2000 + i)
-            allowed.append(len(taken(s)))
+            allowed.append(len(s.taken()))
             s.wait(2 * SECOND)
     assert all(50 <= each < 150 for each in allowed)
     assert len(set(allowed)) > 1
@@ -79,7 +70,7 @@ def test_blind_data_needs_an_acknowledgement_in_range() -> None:
             for i in range(40):
                 s.send("PA", seq=1 + i, ack=ack, data=b"evil")
         assert connection.received == b""
-        assert len(taken(s)) <= 1
+        assert len(s.taken()) <= 1
         alive(s, connection)
 
 
@@ -88,7 +79,7 @@ def test_old_bare_acks_are_no_ping_pong() -> None:
         connection = s.open()
         for i in range(100):
             s.send("A", seq=-1000 - i, ack=1)
-        assert len(taken(s)) <= 1
+        assert len(s.taken()) <= 1
         alive(s, connection)
 
 
@@ -118,7 +109,7 @@ def test_optimistic_acks_are_ignored() -> None:
             s.send("A", seq=1, ack=1 + 11 * MSS + i * MSS)
         assert connection.info.snd_cwnd == before
         assert connection.info.bytes_acked == 0
-        assert len(taken(s)) <= 1
+        assert len(s.taken()) <= 1
 
 
 def test_duplicate_acks_without_data_out_do_nothing() -> None:
@@ -127,7 +118,7 @@ def test_duplicate_acks_without_data_out_do_nothing() -> None:
         before = connection.info.snd_cwnd
         for _ in range(60):
             s.send("A", seq=1, ack=1)
-        assert taken(s) == []
+        assert s.taken() == []
         assert connection.info.snd_cwnd == before
 
 
@@ -206,7 +197,7 @@ def test_a_window_that_shrinks_loses_nothing() -> None:
     with Script() as s:
         connection = s.open(mss=MSS)
         connection.send(b"x" * 4 * MSS)
-        assert len(taken(s)) == 4
+        assert len(s.taken()) == 4
         s.send("A", seq=1, ack=1, win=100)  # what is out already stays out
         s.wait(100 * MS)
         s.send("A", seq=1, ack=1 + 2 * MSS, win=0)
@@ -226,7 +217,7 @@ def test_tiny_windows_are_probed_not_filled_byte_by_byte() -> None:
         s.drain()
         for i in range(50):
             s.send("A", seq=1, ack=1 + 10 * MSS, win=1 + i % 3)
-        assert len(taken(s)) <= 2
+        assert len(s.taken()) <= 2
 
 
 def test_hoarders_of_closed_windows_end_at_the_limit() -> None:
@@ -236,7 +227,7 @@ def test_hoarders_of_closed_windows_end_at_the_limit() -> None:
         for i in range(30):
             s.port = 2000 + i
             s.syn()
-            for segment in taken(s):
+            for segment in s.taken():
                 s.iss = segment.seq
             s.send("A", seq=1, ack=1, win=0)
             s.drain()
@@ -340,7 +331,7 @@ def test_a_forged_path_mtu_has_a_floor(mtu: int) -> None:
         for _ in range(10):
             icmp(s, seq=1, mtu=mtu)
         assert connection.info.snd_mss >= 552 - 40  # the floor is that of Linux
-        assert len(taken(s)) < 200
+        assert len(s.taken()) < 200
 
 
 def test_source_quench_does_nothing() -> None:

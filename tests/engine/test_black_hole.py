@@ -30,7 +30,7 @@ def test_shorter_segments_get_through() -> None:
         connection.send(b"x" * 5000)
         assert deliver(s, 1100, 5000) == 5000
         assert connection.info.snd_mss == 1024
-        assert s.host.counters()["stack.tcp_black_hole"] == 1
+        assert s.counter("tcp_black_hole") == 1
 
 
 def test_still_shorter_ones_where_needed() -> None:
@@ -125,7 +125,7 @@ def test_the_longest_that_gets_through_is_found() -> None:
         assert 1 <= counters["stack.tcp_mtu_probe_lost"] == len(path.lost) - swallowed <= 7
         sent = counters["stack.tcp_mtu_probe"]
         path.carry(connection, 200_000)
-        assert s.host.counters()["stack.tcp_mtu_probe"] == sent  # the search is over
+        assert s.counter("tcp_mtu_probe") == sent  # the search is over
 
 
 def test_a_probe_that_gets_lost_does_not_lower_the_window() -> None:
@@ -134,7 +134,7 @@ def test_a_probe_that_gets_lost_does_not_lower_the_window() -> None:
         path = Path(s, 1200)
         connection = trouble(s, path)
         path.carry(connection, 12_000)
-        window, timeouts = connection.info.snd_cwnd, s.host.counters()["stack.tcp_rto"]
+        window, timeouts = connection.info.snd_cwnd, s.counter("tcp_rto")
         path.carry(connection, 300_000)
         counters = s.host.counters()
         assert counters["stack.tcp_mtu_probe_lost"] >= 1
@@ -167,7 +167,7 @@ def test_a_black_hole_in_the_middle_of_a_search_starts_it_anew() -> None:
         path.limit = 600
         path.carry(connection, 50_000, step=SECOND)
         assert connection.info.snd_mss == 512
-        assert s.host.counters()["stack.tcp_black_hole"] == 3
+        assert s.counter("tcp_black_hole") == 3
         path.limit = 1400
         path.carry(connection, 400_000)
         assert 1392 <= connection.info.snd_mss <= 1400
@@ -179,4 +179,4 @@ def test_there_are_no_probes_without_sack() -> None:
         connection = trouble(s, path, sack=False)
         path.carry(connection, 100_000)
         assert connection.info.snd_mss == 1024
-        assert s.host.counters()["stack.tcp_mtu_probe"] == 0
+        assert s.counter("tcp_mtu_probe") == 0

@@ -11,28 +11,17 @@ from typing import Any
 import pytest
 from aiomultistack._native import lib
 
-from .script import MS, SECOND, TCP, Script
+from .script import MS, SECOND, Script
 from .world import Connection
 
 MSS = 1460
-
-
-def taken(s: Script) -> list[Any]:
-    """The segments sent since, each with its time."""
-    s._run(0)
-    queue, s.queue = s.queue, []
-    return [frame[TCP] for _, frame in queue]
-
-
-def counter(s: Script, name: str) -> int:
-    return s.host.counters()[f"stack.{name}"]
 
 
 def kept_open(s: Script) -> bool:
     """Does the engine still know the connection of the script's port?  One that it doesn't know is answered by RST."""
     s.drain()
     s.send("PA", seq=1, ack=1, data=b"?")
-    return all("R" not in str(segment.flags) for segment in taken(s))
+    return all("R" not in str(segment.flags) for segment in s.taken())
 
 
 def until_silence(s: Script, *, answer: bool, win: int = 0, limit: int = 3600 * SECOND) -> float:
@@ -71,7 +60,7 @@ def test_a_closed_window_without_application_ends_sooner_without_answer() -> Non
     with Script() as s:
         hold_back(s).close()
         assert until_silence(s, answer=False) < 300
-        assert counter(s, "tcp_zero_window_probe") == 8
+        assert s.counter("tcp_zero_window_probe") == 8
         assert not kept_open(s)
 
 
@@ -81,14 +70,14 @@ def test_a_closed_window_with_an_application_waits_as_long_as_it_is_answered() -
         until_silence(s, answer=True, limit=4000 * SECOND)
         assert connection.closed is None
         s.send("A", seq=1, ack=1, win=65535)
-        assert sum(len(bytes(segment.payload)) for segment in taken(s)) == 5000
+        assert sum(len(bytes(segment.payload)) for segment in s.taken()) == 5000
 
 
 def test_a_closed_window_with_an_application_is_given_up_without_answers() -> None:
     with Script() as s:
         connection = hold_back(s)
         until_silence(s, answer=False)
-        assert counter(s, "tcp_zero_window_probe") == 15
+        assert s.counter("tcp_zero_window_probe") == 15
         assert connection.closed == "ETIMEDOUT"
 
 
@@ -118,14 +107,14 @@ def test_nothing_new_is_sent_past_a_window_that_shrank() -> None:
     with Script() as s:
         connection = s.open(mss=MSS)
         connection.send(b"x" * 10 * MSS)
-        assert len(taken(s)) == 10
+        assert len(s.taken()) == 10
         s.send("A", seq=1, ack=1 + 4 * MSS, win=MSS)  # its edge is behind what is out
         connection.send(b"y" * 3 * MSS)
-        assert taken(s) == []
+        assert s.taken() == []
         s.send("A", seq=1, ack=1 + 8 * MSS, win=MSS)
-        assert taken(s) == []
+        assert s.taken() == []
         s.send("A", seq=1, ack=1 + 10 * MSS, win=65535)
-        assert [len(bytes(segment.payload)) for segment in taken(s)] == [MSS] * 3
+        assert [len(bytes(segment.payload)) for segment in s.taken()] == [MSS] * 3
 
 
 @pytest.mark.parametrize("win", [0, 1, 700])
@@ -136,7 +125,7 @@ def test_what_a_window_shrank_away_from_is_still_repaired(win: int) -> None:
         s.drain()
         s.send("A", seq=1, ack=1, win=win)
         s.wait(20 * SECOND)
-        assert {segment.seq - s.iss for segment in taken(s)} >= {1, 1 + 3 * MSS}
+        assert {segment.seq - s.iss for segment in s.taken()} >= {1, 1 + 3 * MSS}
         s.send("A", seq=1, ack=1 + 4 * MSS, win=65535)
         assert connection.info.bytes_acked == 4 * MSS
         connection.send(b"more")
@@ -226,11 +215,11 @@ def test_time_wait_has_a_limit_and_the_oldest_goes_first() -> None:
             s.port = port
             time_wait(s)
         assert lib.ams_stack_time_wait(s.host.stack) == 3
-        assert counter(s, "tcp_tw_overflow") == 2
+        assert s.counter("tcp_tw_overflow") == 2
         s.send("FA", seq=1, ack=2, port=2001)
-        assert str(taken(s)[0].flags) == "R"
+        assert str(s.taken()[0].flags) == "R"
         s.send("FA", seq=1, ack=2, port=2002)
-        assert str(taken(s)[0].flags) == "A"
+        assert str(s.taken()[0].flags) == "A"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +231,7 @@ def test_in_time_wait_timestamps_tell_which_syn_is_new(tsval: int, seq: int, ope
     with Script() as s:
         time_wait(s, timestamps=True)
         s.send("S", seq=seq, tsval=tsval, tsecr=0)
-        segment = taken(s)[0]
+        segment = s.taken()[0]
         assert str(segment.flags) == ("SA" if opens else "A")
         assert lib.ams_stack_time_wait(s.host.stack) == (0 if opens else 1)
 
@@ -263,7 +252,7 @@ def half_open(s: Script, ports: range) -> dict[int, int]:
     """SYNs from several ports.  Returns the engine's initial sequence numbers."""
     for port in ports:
         s.send("S", port=port, options=[("MSS", MSS)])
-    return {segment.dport: segment.seq for segment in taken(s)}
+    return {segment.dport: segment.seq for segment in s.taken()}
 
 
 def complete(s: Script, isses: dict[int, int]) -> None:
@@ -285,12 +274,12 @@ def test_a_full_accept_queue_leaves_the_rest_half_open(backlog: int) -> None:
             s.iss = iss
             s.send("A", seq=1, ack=1, port=port, hold=True)
         s.send("S", port=3000)
-        assert taken(s) == []
+        assert s.taken() == []
         assert len(s.host.accepted) == backlog
-        assert counter(s, "tcp_accept_overflow") == 4 - backlog
-        assert counter(s, "tcp_syn_dropped") == 1
+        assert s.counter("tcp_accept_overflow") == 4 - backlog
+        assert s.counter("tcp_syn_dropped") == 1
         s.wait(1100 * MS)
-        again = {segment.dport: segment.seq for segment in taken(s)}
+        again = {segment.dport: segment.seq for segment in s.taken()}
         assert again == {port: isses[port] for port in list(isses)[backlog:]}
         for port in again:
             complete(s, {port: again[port]})
@@ -305,9 +294,9 @@ def test_a_full_accept_queue_does_not_reset_who_brings_a_cookie() -> None:
         memory = lib.ams_stack_memory(s.host.stack)
         complete(s, isses)
         assert len(s.host.accepted) == 2
-        assert counter(s, "tcp_accept_overflow") == 2
+        assert s.counter("tcp_accept_overflow") == 2
         assert lib.ams_stack_memory(s.host.stack) <= memory + 2 * 1500
-        assert taken(s) == []
+        assert s.taken() == []
         complete(s, dict(list(isses.items())[2:]))  # the peers try again
         assert len(s.host.accepted) == 4
 
@@ -317,7 +306,7 @@ def test_who_brings_a_cookie_when_there_are_no_endpoints_does_not_stay_for_ever(
         isses = half_open(s, range(2000, 2006))
         complete(s, isses)
         assert len(s.host.accepted) == 3
-        assert counter(s, "tcp_accept_overflow") == 3
+        assert s.counter("tcp_accept_overflow") == 3
         s.wait(200 * SECOND)
         s.drain()
         for port in range(2003, 2006):
@@ -330,4 +319,4 @@ def test_half_open_connections_have_a_limit_of_their_own_without_cookies() -> No
     """As many as endpoints and TIME-WAIT together, however large the backlog."""
     with Script(max_endpoints=5, max_time_wait=3, syn_backlog=1000, syn_cookies=lib.AMS_SYN_COOKIES_NEVER) as s:
         assert len(half_open(s, range(2000, 2020))) == 8
-        assert counter(s, "tcp_syn_dropped") == 12
+        assert s.counter("tcp_syn_dropped") == 12

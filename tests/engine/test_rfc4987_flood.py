@@ -14,10 +14,6 @@ def cookies(**config: Any) -> Script:
     return Script(syn_cookies=lib.AMS_SYN_COOKIES_ALWAYS, **config)
 
 
-def counter(s: Script, name: str) -> int:
-    return s.host.counters()[f"stack.{name}"]
-
-
 @pytest.mark.parametrize("v6", [False, True])
 def test_nothing_is_kept_until_the_cookie_comes_back(v6: bool) -> None:
     with cookies(v6=v6) as s:
@@ -103,7 +99,7 @@ def test_a_cookie_grows_old_though_newer_ones_are_out() -> None:
         s.drain()
         s.send("A", seq=1, ack=1)
         s.expect("R")
-        assert counter(s, "tcp_cookie_bad") == 1
+        assert s.counter("tcp_cookie_bad") == 1
         assert not s.host.accepted
 
 
@@ -121,7 +117,7 @@ def test_guessing_needs_a_flood() -> None:
     with Script() as s:
         s.send("A", seq=1, ack=1)
         s.expect("R")
-        assert counter(s, "tcp_cookie_bad") == 0
+        assert s.counter("tcp_cookie_bad") == 0
 
 
 def test_legitimate_clients_connect_during_a_flood_and_memory_is_flat() -> None:
@@ -132,7 +128,7 @@ def test_legitimate_clients_connect_during_a_flood_and_memory_is_flat() -> None:
         full = lib.ams_stack_memory(s.host.stack)
         for port in range(20000, 20300):
             s.send("S", seq=0, port=port, options=[("MSS", 1460)])
-        assert counter(s, "tcp_cookie_tx") == 300
+        assert s.counter("tcp_cookie_tx") == 300
         s.drain()
         for i in range(20):
             s.port = 30000 + i
@@ -142,7 +138,7 @@ def test_legitimate_clients_connect_during_a_flood_and_memory_is_flat() -> None:
             s.expect("A", ack=4)
             assert s.accepted().received == b"GET"
         assert lib.ams_stack_memory(s.host.stack) <= full + 20 * 1100
-        assert counter(s, "tcp_cookie_ok") == 20
+        assert s.counter("tcp_cookie_ok") == 20
 
 
 def test_without_cookies_the_backlog_drops() -> None:
@@ -152,7 +148,7 @@ def test_without_cookies_the_backlog_drops() -> None:
         s.drain()
         s.syn()
         s.quiet(100 * MS)
-        assert counter(s, "tcp_syn_dropped") == 1
+        assert s.counter("tcp_syn_dropped") == 1
         s.wait(130 * SECOND)  # the half-open ones have given up
         s.drain()
         s.open()

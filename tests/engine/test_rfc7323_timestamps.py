@@ -35,7 +35,7 @@ def test_paws_drops_an_old_timestamp_and_acknowledges() -> None:
         s.send("PA", seq=4, ack=1, data=b"old", tsval=4000)
         s.expect("A", ack=4)
         assert connection.received == b"new"
-        assert s.host.counters()["stack.tcp_paws"] == 1
+        assert s.counter("tcp_paws") == 1
 
 
 def test_timestamps_wrap_around() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aiomultistack._native import ffi, lib
 
-from .flights import OPEN, RECOVERY, RTT, counter, flight
+from .flights import OPEN, RECOVERY, RTT, flight
 from .script import MS, Script
 from .world import Connection
 
@@ -77,7 +77,7 @@ def test_rack_finds_a_lost_retransmission() -> None:
         s.wait(RTT)
         s.send("A", seq=1, ack=1, sack=[(10_001, 11_001), (1001, 9001)])
         s.expect("A", seq=1, length=1000)
-        assert counter(s, "rto") == 0
+        assert s.counter("tcp_rto") == 0
 
 
 def test_loss_beyond_the_recovery_point_is_the_next_reduction() -> None:
@@ -98,7 +98,7 @@ def test_loss_beyond_the_recovery_point_is_the_next_reduction() -> None:
         s.send("A", seq=1, ack=10_001, sack=[(11_001, 14_001)])
         assert connection.info.ca_state == RECOVERY
         assert connection.info.snd_ssthresh < first
-        assert counter(s, "fast_retrans") == 2
+        assert s.counter("tcp_fast_retrans") == 2
 
 
 def test_rack_tolerates_more_after_reordering_was_seen() -> None:
@@ -167,7 +167,7 @@ def test_rack_finds_a_lost_retransmission_by_a_later_one() -> None:
         s.wait(RTT)
         s.send("A", seq=1, ack=1, sack=[(1001, 10_001)], tsecr=echo)
         s.expect("A", seq=1, length=1000)
-        assert counter(s, "rto") == 0
+        assert s.counter("tcp_rto") == 0
 
 
 def test_a_partly_sacked_segment_counts_as_missing() -> None:
@@ -217,7 +217,7 @@ def test_rack_on_timeout_spares_what_was_just_sent() -> None:
         s.expect("A", seq=2001)
         s.expect("PA", seq=3001)
         s.expect("A", seq=1, length=1000, after=60 * MS, tolerance=20 * MS)
-        assert counter(s, "rto") == 1
+        assert s.counter("tcp_rto") == 1
         s.send("A", seq=1, ack=4001)
         s.quiet()
         assert connection.info.bytes_retrans == 2000
@@ -231,8 +231,8 @@ def test_tlp_sends_the_last_segment_again_after_two_rtts() -> None:
     with Script() as s:
         flight(s, 3, sack=True)
         s.expect("PA", seq=2001, length=1000, after=202 * MS)
-        assert counter(s, "tlp") == 1
-        assert counter(s, "rto") == 0
+        assert s.counter("tcp_tlp") == 1
+        assert s.counter("tcp_rto") == 0
 
 
 def test_tlp_prefers_new_data() -> None:
@@ -253,7 +253,7 @@ def test_tlp_for_a_single_segment_allows_for_a_delayed_ack() -> None:
     with Script() as s:
         flight(s, 1, sack=True)
         s.expect("PA", seq=1, after=300 * MS, tolerance=5 * MS)  # srtt + the minimum RTO
-        assert counter(s, "tlp") == 1
+        assert s.counter("tcp_tlp") == 1
 
 
 def test_tlp_needs_sack() -> None:
@@ -261,8 +261,8 @@ def test_tlp_needs_sack() -> None:
     with Script() as s:
         flight(s, 3)
         s.expect("A", seq=1, after=300 * MS, tolerance=5 * MS)
-        assert counter(s, "tlp") == 0
-        assert counter(s, "rto") == 1
+        assert s.counter("tcp_tlp") == 0
+        assert s.counter("tcp_rto") == 1
 
 
 def test_tlp_starts_recovery_of_a_lost_tail() -> None:
@@ -279,7 +279,7 @@ def test_tlp_starts_recovery_of_a_lost_tail() -> None:
         s.expect("A", seq=3001)
         s.send("A", seq=1, ack=5001)
         s.quiet()
-        assert counter(s, "rto") == 0
+        assert s.counter("tcp_rto") == 0
         assert connection.info.snd_cwnd < 10_000
 
 
@@ -313,8 +313,8 @@ def test_no_tlp_while_what_was_lost_behind_the_recovery_point_is_on_its_way() ->
         s.send("A", seq=1, ack=7001)
         assert connection.info.ca_state == RECOVERY  # for 7001, which the last one did not pay for
         s.expect("PA", seq=7001, after=302 * MS, tolerance=10 * MS)
-        assert counter(s, "tlp") == 0
-        assert counter(s, "rto") == 1
+        assert s.counter("tcp_tlp") == 0
+        assert s.counter("tcp_rto") == 1
         s.wait(RTT)
         s.send("A", seq=1, ack=8001)
         assert connection.info.ca_state == OPEN
@@ -335,7 +335,7 @@ def test_tlp_that_repaired_the_loss_still_costs() -> None:
         s.expect("PA", seq=10_001)
         s.wait(RTT)
         s.send("A", seq=1, ack=11_001)
-        assert counter(s, "tlp_recovered") == 1
+        assert s.counter("tcp_tlp_recovered") == 1
         assert connection.info.snd_cwnd <= before * 0.75
 
 
@@ -353,5 +353,5 @@ def test_tlp_that_was_not_needed_costs_nothing() -> None:
         s.expect("PA", seq=10_001)
         s.wait(RTT)
         s.send("A", seq=1, ack=11_001)
-        assert counter(s, "tlp_recovered") == 0
+        assert s.counter("tcp_tlp_recovered") == 0
         assert connection.info.snd_ssthresh > 0x7FFFFFFF

@@ -76,8 +76,8 @@ def test_one_reduction_for_each_window() -> None:
             s.send("A" + letters((INITIAL + i) % 8), seq=1, ack=1 + i * 1000)
         assert connection.info.delivered_ce == 5
         assert connection.info.snd_ssthresh == before // 2
-        assert s.host.counters()["stack.tcp_ecn_reduced"] == 1
-        assert s.host.counters()["stack.tcp_retrans"] == 0
+        assert s.counter("tcp_ecn_reduced") == 1
+        assert s.counter("tcp_retrans") == 0
 
 
 def test_an_old_ack_is_ignored() -> None:
@@ -187,10 +187,10 @@ def test_marks_that_never_stop_are_not_believed() -> None:
     with server() as s:
         connection = opened(s, mss=1000, sack=True)
         marked(s, connection, 6)
-        reduced = s.host.counters()["stack.tcp_ecn_reduced"]
+        reduced = s.counter("tcp_ecn_reduced")
         assert not sends_ect(s, connection)
         s.send("A" + letters((INITIAL + 7) % 8), seq=1, ack=6005)
-        assert s.host.counters()["stack.tcp_ecn_reduced"] == reduced
+        assert s.counter("tcp_ecn_reduced") == reduced
 
 
 # ---- with other parts of TCP ------------------------------------------------------------------------------------

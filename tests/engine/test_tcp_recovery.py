@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiomultistack._native import ffi
 
-from .flights import OPEN, RECOVERY, RTT, counter, flight
+from .flights import OPEN, RECOVERY, RTT, flight
 from .script import Script
 from .world import Connection
 
@@ -128,5 +128,5 @@ def test_newreno_ignores_duplicates_right_after_recovery() -> None:
         s.drain()
         for _ in range(4):
             s.send("A", seq=1, ack=10_001)
-        assert counter(s, "retrans") == 1
+        assert s.counter("tcp_retrans") == 1
         assert connection.info.snd_cwnd >= cwnd

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from aiomultistack._native import lib
 
-from .flights import counter
 from .script import MS, SECOND, TCP, Script
 
 
@@ -123,7 +122,7 @@ def test_sack_blocks_take_their_room_from_the_payload(offload: bool) -> None:
         longest = max(len(frame) for _, frame in s.queue)
         assert longest > 1514 if offload else 1400 < longest <= 1514
         assert s.host.counters()["switch.tx_too_long"] == 0
-        assert counter(s, "retrans") > 0
+        assert s.counter("tcp_retrans") > 0
 
 
 @pytest.mark.parametrize("timestamps", [False, True])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .flights import LOSS, OPEN, RECOVERY, RTT, counter, flight
+from .flights import LOSS, OPEN, RECOVERY, RTT, flight
 from .script import MS, Script
 
 # ---- F-RTO (RFC 5682) ---------------------------------------------------------------------------------------
@@ -23,7 +23,7 @@ def test_frto_with_sack_undoes_a_spurious_timeout() -> None:
         info = connection.info
         assert info.ca_state == OPEN
         assert info.snd_cwnd >= 10_000
-        assert counter(s, "spurious_rto") == 1
+        assert s.counter("tcp_spurious_rto") == 1
         assert info.bytes_retrans == 1000
 
 
@@ -40,7 +40,7 @@ def test_frto_goes_on_after_a_real_timeout() -> None:
         s.send("A", seq=1, ack=1001, sack=[(11_001, 12_001)])
         s.expect("A", seq=1001, length=1000)
         assert connection.info.ca_state == LOSS
-        assert counter(s, "spurious_rto") == 0
+        assert s.counter("tcp_spurious_rto") == 0
 
 
 def test_frto_without_sack() -> None:
@@ -53,7 +53,7 @@ def test_frto_without_sack() -> None:
         s.expect("A", seq=10_001)
         s.expect("A", seq=11_001)
         s.send("A", seq=1, ack=2001)
-        assert counter(s, "spurious_rto") == 1
+        assert s.counter("tcp_spurious_rto") == 1
         assert connection.info.ca_state == OPEN
 
 
@@ -63,7 +63,7 @@ def test_frto_without_sack_does_not_trust_a_jump_over_the_retransmission() -> No
         connection = flight(s, 3)
         s.expect("A", seq=1, after=300 * MS, tolerance=10 * MS)
         s.send("A", seq=1, ack=3001)
-        assert counter(s, "spurious_rto") == 0
+        assert s.counter("tcp_spurious_rto") == 0
         assert connection.info.snd_ssthresh < 20_000
 
 
@@ -94,7 +94,7 @@ def test_eifel_undoes_a_spurious_fast_retransmit() -> None:
         assert info.ca_state == OPEN
         assert info.snd_cwnd >= cwnd
         assert info.snd_ssthresh > 0x7FFFFFFF
-        assert counter(s, "undo") == 1
+        assert s.counter("tcp_undo") == 1
 
 
 def test_eifel_keeps_a_justified_reduction() -> None:
@@ -106,7 +106,7 @@ def test_eifel_keeps_a_justified_reduction() -> None:
         s.expect("A", seq=1, length=1000)
         s.wait(RTT)
         s.send("A", seq=1, ack=10_001)  # echoes the retransmission
-        assert counter(s, "undo") == 0
+        assert s.counter("tcp_undo") == 0
         assert connection.info.snd_cwnd == 7000
 
 
@@ -117,7 +117,7 @@ def test_eifel_undoes_a_spurious_timeout() -> None:
         original = s.last_tsval
         s.expect("A", seq=1, after=300 * MS, tolerance=10 * MS)
         s.send("A", seq=1, ack=1001, tsecr=original)
-        assert counter(s, "spurious_rto") == 1
+        assert s.counter("tcp_spurious_rto") == 1
         assert connection.info.backoff == 0
         s.send("A", seq=1, ack=4001, tsecr=original)
         s.quiet()
@@ -136,7 +136,7 @@ def test_dsack_of_all_that_was_retransmitted_undoes() -> None:
         s.wait(RTT)
         s.send("A", seq=1, ack=10_001, sack=[(1, 1001)])
         assert connection.info.snd_cwnd >= 10_000
-        assert counter(s, "undo") == 1
+        assert s.counter("tcp_undo") == 1
 
 
 def test_dsack_of_half_of_it_does_not() -> None:
@@ -152,7 +152,7 @@ def test_dsack_of_half_of_it_does_not() -> None:
         s.send("A", seq=1, ack=10_001, sack=[(1, 1001)])
         assert connection.info.bytes_retrans == 2000
         assert connection.info.snd_cwnd == 7000
-        assert counter(s, "undo") == 0
+        assert s.counter("tcp_undo") == 0
 
 
 def test_duplicates_made_by_the_network_do_not_widen_the_window() -> None:
