@@ -228,6 +228,14 @@ class Script:
         assert self.host.accepted, "nothing was accepted"
         return self.host.accepted[-1]
 
+    def time_wait(self, **options: Any) -> None:
+        """A connection in TIME_WAIT: the engine has closed first.  The options are those of ``open``."""
+        connection = self.open(**options)
+        connection.close()
+        self.expect("FA", seq=1)
+        self.send("FA", seq=1, ack=2)
+        self.expect("A", ack=2)
+
     def connect(self) -> Connection:
         """An active open towards the peer; its SYN is the next segment."""
         return self.host.connect(self.remote, self.port)

@@ -6,8 +6,6 @@ in tests/native/test_net_limits.c.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from aiomultistack._native import lib
 
@@ -200,20 +198,11 @@ def test_a_connection_idle_for_24_days_believes_any_timestamp() -> None:
 # ---- TIME-WAIT --------------------------------------------------------------------------------------------------
 
 
-def time_wait(s: Script, **options: Any) -> None:
-    """A connection that the engine has closed first."""
-    connection = s.open(**options)
-    connection.close()
-    s.drain()
-    s.send("FA", seq=1, ack=2)
-    s.drain()
-
-
 def test_time_wait_has_a_limit_and_the_oldest_goes_first() -> None:
     with Script(max_time_wait=3) as s:
         for port in range(2000, 2005):
             s.port = port
-            time_wait(s)
+            s.time_wait()
         assert lib.ams_stack_time_wait(s.host.stack) == 3
         assert s.counter("tcp_tw_overflow") == 2
         s.send("FA", seq=1, ack=2, port=2001)
@@ -229,7 +218,7 @@ def test_time_wait_has_a_limit_and_the_oldest_goes_first() -> None:
 def test_in_time_wait_timestamps_tell_which_syn_is_new(tsval: int, seq: int, opens: bool) -> None:
     """RFC 6191 section 2: an old duplicate of a SYN must not end the wait, whatever its number."""
     with Script() as s:
-        time_wait(s, timestamps=True)
+        s.time_wait(timestamps=True)
         s.send("S", seq=seq, tsval=tsval, tsecr=0)
         segment = s.taken()[0]
         assert str(segment.flags) == ("SA" if opens else "A")
@@ -238,7 +227,7 @@ def test_in_time_wait_timestamps_tell_which_syn_is_new(tsval: int, seq: int, ope
 
 def test_an_old_fin_does_not_prolong_time_wait() -> None:
     with Script() as s:
-        time_wait(s, timestamps=True)
+        s.time_wait(timestamps=True)
         s.wait(50 * SECOND)
         s.send("FA", seq=1, ack=2, tsval=50)
         s.wait(11 * SECOND)

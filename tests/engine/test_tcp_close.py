@@ -77,18 +77,9 @@ def test_fin_out_of_order_waits_for_the_data() -> None:
         assert connection.received == b"0123456789"
 
 
-def time_wait(s: Script) -> None:
-    """Brings the connection into TIME_WAIT, the engine having closed first."""
-    connection = s.open()
-    connection.close()
-    s.expect("FA", seq=1)
-    s.send("FA", seq=1, ack=2)
-    s.expect("A", ack=2)
-
-
 def test_time_wait_acknowledges_a_repeated_fin() -> None:
     with Script() as s:
-        time_wait(s)
+        s.time_wait()
         s.send("FA", seq=1, ack=2)
         s.expect("A", seq=2, ack=2)
         s.wait(30 * SECOND)
@@ -103,7 +94,7 @@ def test_time_wait_acknowledges_a_repeated_fin() -> None:
 def test_time_wait_is_not_assassinated() -> None:
     """RFC 1337."""
     with Script() as s:
-        time_wait(s)
+        s.time_wait()
         s.send("R", seq=2)
         assert lib.ams_stack_time_wait(s.host.stack) == 1
 
@@ -111,7 +102,7 @@ def test_time_wait_is_not_assassinated() -> None:
 def test_time_wait_is_reused_by_a_newer_syn() -> None:
     """RFC 6191."""
     with Script() as s:
-        time_wait(s)
+        s.time_wait()
         old = s.iss
         s.isn += 10_000
         s.syn()
@@ -125,7 +116,7 @@ def test_time_wait_is_reused_by_a_newer_syn() -> None:
 def test_time_wait_gives_way_to_a_peer_that_has_lost_its_memory() -> None:
     """RFC 9293 section 3.10.7.3: the peer resets what it does not know, and its next SYN gets through."""
     with Script() as s:
-        time_wait(s)
+        s.time_wait()
         old_isn = s.isn
         s.isn -= 10_000
         s.syn()
@@ -141,7 +132,7 @@ def test_time_wait_gives_way_to_a_peer_that_has_lost_its_memory() -> None:
 
 def test_time_wait_refuses_an_older_syn() -> None:
     with Script() as s:
-        time_wait(s)
+        s.time_wait()
         s.isn -= 10_000
         s.syn()
         s.expect("A", seq=2)

@@ -15,6 +15,8 @@ from typing import Any
 
 from aiomultistack._native import ffi, lib
 
+from aiomultistack import _node
+
 MS = 1_000_000
 SECOND = 1_000_000_000
 START = 1_000 * SECOND
@@ -24,13 +26,7 @@ BLOB = 1 << 18
 
 def endpoint(address: str, port: int = 0) -> Any:
     """A ``struct ams_endpoint`` for an IPv4 or IPv6 address."""
-    ip = ipaddress.ip_address(address)
-    out = ffi.new("struct ams_endpoint *")
-    packed = ip.packed if ip.version == 6 else bytes(10) + b"\xff\xff" + ip.packed
-    ffi.memmove(out.ip, packed, 16)
-    out.port = port
-    out.family = ip.version
-    return out
+    return _node.endpoint((address, port))
 
 
 def status_name(status: int) -> str:

@@ -5,10 +5,7 @@ Everything here needs root and /dev/net/tun; without them each test says so and 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -28,14 +25,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def process_wide() -> None:
-    """Opens what libuv opens once in a process and keeps, so that it isn't taken for a leak."""
-    with contextlib.suppress(ImportError):
-        import uvloop
-
-        loop = uvloop.new_event_loop()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
+def nothing_new(process_wide: None) -> None:
+    """What is open when a test begins is no leak of its."""
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +41,3 @@ def bench(lab: None, request: pytest.FixtureRequest) -> Iterator[Bench]:
     """A loop on a TAP; indirect parameters are fields of `Config`."""
     with stack_loop(**getattr(request, "param", {})) as bench:
         yield bench
-
-
-@pytest.fixture(scope="session")
-def tool() -> Callable[[str], str]:
-    """The path of a program, or a skip that names what is missing."""
-
-    def find(name: str) -> str:
-        path = shutil.which(name)
-        if path is None:
-            pytest.skip(f"{name} is not installed")
-        return path
-
-    return find

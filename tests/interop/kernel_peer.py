@@ -16,7 +16,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 
-from .lab import PATIENCE
+from support import PATIENCE
 
 
 @functools.lru_cache(maxsize=4)

@@ -15,7 +15,6 @@ import ctypes
 import gc
 import itertools
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -25,7 +24,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytest
+from support import PATIENCE, descriptors, eventually
 
 import aiomultistack
 from aiomultistack import _control
@@ -38,7 +37,6 @@ KERNEL4, KERNEL6 = "10.99.0.1", "fd99::1"
 #: An address of the TAP's network that nobody has.
 NOBODY4, NOBODY6 = "10.99.0.77", "fd99::77"
 
-PATIENCE = 20.0  # seconds until what must happen is taken for not happening, on a machine busy with other things
 ROOT = Path(__file__).parents[2]
 
 _CLONE_NEWNET = 0x40000000
@@ -118,15 +116,6 @@ def configuration(name: str, **fields: Any) -> aiomultistack.Config:
 
 
 # ---- a loop of ours in this process ----------------------------------------------------------------------
-
-
-def descriptors() -> set[str]:
-    """What this process's descriptors refer to."""
-    found = set()
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
-    return found
 
 
 class Bench:
@@ -292,12 +281,3 @@ class Program:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-
-
-def eventually(condition: Callable[[], object], what: str, timeout: float = PATIENCE) -> None:
-    """Waits until a condition about another process holds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"did not happen in {timeout:g} s: {what}")
-        select.select([], [], [], 0.02)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support import eventually
 
 import aiomultistack
 
-from .lab import KERNEL4, STACK4, Bench, command, eventually, set_sysctl
+from .lab import KERNEL4, STACK4, Bench, command, set_sysctl
 
 PREFIX = ipaddress.IPv6Network("2001:db8:99::/64")
 NEAR = "2001:db8:99::1"  # the kernel's address in it

@@ -29,22 +29,20 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
+from support import PATIENCE, descriptors, eventually
 
 import aiomultistack
 
 from .lab import (
     KERNEL4,
     KERNEL6,
-    PATIENCE,
     STACK4,
     STACK6,
     Bench,
     Program,
     command,
     configuration,
-    descriptors,
     environment,
-    eventually,
     stack_host,
     tap_name,
 )

@@ -16,21 +16,11 @@ import aiohttp
 import pytest
 import trustme
 from aiohttp import web
+from support import PATIENCE
 
 from .app import CHUNK, application
 from .kernel_peer import accept_and_exchange, digest, listener, payload, stream_exchange
-from .lab import (
-    KERNEL4,
-    KERNEL6,
-    NOBODY4,
-    NOBODY6,
-    PATIENCE,
-    STACK4,
-    Bench,
-    kernel_host,
-    stack_host,
-    url_host,
-)
+from .lab import KERNEL4, KERNEL6, NOBODY4, NOBODY6, STACK4, Bench, kernel_host, stack_host, url_host
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 LARGE = 100 << 20

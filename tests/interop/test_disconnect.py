@@ -7,9 +7,10 @@ import socket
 from typing import Any
 
 import pytest
+from support import PATIENCE
 
 from .app import CHUNK
-from .lab import PATIENCE, Bench, stack_host
+from .lab import Bench, stack_host
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 LINGER_0 = b"\x01\0\0\0\0\0\0\0"

@@ -8,8 +8,9 @@ import socket
 import warnings
 
 import pytest
+from support import PATIENCE
 
-from .lab import PATIENCE, Bench, stack_host
+from .lab import Bench, stack_host
 
 
 def ask(host: str, port: int, go_on: list[str]) -> list[bytes]:

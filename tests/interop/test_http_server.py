@@ -18,9 +18,10 @@ import aiohttp
 import pytest
 import requests
 import trustme
+from support import PATIENCE, eventually
 
 from .app import CHUNK
-from .lab import PATIENCE, STACK4, STACK6, Program, command, eventually, kernel_host, namespace, stack_host, url_host
+from .lab import STACK4, STACK6, Program, command, kernel_host, namespace, stack_host, url_host
 
 _T = TypeVar("_T")
 APP = Path(__file__).with_name("app.py")

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import PATIENCE
 
 from aiomultistack._node import ffi, lib
 
 from .kernel_peer import listener
-from .lab import PATIENCE, Bench, command, kernel_host, namespace, stack_host, stack_loop
+from .lab import Bench, command, kernel_host, namespace, stack_host, stack_loop
 from .test_tcp_options import both
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])

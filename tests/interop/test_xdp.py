@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 import requests
 import trustme
+from support import PATIENCE, eventually
 
 from .app import CHUNK
-from .lab import PATIENCE, Program, command, eventually, url_host
+from .lab import Program, command, url_host
 from .wire import SYSTEM_PORT, Wire, address, get, machine, machine_host, program_options, system_answers, udp_echo
 
 APP = Path(__file__).with_name("app.py")

@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support import descriptors, eventually
 
 import aiomultistack
 
 from .kernel_peer import accept_and_exchange, digest, listener, payload, stream_exchange
-from .lab import STACK4, Bench, Program, command, configuration, descriptors, eventually
+from .lab import STACK4, Bench, Program, command, configuration
 from .wire import (
     ADDRESSES,
     MACHINE4,

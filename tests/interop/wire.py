@@ -17,20 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from support import PATIENCE, eventually
 
-from .lab import (
-    NOBODY4,
-    NOBODY6,
-    PATIENCE,
-    STACK4,
-    STACK6,
-    command,
-    eventually,
-    namespace,
-    stack_host,
-    tap_name,
-    url_host,
-)
+from .lab import NOBODY4, NOBODY6, STACK4, STACK6, command, namespace, stack_host, tap_name, url_host
 
 #: The machine's addresses, and those at the other end of the wire.
 MACHINE4, MACHINE6 = "10.99.0.1", "fd99::1"

@@ -8,13 +8,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from port_segment import PATIENCE, Port, PortError, XdpSegment, ip, own_namespac
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
+from support import eventually
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and bpf(2)")
 HERE = Path(__file__).parent
@@ -46,14 +45,6 @@ def program_of(name: str) -> int | None:
     shown = subprocess.run(["ip", "-j", "-d", "link", "show", name], check=True, capture_output=True, text=True)
     xdp: dict[str, Any] = json.loads(shown.stdout)[0].get("xdp", {})
     return xdp["prog"]["id"] if "prog" in xdp else None
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    """Waits until something that others do has happened."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, what
-        select.select([], [], [], 0.01)
 
 
 # ---- the program on the link ----------------------------------------------------------------------------------

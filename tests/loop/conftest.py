@@ -17,7 +17,6 @@ import contextlib
 import gc
 import inspect
 import itertools
-import os
 import socket
 import ssl
 import sys
@@ -27,6 +26,7 @@ from typing import Any
 
 import pytest
 import trustme
+from support import descriptors
 
 import aiomultistack
 from aiomultistack._virtual import new_virtual_loop
@@ -133,15 +133,6 @@ def make_loop(flavour: str) -> tuple[asyncio.AbstractEventLoop, str, str]:
     return loop, "10.9.0.1", "fd09::1"
 
 
-def descriptors() -> set[str]:
-    """What the process's descriptors refer to."""
-    found = set()
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
-    return found
-
-
 async def settled(net: Net) -> None:
     """Waits until the stacks hold nothing but what is reserved for TIME-WAIT."""
     assert isinstance(net.loop, aiomultistack.Loop)
@@ -180,17 +171,6 @@ def close_loop(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), TIMEOUT))
         loop.run_until_complete(asyncio.wait_for(loop.shutdown_default_executor(), TIMEOUT))
     finally:
-        loop.close()
-
-
-@pytest.fixture(scope="session")
-def process_wide() -> None:
-    """Opens what libuv opens once in a process and keeps, so that it isn't taken for a leak."""
-    with contextlib.suppress(ImportError):
-        import uvloop
-
-        loop = uvloop.new_event_loop()
-        loop.run_until_complete(asyncio.sleep(0))
         loop.close()
 
 

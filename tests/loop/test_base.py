@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import descriptors
 
 import aiomultistack
 from aiomultistack import _loop
 
-from .conftest import Net, descriptors
+from .conftest import Net
 from .protocols import Echo, Recorder
 
 CONFIG = aiomultistack.Config("mem:base", ["10.9.0.1/24"], control=False)

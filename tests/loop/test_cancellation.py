@@ -17,22 +17,13 @@ from typing import Any
 
 import pytest
 
-import aiomultistack
-
 from .conftest import Net
 from .protocols import Echo, Recorder
+from .sockets import new_socket
 
 STEPS = 12
 
 Operation = Callable[[], Awaitable[Any]]
-
-
-def make_socket(net: Net, kind: int = socket.SOCK_STREAM) -> socket.socket:
-    """A non-blocking socket of a program's own."""
-    make: Any = aiomultistack.socket if net.ours else socket.socket
-    sock: socket.socket = make(socket.AF_INET, kind)
-    sock.setblocking(False)
-    return sock
 
 
 async def cancel_at_each_step(operation: Operation, undo: Callable[[Any], Any]) -> None:
@@ -103,13 +94,13 @@ async def test_create_datagram_endpoint(net: Net) -> None:
 async def test_sock_methods(net: Net) -> None:
     """Connecting, accepting, receiving and sending; each finds its socket usable by the next."""
     loop = asyncio.get_running_loop()
-    with make_socket(net) as listening:
+    with new_socket(net, net.host4) as listening:
         listening.bind((net.host4, 0))
         listening.listen()
         address = listening.getsockname()
 
         async def connect() -> socket.socket:
-            sock = make_socket(net)
+            sock = new_socket(net, net.host4)
             try:
                 await loop.sock_connect(sock, address)
             except BaseException:

@@ -9,31 +9,7 @@ from typing import Any
 import pytest
 
 from .conftest import Net
-
-
-class Datagrams(asyncio.DatagramProtocol):
-    """Collects datagrams and errors."""
-
-    def __init__(self, echo: bool = False) -> None:
-        self.echo = echo
-        self.transport: Any = None
-        self.received: asyncio.Queue[tuple[bytes, Any]] = asyncio.Queue()
-        self.errors: asyncio.Queue[Exception] = asyncio.Queue()
-        self.lost: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        self.received.put_nowait((data, addr))
-        if self.echo:
-            self.transport.sendto(data.upper(), addr)
-
-    def error_received(self, exc: Exception) -> None:
-        self.errors.put_nowait(exc)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set_result(exc)
+from .protocols import Datagrams
 
 
 async def endpoint(net: Net, echo: bool = False, **options: Any) -> Datagrams:

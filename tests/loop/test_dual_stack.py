@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-import aiomultistack
-
 from .conftest import Net
 from .protocols import Echo, Recorder
+from .sockets import new_socket
 
 
 def mapped(host: str) -> str:
@@ -21,11 +20,9 @@ def mapped(host: str) -> str:
     return f"::ffff:{host}"
 
 
-def make_socket(net: Net, kind: int, v6only: bool = False) -> socket.socket:
+def ipv6_socket(net: Net, kind: int, v6only: bool = False) -> socket.socket:
     """An IPv6 socket of a program's own."""
-    make: Any = aiomultistack.socket if net.ours else socket.socket
-    sock: socket.socket = make(socket.AF_INET6, kind)
-    sock.setblocking(False)
+    sock = new_socket(net, "::", kind)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
     return sock
 
@@ -54,7 +51,7 @@ async def test_connecting_to_a_mapped_address(net: Net) -> None:
 async def test_sock_connect_to_a_mapped_address(net: Net) -> None:
     loop = asyncio.get_running_loop()
     async with net.server(Echo) as (host, port):
-        with make_socket(net, socket.SOCK_STREAM) as sock:
+        with ipv6_socket(net, socket.SOCK_STREAM) as sock:
             await loop.sock_connect(sock, (mapped(host), port))
             assert sock.getpeername() == (mapped(host), port, 0, 0)
             await loop.sock_sendall(sock, b"hello")
@@ -65,7 +62,7 @@ async def test_sock_connect_to_a_mapped_address(net: Net) -> None:
 async def test_a_listening_socket_of_both_families(net: Net, taken: str) -> None:
     """As uvicorn and gunicorn make it for "::"."""
     loop = asyncio.get_running_loop()
-    with make_socket(net, socket.SOCK_STREAM) as sock:
+    with ipv6_socket(net, socket.SOCK_STREAM) as sock:
         sock.bind(("::", 0))
         sock.listen()
         port = sock.getsockname()[1]
@@ -110,7 +107,7 @@ async def test_a_listening_socket_of_both_families(net: Net, taken: str) -> None
 
 async def test_a_listening_socket_of_one_family(net: Net) -> None:
     loop = asyncio.get_running_loop()
-    with make_socket(net, socket.SOCK_STREAM, v6only=True) as sock:
+    with ipv6_socket(net, socket.SOCK_STREAM, v6only=True) as sock:
         sock.bind(("::", 0))
         sock.listen()
         port = sock.getsockname()[1]
@@ -156,7 +153,7 @@ async def test_a_datagram_endpoint_of_both_families(net: Net, how: str) -> None:
     loop = asyncio.get_running_loop()
     transport: Any
     if how == "sock":  # as aioquic's client does
-        sock = make_socket(net, socket.SOCK_DGRAM)
+        sock = ipv6_socket(net, socket.SOCK_DGRAM)
         sock.bind(("::", 0, 0, 0))
         transport, server = await loop.create_datagram_endpoint(Answering, sock=sock)
     else:
@@ -197,7 +194,7 @@ async def test_sockets_send_to_mapped_addresses(net: Net) -> None:
     loop = asyncio.get_running_loop()
     server_transport, server = await loop.create_datagram_endpoint(Answering, (net.host4, 0))
     port = server_transport.get_extra_info("sockname")[1]
-    with make_socket(net, socket.SOCK_DGRAM) as sock:
+    with ipv6_socket(net, socket.SOCK_DGRAM) as sock:
         await loop.sock_sendto(sock, b"question", (mapped(net.host4), port))
         assert (await server.seen.get())[0] == b"question"
         data, sender = await loop.sock_recvfrom(sock, 100)
@@ -233,7 +230,7 @@ async def test_both_wildcards_of_a_port(net: Net) -> None:
     assert caught.value.errno == errno.EADDRINUSE
     transport.close()
     await asyncio.sleep(0.01)
-    sock = make_socket(net, socket.SOCK_DGRAM, v6only=True)
+    sock = ipv6_socket(net, socket.SOCK_DGRAM, v6only=True)
     sock.bind(("::", 0))
     port = sock.getsockname()[1]
     six, _ = await loop.create_datagram_endpoint(Answering, sock=sock)

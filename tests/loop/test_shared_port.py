@@ -14,15 +14,15 @@ import aiomultistack
 
 from .conftest import Net
 from .protocols import Recorder
+from .sockets import SOL, new_socket
 
 CLIENTS = 60
 
 
-def make_socket(net: Net, kind: int = socket.SOCK_STREAM) -> socket.socket:
+def sharing_socket(net: Net, kind: int = socket.SOCK_STREAM) -> socket.socket:
     """A socket of a program's own that shares its port."""
-    sock: socket.socket = aiomultistack.socket(type=kind) if net.ours else socket.socket(type=kind)
-    sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock = new_socket(net, net.host4, kind)
+    sock.setsockopt(SOL, socket.SO_REUSEPORT, 1)
     return sock
 
 
@@ -85,7 +85,7 @@ async def test_port_0_is_a_free_port_even_if_it_is_to_be_shared(net: Net) -> Non
 async def test_listening_sockets_share_a_port(net: Net) -> None:
     """With sock_accept(), with create_server(sock=), and both together."""
     loop = asyncio.get_running_loop()
-    with make_socket(net) as one, make_socket(net) as two:
+    with sharing_socket(net) as one, sharing_socket(net) as two:
         one.bind((net.host4, 0))
         address = one.getsockname()
         two.bind(address)
@@ -110,7 +110,7 @@ async def test_listening_sockets_share_a_port(net: Net) -> None:
 
 
 async def test_a_port_is_shared_only_by_those_who_agree(net: Net) -> None:
-    with make_socket(net) as one, (aiomultistack.socket() if net.ours else socket.socket()) as two:
+    with sharing_socket(net) as one, (aiomultistack.socket() if net.ours else socket.socket()) as two:
         one.bind((net.host4, 0))
         one.listen()
         with pytest.raises(OSError) as caught:
@@ -138,7 +138,7 @@ async def test_datagram_endpoints_share_a_port(net: Net, how: str) -> None:
         if how == "address":
             transport, protocol = await loop.create_datagram_endpoint(Counting, address, reuse_port=True)
         else:
-            sock = make_socket(net, socket.SOCK_DGRAM)
+            sock = sharing_socket(net, socket.SOCK_DGRAM)
             sock.bind(address)
             transport, protocol = await loop.create_datagram_endpoint(Counting, sock=sock)
         address = transport.get_extra_info("sockname")

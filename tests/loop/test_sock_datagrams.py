@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from .conftest import Net, free_port
+from .protocols import Datagrams
 from .sockets import SOL, bound, plain
 
 
@@ -79,22 +80,6 @@ async def test_broadcasts_need_permission(net: Net) -> None:
         assert await net.loop.sock_sendto(client, b"x", (broadcast, 9)) == 1
 
 
-class Datagrams(asyncio.DatagramProtocol):
-    """Collects what comes."""
-
-    def __init__(self) -> None:
-        self.queue: asyncio.Queue[tuple[Any, Any]] = asyncio.Queue()
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        self.queue.put_nowait((data, addr))
-
-    def error_received(self, exc: Exception) -> None:
-        self.queue.put_nowait((type(exc), None))
-
-
 async def test_a_bound_socket_becomes_a_datagram_endpoint(net: Net) -> None:
     sock = bound(net, net.host4, socket.SOCK_DGRAM)
     address = sock.getsockname()
@@ -102,9 +87,9 @@ async def test_a_bound_socket_becomes_a_datagram_endpoint(net: Net) -> None:
     other, peer = await net.loop.create_datagram_endpoint(Datagrams, remote_addr=address)
     assert transport.get_extra_info("sockname") == address
     other.sendto(b"ping")
-    assert await protocol.queue.get() == (b"ping", other.get_extra_info("sockname"))
+    assert await protocol.received.get() == (b"ping", other.get_extra_info("sockname"))
     transport.sendto(b"pong", other.get_extra_info("sockname"))
-    assert await peer.queue.get() == (b"pong", address)
+    assert await peer.received.get() == (b"pong", address)
     transport.close()
     other.close()
     await asyncio.sleep(0.01)
@@ -118,9 +103,10 @@ async def test_allow_broadcast(net: Net) -> None:
         )
         transport.sendto(b"all", broadcast)
         await asyncio.sleep(0.01)
-        assert protocol.queue.qsize() == (0 if allowed else 1)
-        if not allowed:
-            assert (await protocol.queue.get())[0] is PermissionError
+        assert [type(protocol.errors.get_nowait()) for _ in range(protocol.errors.qsize())] == (
+            [] if allowed else [PermissionError]
+        )
+        assert protocol.received.empty()
         transport.close()
         await asyncio.sleep(0.01)
 
@@ -146,7 +132,7 @@ async def test_netlink_datagram_endpoints(ours: Net, net: Net) -> None:
     transport, protocol = await net.loop.create_datagram_endpoint(Datagrams, sock=sock)
     message = struct.pack("=IHHII", 17, 18, 0x301, 7, 0) + b"\0"  # RTM_GETLINK, a dump
     transport.sendto(message, (0, 0))
-    data, _ = await protocol.queue.get()
+    data, _ = await protocol.received.get()
     assert struct.unpack_from("=IHHI", data)[3] == 7
     transport.close()
     await asyncio.sleep(0.01)

@@ -12,10 +12,9 @@ A test whose package or server is missing says so and is skipped.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,12 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def process_wide() -> None:
-    """Opens what libuv opens once in a process and keeps, so that it isn't taken for a leak."""
-    with contextlib.suppress(ImportError):
-        import uvloop
-
-        uvloop.new_event_loop().close()
+def nothing_new(process_wide: None) -> None:
+    """What is open when a test begins is no leak of its."""
 
 
 @pytest.fixture(scope="module")
@@ -57,20 +52,6 @@ def bench(lab: None) -> Iterator[Bench]:
     """A loop on a TAP; the kernel's TCP is on the other side."""
     with stack_loop() as bench:
         yield bench
-
-
-@pytest.fixture(scope="session")
-def tool() -> Callable[..., str]:
-    """The path of a program, or a skip that says what to install."""
-
-    def find(name: str, package: str, *directories: str) -> str:
-        places = (str(found) for place in directories for found in Path("/").glob(place))
-        path = shutil.which(name) or next(places, None)
-        if path is None:
-            pytest.skip(f"{name} is not installed (Debian: {package})")
-        return path
-
-    return find
 
 
 @pytest.fixture(scope="session")

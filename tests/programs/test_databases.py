@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interop.lab import KERNEL4, KERNEL6, Bench, eventually, url_host
+from interop.lab import KERNEL4, KERNEL6, Bench, url_host
+from support import eventually
 
 from .conftest import daemon
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interop.lab import STACK4, STACK6, configuration, environment, eventually, tap_name
+from interop.lab import STACK4, STACK6, configuration, environment, tap_name
+from support import eventually
 
 from aiomultistack.testing import Network
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import mmap
 import os
 import struct
@@ -14,6 +13,8 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
+
+from aiomultistack import _node
 
 MAC, PEER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 US4, PEER4 = "10.0.0.1", "10.0.0.2"
@@ -30,9 +31,7 @@ SLOT = struct.Struct("=IHHQ")
 
 def endpoint(address: str, port: int) -> Any:
     """struct ams_endpoint of an address."""
-    parsed = ipaddress.ip_address(address)
-    packed = parsed.packed if parsed.version == 6 else bytes(10) + b"\xff\xff" + parsed.packed
-    return ffi.new("struct ams_endpoint *", {"ip": packed, "port": port, "family": parsed.version})
+    return _node.endpoint((address, port))
 
 
 def name_of(status: int) -> str:

@@ -6,12 +6,11 @@ The judge is scapy: an independent dissector says what a frame that passed reall
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from aiomultistack._native import ffi, lib
+from fabric_lab import MAC, PEER4, PEER6, PEER_MAC, TCP_PROTO, UDP_PROTO, US4, US6, endpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_LSRR, IPOption_NOP
@@ -29,19 +28,8 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-MAC, PEER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
-US4, PEER4 = "10.0.0.1", "10.0.0.2"
-US6, PEER6 = "fd00::1", "fd00::2"
 CONTROL, OWNER, OTHER = 0, 1, 2
 OWNED, OTHERS, UNOWNED = 8000, 8001, 8002
-TCP_PROTO, UDP_PROTO = 6, 17
-
-
-def endpoint(address: str, port: int) -> Any:
-    """struct ams_endpoint of an address."""
-    parsed = ipaddress.ip_address(address)
-    packed = parsed.packed if parsed.version == 6 else bytes(10) + b"\xff\xff" + parsed.packed
-    return ffi.new("struct ams_endpoint *", {"ip": packed, "port": port, "family": parsed.version})
 
 
 class Switch:
