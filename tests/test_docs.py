@@ -1,4 +1,4 @@
-"""What the README and docs/ name is there: files, headings, tests, fields, commands, options, counters."""
+"""What the README, docs/ and comments name is there: files, headings, tests, fields, commands, counters, functions."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md")), *sorted((TOP /
 FIRST = [page for page in PAGES if "tests" not in page.parts[len(TOP.parts) :]]  # what users read
 #: Names in backticks that look like ours, and are CPython's modules or stand for any name.
 FOREIGN = {"test_ssl", "test_sslproto", "native/stack/cc_NAME.c"}
+
+#: Functions that comments name and that are not ours: Linux's, and two that stand for many.
+ELSEWHERE = {"tcp_tso_autosize", "tcp_tso_should_defer", "x_emit", "x_parse"}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
 each_first = pytest.mark.parametrize("page", FIRST, ids=lambda page: str(page.relative_to(TOP)))
@@ -119,3 +122,18 @@ def test_counters_have_the_names_that_they_are_told_by(page: Path) -> None:
     known = set(_node._counter_names())
     for name in re.findall(r"`((?:stack|switch|port)\.[a-z]\w+)`", page.read_text()):
         assert name in known, name
+
+
+def test_comments_in_c_name_functions_and_files_that_exist() -> None:
+    sources = {path: path.read_text() for path in (TOP / "native").rglob("*.[ch]")}
+    files = {path.name for path in [*sources, *(TOP / "tests").rglob("*.[ch]"), *(TOP / "examples").rglob("*.[ch]")]}
+    comment = re.compile(r"/\*.*?\*/", re.DOTALL)
+    words = {word for text in sources.values() for word in re.findall(r"\w+", comment.sub(" ", text))}
+    wrong = [
+        f"{path.relative_to(TOP)}: {name}"
+        for path, text in sources.items()
+        for found in comment.findall(text)
+        for name in {*re.findall(r"\b([a-z]\w*_\w+)\(\)", found), *re.findall(r"\b([a-z]\w*_\w+\.[ch])\b", found)}
+        if name not in words | files | ELSEWHERE
+    ]
+    assert wrong == []

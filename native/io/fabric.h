@@ -32,8 +32,9 @@
  *
  * Files: fabric.c is the thread, its calls and life cycle; fabric_port.c
  * attaches clients and holds claims, fabric_list.c shows them, counters and
- * frames; fabric_path.c moves frames between clients; fabric_super.c those of several slots; fabric_wire.c is
- * uplink, host and control; fabric_queue.c holds frames for the control plane.
+ * frames; fabric_path.c moves frames between clients; fabric_super.c those of
+ * several slots; fabric_wire.c is uplink, host and control; fabric_queue.c
+ * holds frames for the control plane.
  */
 #ifndef AMS_IO_FABRIC_H
 #define AMS_IO_FABRIC_H

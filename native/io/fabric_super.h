@@ -12,7 +12,7 @@
  * switch and stack is paid once instead of 45 times.
  *
  * A chain is as hostile as all that clients write.  Each of its slots is read
- * once and checked (fabric_chain_read()); a chain that is cut off, longer than
+ * once and checked (super_read()); a chain that is cut off, longer than
  * a super-frame, or has a bad slot is dropped as a whole.  The first
  * SWITCH_HEAD bytes are copied, judged, and delivered as they were judged;
  * payload is copied from where it is.  Segments are SUPER_SEGMENTS at most, so

@@ -23,10 +23,10 @@
  *   a station of its own   it has addresses and a MAC address of its own, and
  *                          answers for them; uplink and host see each other's
  *                          frames to groups and to stations that aren't ours
- *   HOST_APART             the same, but nothing passes between uplink and
+ *   AMS_FABRIC_HOST_APART  the same, but nothing passes between uplink and
  *                          host: the system is on the uplink by itself, and
  *                          what it said there would contradict what we relay
- *   HOST_SHARES            it has our addresses and our MAC address.  It gets
+ *   AMS_FABRIC_HOST_SHARES it has our addresses and our MAC address.  It gets
  *                          what nobody claimed, and ICMP; as clients do, it
  *                          asks the control plane for its next hops.  Clients'
  *                          frames don't reach it: it would take them for its

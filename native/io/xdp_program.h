@@ -16,7 +16,7 @@
  *              extension headers (eight at most) are stepped over.
  *   fragments  The first one is judged by its ports, and its fate noted in a
  *              map of XDP_FRAGMENTS entries, least recently used goes first;
- *              later ones follow it for XDP_FRAGMENT_LIFETIME.  One that
+ *              later ones follow it for XDP_FRAGMENT_LIFETIME_NS.  One that
  *              overtakes its first one is left to the system: to the user the
  *              datagram is lost, as it may always be.
  *   ICMP       errors that quote a packet from a claimed tuple.  All else

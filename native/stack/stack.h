@@ -20,8 +20,9 @@
  *                prefixes; network.c: what was learnt
  *   neighbor.c   neighbour cache, ARP and NDP, bounded wait queues
  *   ip_input.c   IPv4/IPv6 receive; ip_output.c: headers and paths
- *   reass.c      fragments; icmp.c: echo and errors; udp.c: UDP endpoints,
- *                udp_data.c: their datagrams
+ *   reass.c      fragments; icmp.c: echo and errors
+ *   udp.c        UDP endpoints; udp_data.c: their datagrams, udp_group.c:
+ *                their groups
  *   tcp_*.c      TCP, one concern a file; cc_*.c congestion control
  *
  * Transmit path.  TCP builds segments on demand when stack_output() asks

@@ -92,15 +92,15 @@ struct tcp_rec {
     uint32_t seq;
     uint32_t len;             /* sequence space: FIN counts one */
     uint32_t delivered;       /* conn->delivered, low bits */
-    uint32_t delivered_ago;   /* sent_at - conn->delivered_at, in TCP_AGO units */
-    uint32_t first_tx_ago;    /* sent_at - conn->first_tx_at, in TCP_AGO units */
+    uint32_t delivered_ago;   /* sent_at - conn->delivered_at, in units of 1024 ns */
+    uint32_t first_tx_ago;    /* sent_at - conn->first_tx_at, in units of 1024 ns */
     uint16_t unit;            /* payload of one segment of it, where it is a super-frame */
     uint8_t marks;            /* REC_* */
 };
 
 #define TCP_TS_AGE (256 * AMS_NS_PER_S) /* 16 bits last for 194 days */
 
-#define TCP_AGO_SHIFT 10      /* 1024 ns: 32 bits last for 73 minutes */
+#define TCP_AGO_SHIFT 10      /* of times in units of 1024 ns: 32 bits last for 73 minutes */
 
 #define REC_SACKED 1u
 #define REC_LOST 2u           /* and not delivered as far as we know */
@@ -265,7 +265,7 @@ struct tcp_conn {
     uint16_t ts_recent_age;   /* when ts_recent was set, TCP_TS_AGE units, low bits */
     uint32_t ts_offset;
     uint32_t rcv_space;       /* the most that was consumed in a round trip, 0: not yet known */
-    uint32_t rcv_rtt;         /* as the peer's data shows it, TCP_AGO units, 0: not yet known */
+    uint32_t rcv_rtt;         /* as the peer's data shows it, in units of 1024 ns, 0: not yet known */
     uint32_t rcv_rtt_echo;    /* the echo that it was measured by last */
 
     /* line 6: what an ACK tells */
@@ -279,7 +279,7 @@ struct tcp_conn {
     uint32_t recover;         /* RFC 6582: snd_nxt when recovery began */
     uint64_t rack_sent_at;    /* send time of the latest-sent segment known delivered, 0: none */
     uint32_t rack_end_seq;
-    uint32_t rack_rtt;        /* its round-trip time, TCP_AGO units */
+    uint32_t rack_rtt;        /* its round-trip time, in units of 1024 ns */
     uint64_t rttvar;
     uint64_t min_rtt;
     uint64_t first_unacked_at; /* since when nothing new was acknowledged */
@@ -299,7 +299,7 @@ struct tcp_conn {
     uint64_t first_tx_at;     /* when the segment was sent that was delivered last */
     uint32_t app_limited;     /* `delivered` (low bits) up to which samples are app-limited, 0: none */
     uint32_t rate_delivered;  /* the latest sample: bytes */
-    uint32_t rate_interval;   /* in this time, TCP_AGO units */
+    uint32_t rate_interval;   /* in this time, in units of 1024 ns */
     uint32_t lost_total;      /* bytes ever marked lost, low bits */
     uint64_t srtt;            /* ns */
     uint64_t bytes_acked;

@@ -4,7 +4,7 @@
  *
  * Theory of operation.  Connections with something to say are on the output
  * list.  tcp_output() asks each in turn for frames until it has none left
- * (tcp_emit() returns EMIT_NONE) or the descriptors are full; after a burst
+ * (tcp_emit_one() returns EMIT_NONE) or the descriptors are full; after a burst
  * the connection goes to the list's end.  In order of urgency a connection
  * sends: RST, SYN, retransmissions, new data (with FIN), probes, pure ACKs.
  * Every segment but the first SYN carries the latest ACK, so a pure ACK goes

@@ -17,8 +17,9 @@
  * (SYN cookies), serves where there are no timestamps.
  *
  * The window opens as the peer shows what it sends: 64 KiB at first, then four
- * times what has come, in order or not.  Its slow start is never short of window, but nobody
- * gets the whole buffer's worth of our memory with a first burst.
+ * times what has come, in order or not.  Its slow start is never short of
+ * window, but nobody gets the whole buffer's worth of our memory with a first
+ * burst.
  *
  * Memory.  All frames of a stack come from one pool with a limit.  Once three
  * quarters of it are in use, buffers no longer grow and windows open by four
