@@ -82,6 +82,12 @@ def test_files_and_tests_in_backticks_exist(page: Path) -> None:
                 assert list(TOP.glob(name.rstrip("/"))), name
 
 
+def test_every_room_and_folder_of_tests_is_named() -> None:
+    text = (TOP / "README.md").read_text()
+    folders = {path.parent for pattern in ("tests/*/*.[chp]*", "native/*/*.c") for path in TOP.glob(pattern)}
+    assert [name for folder in folders if (name := str(folder.relative_to(TOP))) not in text] == []
+
+
 def test_the_table_of_fields_is_complete() -> None:
     table = (TOP / "README.md").read_text().split("## Configuration")[1].split("\n## ")[0]
     named = {

@@ -221,6 +221,7 @@ int ams_fabric_poll(struct ams_fabric *fabric, uint64_t now)
 
 /* ---- the thread ------------------------------------------------------------------------------ */
 
+/* Rounds and calls until the fabric is stopped; waits while there is nothing to do. */
 static void *fabric_main(void *arg)
 {
     struct ams_fabric *fabric = arg;

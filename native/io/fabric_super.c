@@ -268,6 +268,7 @@ static bool super_put(struct fabric_port *to, const struct super *super, enum fa
     return true;
 }
 
+/* Gives a super-frame to a client: whole if it takes them, in segments if not. */
 static void super_to_client(struct ams_fabric *fabric, struct fabric_port *from, const struct super *super,
                             struct fabric_port *to)
 {

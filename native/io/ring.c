@@ -141,6 +141,7 @@ static void region_write_ring(uint8_t *base, uint64_t offset, uint64_t buffers, 
         slots[i].buf_idx = first + i;
 }
 
+/* Writes all that netmap has in a region: its head, the rings, the slots. */
 static void region_write(uint8_t *base, const struct region_plan *plan, const struct ring_layout *layout,
                          const struct ring_link *link)
 {

@@ -182,6 +182,7 @@ static void icmp_ip4(struct demux *d)
     asm_jump(code, d->quoted_ports);
 }
 
+/* IPv4: the address, fragments, and the protocols behind the header. */
 static void demux_ip4(struct demux *d)
 {
     struct bpf_asm *code = &d->code;
@@ -311,6 +312,7 @@ static void icmp_ip6(struct demux *d)
     asm_jump(code, d->quoted_ports);
 }
 
+/* IPv6, likewise; extension headers are stepped over. */
 static void demux_ip6(struct demux *d)
 {
     struct bpf_asm *code = &d->code;

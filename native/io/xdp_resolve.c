@@ -177,6 +177,8 @@ void resolver_again(struct xdp_resolver *resolver)
 
 /* ---- what is sent ------------------------------------------------------------------ */
 
+/* ARP about a shared address is the system's to send.  Return: true: the frame
+ * goes no further, and what it asks was asked of the system. */
 static bool takes_arp(struct xdp_resolver *resolver, const struct ams_tx *tx)
 {
     struct resolve_question question = {.target = {.family = AMS_IPV4}};
@@ -195,6 +197,7 @@ static bool takes_arp(struct xdp_resolver *resolver, const struct ams_tx *tx)
     return arp.operation == ARP_REQUEST && claims_shared(resolver->claims, question.target.ip);
 }
 
+/* The same for neighbour discovery. */
 static bool takes_ndp(struct xdp_resolver *resolver, const struct ams_tx *tx)
 {
     struct resolve_question question = {.target = {.family = AMS_IPV6}};

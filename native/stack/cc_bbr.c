@@ -86,6 +86,8 @@ static uint64_t bbr_bw(const struct bbr *bbr)
     return bbr->bw[0].value;
 }
 
+/* Takes a sample of bandwidth into the windowed maximum: the three best, each
+ * younger than the one before. */
 static void bw_update(struct bbr *bbr, uint64_t value)
 {
     struct bbr_sample *best = bbr->bw, fresh = {value, bbr->round};
@@ -308,6 +310,7 @@ static void run_probe_rtt(struct tcp_conn *conn, struct bbr *bbr, uint64_t now)
         check_probe_rtt_done(conn, bbr, now);
 }
 
+/* Keeps the shortest round trip; when it is old, PROBE_RTT begins. */
 static void update_min_rtt(struct tcp_conn *conn, struct bbr *bbr, const struct tcp_cc_sample *sample, uint64_t now)
 {
     bool expired = now > bbr->min_rtt_at + BBR_MIN_RTT_WINDOW;
@@ -349,6 +352,7 @@ static bool recovery_cwnd(struct tcp_conn *conn, struct bbr *bbr, const struct t
     return bbr->conserve;
 }
 
+/* Moves cwnd towards what the model wants in flight. */
 static void set_cwnd(struct tcp_conn *conn, struct bbr *bbr, const struct tcp_cc_sample *sample)
 {
     if (!recovery_cwnd(conn, bbr, sample)) {

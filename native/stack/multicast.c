@@ -160,6 +160,7 @@ static bool report_source(const struct ams_stack *stack, const uint8_t target[16
     return true;
 }
 
+/* Reports a group, in the language of the oldest router about. */
 static void send_report(struct ams_stack *stack, const uint8_t group[16], enum membership_record record, uint64_t now)
 {
     uint8_t src[16], dst[16], message[MEMBERSHIP_LENGTH_MAX];

@@ -37,6 +37,7 @@ static uint64_t left(uint64_t until, uint64_t now)
     return until > now ? until - now : 0;
 }
 
+/* Our addresses, whatever their state. */
 static void list_addresses(const struct ams_stack *stack, struct list *list)
 {
     static const uint16_t meaning[] = {
@@ -70,6 +71,7 @@ static void list_gateway(const struct ams_endpoint *gateway, struct list *list)
         row->flags = AMS_NET_CURRENT;
 }
 
+/* Routers and prefixes that were learnt. */
 static void list_learned(const struct ams_stack *stack, struct list *list)
 {
     const struct router_table *table = stack->routers;

@@ -143,6 +143,7 @@ static const char *check_state(const struct tcp_conn *conn)
     return NULL;
 }
 
+/* Return: what is wrong with a connection, or NULL. */
 static const char *check_conn(struct ams_stack *stack, struct tcp_conn *conn)
 {
     const struct tcp_flow *flow = &conn->flow;

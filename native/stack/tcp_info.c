@@ -67,6 +67,7 @@ static int options_of(struct ams_stack *stack, int id, struct options *out, stru
     return 0;
 }
 
+/* The flag of an option that is on or off; 0 for others. */
 static uint32_t flag_of(int option)
 {
     switch (option) {
@@ -246,6 +247,7 @@ static uint32_t window_clamp(const struct tcp_conn *conn, uint32_t set)
     return set && (!conn || set < most) ? set : most;
 }
 
+/* The options that are a number.  Return: 0, or a status for one that isn't. */
 static int get_number(const struct ams_stack *stack, const struct options *options, int option, int *value)
 {
     switch (option) {
@@ -362,6 +364,7 @@ static void accecn_info(const struct tcp_conn *conn, struct ams_tcp_info *out)
     out->delivered_ce_bytes = acc->s_bytes[IP_CE - 1] - start.s_bytes[IP_CE - 1];
 }
 
+/* All that is told of a connection: one assignment for each field. */
 static void conn_info(struct ams_stack *stack, const struct tcp_conn *conn, struct ams_tcp_info *out, uint64_t now)
 {
     memset(out, 0, sizeof(*out));

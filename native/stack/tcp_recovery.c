@@ -263,6 +263,7 @@ static void reno_mark_head(struct ams_stack *stack, struct tcp_conn *conn)
     tcp_rec_mark_lost(conn, rec);
 }
 
+/* Loss detection without SACK: duplicate and partial ACKs (RFC 6582). */
 static void reno_detect(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_delivery *delivery)
 {
     if (delivery->acked) {

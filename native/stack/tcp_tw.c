@@ -65,6 +65,8 @@ void tcp_tw_free(struct ams_stack *stack, struct tcp_tw *tw)
     tcp_idle(stack);
 }
 
+/* Makes an entry; when there are as many as there may be, the oldest goes.
+ * Return: NULL without memory. */
 static struct tcp_tw *tw_new(struct ams_stack *stack)
 {
     struct tcp_host *tcp = stack->tcp;

@@ -218,6 +218,8 @@ static enum packet_status parse_ip6_chain(const struct walk *walk, struct packet
     return PACKET_BAD_EXTENSION;
 }
 
+/* An IPv6 header at `offset`, and what follows it.
+ * @limit: where the frame, or the quoted packet, ends */
 static enum packet_status parse_ip6(const struct walk *walk, uint32_t offset, uint32_t limit, struct packet *packet)
 {
     enum packet_status status = walk_need(walk, offset, IP6_HEADER, limit);

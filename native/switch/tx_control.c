@@ -122,6 +122,7 @@ static enum switch_counter tx_ndp(const struct ams_switch *sw, const uint8_t *da
     return SWITCH_PASSED;
 }
 
+/* Which ICMPv6 messages a port may send; see the head of this file. */
 static enum switch_counter tx_icmp6(const struct ams_switch *sw, uint16_t port, const uint8_t *data, uint32_t avail,
                                     const struct packet *packet)
 {

@@ -90,6 +90,7 @@ static void parse_option(const uint8_t *option, uint32_t length, struct tcp_repr
     }
 }
 
+/* Reads all options that are whole; what follows a malformed one is left. */
 static void parse_options(const uint8_t *p, uint32_t length, struct tcp_repr *out)
 {
     while (length > 0) {
@@ -184,6 +185,8 @@ static uint8_t *emit_timestamps(uint8_t *p, const struct tcp_repr *repr)
     return p + 8;
 }
 
+/* Writes the cookie, under its own kind or the experimental one (RFC 7413
+ * appendix A), padded with NOPs.  Return: where it ends. */
 static uint8_t *emit_fastopen(uint8_t *p, const struct tcp_repr *repr)
 {
     uint8_t *end = p + fastopen_size(repr);
@@ -201,6 +204,8 @@ static uint8_t *emit_fastopen(uint8_t *p, const struct tcp_repr *repr)
     return end;
 }
 
+/* Writes the options in the order in which Linux has them, padded with NOPs.
+ * Return: where they end. */
 static uint8_t *emit_options(uint8_t *p, const struct tcp_repr *repr)
 {
     if (repr->mss) {
