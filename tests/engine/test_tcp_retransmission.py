@@ -156,12 +156,12 @@ def test_the_timeout_waits_while_older_data_is_sacked() -> None:
         for end in (5001, 6001, 7001):  # what was sent before that
             s.wait(connection.info.rto - 50 * MS)
             s.send("A", seq=1, ack=1, sack=[(1001, end)])
-            assert counter(s, "rto") == 0
+            assert s.counter("tcp_rto") == 0
         s.drain()
         wait = connection.info.rto
         s.quiet(wait - 5 * MS)
         s.expect("A", seq=1, after=5 * MS, tolerance=5 * MS)
-        assert counter(s, "rto") == 1
+        assert s.counter("tcp_rto") == 1
 
 
 @pytest.mark.parametrize("sack", [False, True])
