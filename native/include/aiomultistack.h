@@ -9,7 +9,7 @@
  * The layers that this header shows, from the outside in:
  *
  *   node    the embedded deployment: one port, one switch, one stack
- *   port    a driver: frames in, frames out (tap, mem, xdp, switch)
+ *   port    a driver: frames in, frames out (tap, xdp, netmap, switch, mem)
  *   hub     an in-process Ethernet segment that mem ports attach to
  *   fabric  the shared deployment: the switch as a thread, clients on rings
  *   stack   the sans-I/O engine: endpoints (TCP, UDP) addressed by id

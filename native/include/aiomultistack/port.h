@@ -85,7 +85,9 @@ struct ams_port_info {
  * that says what to do into error[0..error_size).  Frames on a switch's port
  * are as on a wire: no longer than its MTU, with checksums. */
 int ams_port_open(struct ams_port **port, const struct ams_port_config *config, char *error, size_t error_size);
+/* Closes a port; NULL is legal. */
 void ams_port_close(struct ams_port *port);
+/* What a port is and has counted, up to now. */
 void ams_port_info(struct ams_port *port, struct ams_port_info *info);
 /* Sends one Ethernet frame, copied.  -AMS_EAGAIN when the port is full. */
 int ams_port_send(struct ams_port *port, const char *frame, size_t length, uint64_t now);

@@ -114,6 +114,7 @@ int ams_node_new(struct ams_node **node, const struct ams_port_config *port,
                  const struct ams_stack_config *config, char *error, size_t error_size);
 /* Aborts what is open (peers get RST), flushes, closes the port. */
 void ams_node_free(struct ams_node *node);
+/* The node's own stack and port, until it is freed. */
 struct ams_stack *ams_node_stack(struct ams_node *node);
 struct ams_port *ams_node_port(struct ams_node *node);
 /* Receives a batch, runs timers, and reports up to max_events events (4
@@ -230,6 +231,8 @@ int ams_tcp_drop_excess(struct ams_stack *stack, int id);
 /* RST.  Returns as ams_tcp_close. */
 int ams_tcp_abort(struct ams_stack *stack, int id);
 
+/* The addresses of a connection, or a listener's own; -AMS_EBADF for other
+ * ids, -AMS_ENOTCONN for a listener's remote one. */
 int ams_tcp_local(struct ams_stack *stack, int id, struct ams_endpoint *out);
 int ams_tcp_remote(struct ams_stack *stack, int id, struct ams_endpoint *out);
 
@@ -268,10 +271,10 @@ int ams_tcp_remote(struct ams_stack *stack, int id, struct ams_endpoint *out);
 /* Options of a connection or a listener (whose connections inherit). */
 int ams_tcp_setopt(struct ams_stack *stack, int id, int option, int value);
 int ams_tcp_getopt(struct ams_stack *stack, int id, int option, int *value);
-/* Chooses the congestion control by name (TCP_CONGESTION). */
 /* A listener's own key for Fast Open cookies, as TCP_FASTOPEN_KEY; without, it
  * has the stack's.  -AMS_EINVAL unless length is 16. */
 int ams_tcp_fastopen_key(struct ams_stack *stack, int id, const uint8_t *key, size_t length);
+/* Chooses the congestion control by name (TCP_CONGESTION). */
 int ams_tcp_set_congestion(struct ams_stack *stack, int id, const char *name);
 /* Names of the congestion controls built in; NULL past the end. */
 const char *ams_congestion_name(int index);
@@ -401,6 +404,7 @@ struct ams_tcp_info {
     uint32_t data_segs_out;
     char congestion[16];
 };
+/* All that is known of a connection or a listener; -AMS_EBADF for other ids. */
 int ams_tcp_get_info(struct ams_stack *stack, int id, struct ams_tcp_info *out, uint64_t now);
 /* Lists endpoints of all kinds into out[0..max); returns how many there are. */
 int ams_stack_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_t now);
@@ -433,6 +437,7 @@ int ams_udp_send_as(struct ams_stack *stack, int id, const struct ams_endpoint *
 int ams_udp_recv(struct ams_stack *stack, int id, struct ams_endpoint *from, char *buffer, size_t size);
 /* Returns 1: the id is free at once. */
 int ams_udp_close(struct ams_stack *stack, int id);
+/* The address that an endpoint is bound to. */
 int ams_udp_local(struct ams_stack *stack, int id, struct ams_endpoint *out);
 /* Joins a multicast group (its port is ignored), until the endpoint leaves it
  * or is closed.  -AMS_EADDRINUSE (it is in it), -AMS_EADDRNOTAVAIL (it isn't),
@@ -444,6 +449,7 @@ int ams_udp_leave(struct ams_stack *stack, int id, const struct ams_endpoint *gr
 #define AMS_UDP_MULTICAST_LOOP 2 /* 1 (the default): a stack that is in the group receives what it sends to it */
 #define AMS_UDP_RECEIVED_TOS 3   /* read only: traffic class of the datagram that ams_udp_recv gave last */
 #define AMS_UDP_RECEIVED_HOPS 4  /* and its hop limit */
+/* AMS_UDP_*, or those of AMS_OPT_* that are said to be UDP's, too. */
 int ams_udp_setopt(struct ams_stack *stack, int id, int option, int value);
 int ams_udp_getopt(struct ams_stack *stack, int id, int option, int *value);
 

@@ -32,6 +32,7 @@ struct ams_switch_config {
 
 /* Makes a switch.  Returns 0, -AMS_EINVAL or -AMS_ENOMEM. */
 int ams_switch_new(struct ams_switch **sw, const struct ams_switch_config *config);
+/* NULL is legal. */
 void ams_switch_free(struct ams_switch *sw);
 /* Serves an address (and, for IPv4, its subnet's broadcast address). */
 int ams_switch_add_address(struct ams_switch *sw, const struct ams_ifaddr *address);
@@ -43,7 +44,7 @@ int ams_switch_claim(struct ams_switch *sw, int port, int protocol, const struct
 int ams_switch_release(struct ams_switch *sw, int port, int protocol, const struct ams_endpoint *local);
 /* Undoes all claims of a port. */
 int ams_switch_release_port(struct ams_switch *sw, int port);
-/* Says where a received Ethernet frame goes. */
+/* Says where a received Ethernet frame goes: a port's index, or AMS_SWITCH_TO_*. */
 int ams_switch_route(struct ams_switch *sw, const char *frame, size_t length, uint64_t now);
 /* Says whether port may send an Ethernet frame: 0 if it may, else the index
  * of the counter (ams_switch_counter_name) of the reason why not. */
@@ -154,7 +155,9 @@ int ams_fabric_claim(struct ams_fabric *fabric, int index, int protocol, const s
 /* The same for n port numbers from local's on: all of them, or none. */
 int ams_fabric_claim_ports(struct ams_fabric *fabric, int index, int protocol, const struct ams_endpoint *local, int n,
                            uint32_t flags);
+/* Undoes one claim; -AMS_EINVAL if the client has none. */
 int ams_fabric_release(struct ams_fabric *fabric, int index, int protocol, const struct ams_endpoint *local);
+/* Serves an address, as ams_switch_add_address(). */
 int ams_fabric_add_address(struct ams_fabric *fabric, const struct ams_ifaddr *address);
 /* Serves an address no longer; the tuples on it are gone. */
 int ams_fabric_remove_address(struct ams_fabric *fabric, const struct ams_endpoint *address);
