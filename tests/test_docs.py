@@ -17,6 +17,7 @@ from aiomultistack import _cli, _node
 TOP = Path(__file__).parents[1]
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md")), *sorted((TOP / "tests").glob("*/*.md"))]
 FIRST = [page for page in PAGES if "tests" not in page.parts[len(TOP.parts) :]]  # what users read
+UNIT = TOP / "examples/systemd/aiomultistack-switch.service"
 #: Names in backticks that look like ours, and are CPython's modules or stand for any name.
 FOREIGN = {"test_ssl", "test_sslproto", "native/stack/cc_NAME.c"}
 
@@ -37,8 +38,9 @@ def commands(page: Path) -> Iterator[list[str]]:
     """The words of each `aiomultistack ...` command on a page, in code blocks and in backticks."""
     text = page.read_text().replace("\\\n", " ")
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    for line in [*"\n".join(blocks).split("\n"), *re.findall(r"`([^`\n]+)`", text)]:
-        for part in re.split(r"\s#\s|;|&&|\|", line):
+    units = re.findall(r"^ExecStart=(.*)", text, re.MULTILINE)
+    for line in ["\n".join(blocks), *re.findall(r"`([^`\n]+)`", text), *units]:
+        for part in re.split(r"\n|\s#\s|;|&&|\|", line):
             if found := re.match(r"\s*(?:sudo )?(?:\S+/bin/)?aiomultistack (\w.*)", part):
                 yield found[1].split()
 
@@ -96,6 +98,12 @@ def test_the_table_of_fields_is_complete() -> None:
     assert named == {field.name for field in dataclasses.fields(aiomultistack.Config)}
 
 
+def test_the_sample_configuration_sets_fields_that_exist() -> None:
+    named = re.findall(r"^(?:# )?(\w+) = ", (TOP / "examples/aiomultistack.toml").read_text(), re.MULTILINE)
+    assert len(named) > 8
+    assert set(named) <= {field.name for field in dataclasses.fields(aiomultistack.Config)}
+
+
 def test_the_table_of_commands_is_complete() -> None:
     table = (TOP / "README.md").read_text().split("## The command")[1].split("\n## ")[0]
     cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
@@ -107,8 +115,9 @@ def test_the_table_of_commands_is_complete() -> None:
     assert named == {*_cli.cli.commands, *bench.commands} - {"bench"}
 
 
-@each_first
+@pytest.mark.parametrize("page", [*FIRST, UNIT], ids=lambda page: str(page.relative_to(TOP)))
 def test_commands_have_the_options_that_they_are_shown_with(page: Path) -> None:
+    assert page != UNIT or list(commands(page))
     for words in commands(page):
         command: click.Command = _cli.cli
         while isinstance(command, click.Group) and words:
