@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import ipaddress
 import os
 import select
@@ -17,6 +15,7 @@ from typing import Any
 
 import pytest
 from aiomultistack._native import ffi, lib
+from support import own_namespace
 
 from .world import endpoint, status_name
 
@@ -26,25 +25,10 @@ pytestmark = [
     pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="needs /dev/net/tun"),
 ]
 
-CLONE_NEWNET = 0x40000000
 OURS = {4: "10.7.0.2", 6: "fd07::2"}
 KERNEL = {4: "10.7.0.1", 6: "fd07::1"}
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 PATIENCE = 5.0  # seconds
-
-
-@contextlib.contextmanager
-def namespace() -> Iterator[None]:
-    """A network namespace for this thread."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if libc.unshare(CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "unshare")
-        yield
-    finally:
-        libc.setns(before, CLONE_NEWNET)
-        os.close(before)
 
 
 def wait_until_usable() -> None:
@@ -116,7 +100,7 @@ class Tap:
 
 @pytest.fixture(params=[0, lib.AMS_PORT_NO_OFFLOAD], ids=["offload", "plain"])
 def tap(request: pytest.FixtureRequest) -> Iterator[Tap]:
-    with namespace():
+    with own_namespace():
         tap = Tap(request.param)
         try:
             yield tap

@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from support import PATIENCE, descriptors, eventually
+from support import PATIENCE, descriptors, eventually, own_namespace
 
 import aiomultistack
 from aiomultistack import _control
@@ -39,7 +39,6 @@ NOBODY4, NOBODY6 = "10.99.0.77", "fd99::77"
 
 ROOT = Path(__file__).parents[2]
 
-_CLONE_NEWNET = 0x40000000
 _PR_SET_PDEATHSIG = 1
 _numbers = itertools.count()
 
@@ -64,23 +63,10 @@ def url_host(host: str) -> str:
 
 @contextlib.contextmanager
 def namespace() -> Iterator[None]:
-    """Moves the calling thread into a network namespace of its own, with its loopback up, and back again.
-
-    The kernel takes the namespace away with its last process and descriptor.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if libc.unshare(_CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNET)")
-        try:
-            command("ip", "link", "set", "lo", "up")
-            yield
-        finally:
-            if libc.setns(before, _CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
-    finally:
-        os.close(before)
+    """Moves the calling thread into a network namespace of its own, with its loopback up, and back again."""
+    with own_namespace():
+        command("ip", "link", "set", "lo", "up")
+        yield
 
 
 def command(*arguments: str, timeout: float = 60.0) -> str:

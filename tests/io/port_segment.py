@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import mmap
 import os
 import select
@@ -17,8 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from aiomultistack._native import ffi, lib
+from support import own_namespace
 
-CLONE_NEWNET = 0x40000000
 SOL_PACKET = 263
 PACKET_VNET_HDR = 15
 ETH_P_ALL = 3
@@ -336,20 +335,10 @@ def ip(*arguments: str) -> None:
 
 
 @contextlib.contextmanager
-def own_namespace() -> Iterator[None]:
+def quiet_namespace() -> Iterator[None]:
     """Puts this thread into a network namespace of its own, quiet and empty; nothing of it stays."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if libc.unshare(CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "unshare")
-        try:
-            disable = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
-            if disable.exists():
-                disable.write_text("1")  # no router solicitations among the test frames
-            yield
-        finally:
-            if libc.setns(before, CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
-    finally:
-        os.close(before)
+    with own_namespace():
+        disable = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+        if disable.exists():
+            disable.write_text("1")  # no router solicitations among the test frames
+        yield

@@ -22,8 +22,8 @@ from port_segment import (
     TapSegment,
     XdpSegment,
     ip,
-    own_namespace,
     packet_socket,
+    quiet_namespace,
     vnet_header,
 )
 from scapy.layers.inet import IP, TCP, in4_pseudoheader
@@ -59,7 +59,7 @@ def segment(request: pytest.FixtureRequest) -> Iterator[Segment]:
         elif kind == "netmap-fake":
             made = FakePipe()
         else:
-            stack.enter_context(own_namespace())
+            stack.enter_context(quiet_namespace())
             if kind == "xdp":
                 made = XdpSegment("ams0")
             else:
@@ -70,7 +70,7 @@ def segment(request: pytest.FixtureRequest) -> Iterator[Segment]:
 
 @pytest.fixture
 def namespace() -> Iterator[None]:
-    with own_namespace():
+    with quiet_namespace():
         yield
 
 

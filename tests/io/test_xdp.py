@@ -18,19 +18,19 @@ from typing import Any
 
 import pytest
 from aiomultistack._native import lib
-from port_segment import PATIENCE, Port, PortError, XdpSegment, ip, own_namespace, packet_socket, veth
+from port_segment import PATIENCE, Port, PortError, XdpSegment, ip, packet_socket, quiet_namespace, veth
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from support import eventually
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and bpf(2)")
-HERE = Path(__file__).parent
+SEARCHED = [str(folder) for folder in Path(__file__).parents[:2]]  # where programs of the tests find port_segment
 
 
 @pytest.fixture(autouse=True)
 def namespace() -> Iterator[None]:
-    with own_namespace():
+    with quiet_namespace():
         yield
 
 
@@ -61,7 +61,7 @@ def test_the_program_comes_with_the_port_and_goes_with_it() -> None:
 
 def test_the_program_goes_with_a_killed_process() -> None:
     veth("ams0", "ams0p")
-    code = f"import sys, time; sys.path.insert(0, {str(HERE)!r})\n" \
+    code = f"import sys, time; sys.path[:0] = {SEARCHED!r}\n" \
            "from port_segment import Port\nport = Port('xdp:ams0')\nprint('open', flush=True)\ntime.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -96,7 +96,7 @@ def test_a_link_with_another_program_is_refused_politely() -> None:
 )  # fmt: skip
 def test_the_privileges_that_it_needs_are_those_that_it_names(capabilities: str, enough: bool) -> None:
     veth("ams0", "ams0p")
-    code = f"import sys; sys.path.insert(0, {str(HERE)!r})\nfrom port_segment import Port, PortError\n" \
+    code = f"import sys; sys.path[:0] = {SEARCHED!r}\nfrom port_segment import Port, PortError\n" \
            "try: Port('xdp:ams0').close(); print('open')\nexcept PortError as error: print(error.status, error.text)"
     nobody = ["setpriv", "--reuid", "65534", "--clear-groups"]
     check = [*nobody, sys.executable, "-c", "import aiomultistack._native"]
