@@ -55,23 +55,37 @@ static void table_new(struct claim_table *table, struct driver *driver)
     }
 }
 
+/* A socket of the system's, bound.  Return: a descriptor, or a negative errno. */
+static int bind_socket(const struct ams_endpoint *at, int type, bool reuse)
+{
+    bool v6 = at->family == AMS_IPV6;
+    struct sockaddr_in in4 = {.sin_family = AF_INET, .sin_port = htons(at->port)};
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(at->port)};
+    int on = 1, fd = socket(v6 ? AF_INET6 : AF_INET, type, 0);
+
+    CHECK(fd >= 0);
+    memcpy(&in4.sin_addr, at->ip + 12, 4);
+    memcpy(&in6.sin6_addr, at->ip, 16);
+    CHECK_EQ(setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on)), 0);
+    if (reuse)
+        CHECK_EQ(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
+    if (!(v6 ? bind(fd, (struct sockaddr *)&in6, sizeof(in6)) : bind(fd, (struct sockaddr *)&in4, sizeof(in4))))
+        return fd;
+    int number = errno;
+    close(fd);
+    return -number;
+}
+
 /* Whether the kernel lets an application bind a tuple: 0 or an errno. */
 static int system_binds(bool v6, uint8_t n, int type)
 {
     struct ams_endpoint at = packets_endpoint(v6, n, PORT);
-    struct sockaddr_in in4 = {.sin_family = AF_INET, .sin_port = htons(PORT)};
-    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(PORT)};
-    int on = 1, fd = socket(v6 ? AF_INET6 : AF_INET, type, 0);
+    int fd = bind_socket(&at, type, true);
 
-    CHECK(fd >= 0);
-    memcpy(&in4.sin_addr, at.ip + 12, 4);
-    memcpy(&in6.sin6_addr, at.ip, 16);
-    CHECK_EQ(setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on)), 0);
-    CHECK_EQ(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
-    int result = v6 ? bind(fd, (struct sockaddr *)&in6, sizeof(in6)) : bind(fd, (struct sockaddr *)&in4, sizeof(in4));
-    int number = result < 0 ? errno : 0;
+    if (fd < 0)
+        return -fd;
     close(fd);
-    return number;
+    return 0;
 }
 
 static void test_the_first_and_the_last_claim_are_told(void)
@@ -147,15 +161,9 @@ static void test_a_proved_tuple_is_nobody_elses(void)
 static int bound(bool v6, uint8_t n, int type)
 {
     struct ams_endpoint at = n ? packets_endpoint(v6, n, PORT) : packets_wildcard(v6, PORT);
-    struct sockaddr_in in4 = {.sin_family = AF_INET, .sin_port = htons(PORT)};
-    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(PORT)};
-    int on = 1, fd = socket(v6 ? AF_INET6 : AF_INET, type, 0);
+    int fd = bind_socket(&at, type, false);
 
     CHECK(fd >= 0);
-    memcpy(&in4.sin_addr, at.ip + 12, 4);
-    memcpy(&in6.sin6_addr, at.ip, 16);
-    CHECK_EQ(setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on)), 0);
-    CHECK_EQ(v6 ? bind(fd, (struct sockaddr *)&in6, sizeof(in6)) : bind(fd, (struct sockaddr *)&in4, sizeof(in4)), 0);
     return fd;
 }
 
