@@ -23,7 +23,10 @@
  * some time (section 7.6.4).
  *
  * Probes need SACK, an undisturbed connection, and a window that has room for
- * what the loss of one would need to be found: other segments behind it.
+ * what the loss of one would need to be found: other segments behind it.  But
+ * a path that loses one of ten never gives such a window, and times out often
+ * enough to be taken for a black hole: so a search begins after a while with
+ * any window, even if the loss of that probe will cost a timeout.
  * Lengths are those of segments without options, as in the MSS option.
  */
 #include "stack/tcp.h"
@@ -32,6 +35,7 @@
 #define MTU_SEARCH_MS 600000u      /* until the next search, as Linux and RFC 4821 section 7.3 have it */
 #define MTU_CWND_SEGMENTS 11u      /* section 7.4: a probe must be cheap */
 #define MTU_BEHIND_SEGMENTS (TCP_DUPTHRESH + 1)
+#define MTU_PATIENCE_MS 5000u      /* then the first probe of a search goes with any window */
 
 static uint32_t now_ms(uint64_t now)
 {
@@ -84,11 +88,19 @@ static uint32_t next_length(struct tcp_conn *conn, uint64_t now)
     return (conn->mss_high + conn->mss_cap + 1u) / 2;
 }
 
+/* Has a search waited for a large window long enough? */
+static bool out_of_patience(const struct tcp_conn *conn, uint64_t now)
+{
+    return !conn->mss_high && (int32_t)(now_ms(now) - conn->mtu_search_ms) >= (int32_t)MTU_PATIENCE_MS;
+}
+
 uint32_t tcp_mtu_probe(struct ams_stack *stack, struct tcp_conn *conn, uint32_t avail, uint32_t mss, uint64_t now)
 {
     if (conn->mtu_probe || conn->ca_state != TCP_CA_OPEN || conn->sacked_bytes || conn->lost_bytes ||
-        !(conn->flags & CONN_SACK_OK) || conn->loss & LOSS_TLP_OUT ||
-        conn->cwnd < MTU_CWND_SEGMENTS * conn->snd_mss)
+        !(conn->flags & CONN_SACK_OK) || conn->loss & LOSS_TLP_OUT)
+        return 0;
+    bool cheap = conn->cwnd >= MTU_CWND_SEGMENTS * conn->snd_mss;
+    if (!cheap && !out_of_patience(conn, now))
         return 0;
     uint32_t length = ams_min_u32(next_length(conn, now), tcp_mss_limit(conn));
     if (length <= conn->mss_cap)
@@ -98,6 +110,8 @@ uint32_t tcp_mtu_probe(struct ams_stack *stack, struct tcp_conn *conn, uint32_t 
     int32_t room = (int32_t)(conn->snd_una + conn->snd_wnd - conn->snd_nxt);
     if (avail < needed || room < (int32_t)needed || tcp_pipe(conn) + payload > conn->cwnd)
         return 0;
+    if (!cheap)
+        conn->mtu_search_ms = now_ms(now); /* if it says nothing, not again at once */
     conn->mtu_probe = (uint16_t)length;
     conn->mtu_probe_seq = conn->snd_nxt;
     conn->mtu_probe_len = (uint16_t)payload;

@@ -173,6 +173,36 @@ def test_a_black_hole_in_the_middle_of_a_search_starts_it_anew() -> None:
         assert 1392 <= connection.info.snd_mss <= 1400
 
 
+def test_a_window_that_stays_small_is_no_excuse() -> None:
+    """A path that loses much looks like a black hole sometimes, and never has room for a cheap probe."""
+    with Script() as s:
+        path = Path(s, 1460)
+        connection = trouble(s, path)
+        connection.option(lib.AMS_OPT_NODELAY, 1)
+        for _ in range(30):
+            path.carry(connection, 6000)
+            s.wait(SECOND)  # restarts from idle: never eleven segments
+            assert connection.info.snd_cwnd < 11 * connection.info.snd_mss
+        assert connection.info.snd_mss == 1460
+        counters = s.host.counters()
+        assert counters["stack.tcp_mtu_probe"] == counters["stack.tcp_mtu_probe_ok"] == 1
+
+
+def test_a_small_window_is_not_spent_on_probes() -> None:
+    """One each five seconds at most, and none of them for lengths between."""
+    with Script() as s:
+        path = Path(s, 1300)
+        connection = trouble(s, path)
+        probes = s.host.counters()["stack.tcp_mtu_probe"]
+        start = s.world.now
+        for _ in range(30):
+            path.carry(connection, 6000)
+            s.wait(SECOND)
+        assert connection.info.snd_mss == 1024
+        sent = s.host.counters()["stack.tcp_mtu_probe"] - probes
+        assert 1 <= sent <= (s.world.now - start) / (5 * SECOND) + 1
+
+
 def test_there_are_no_probes_without_sack() -> None:
     with Script() as s:
         path = Path(s, 1460)
