@@ -16,24 +16,38 @@ PATIENCE = 20.0  # seconds until what must happen is taken for not happening, on
 _CLONE_NEWNET = 0x40000000
 
 
+def _check(status: int, what: str) -> None:
+    if status != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+
+
 @contextlib.contextmanager
-def own_namespace() -> Iterator[None]:
+def _elsewhere(go: Callable[[ctypes.CDLL], None]) -> Iterator[None]:
+    """Moves the calling thread into the network namespace that `go` takes it to, and back again."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        go(libc)
+        try:
+            yield
+        finally:
+            _check(libc.setns(before, _CLONE_NEWNET), "setns")
+    finally:
+        os.close(before)
+
+
+def own_namespace() -> contextlib.AbstractContextManager[None]:
     """Moves the calling thread into an empty network namespace of its own, and back again.
 
     The kernel takes the namespace away with its last process and descriptor.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if libc.unshare(_CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNET)")
-        try:
-            yield
-        finally:
-            if libc.setns(before, _CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
-    finally:
-        os.close(before)
+    return _elsewhere(lambda libc: _check(libc.unshare(_CLONE_NEWNET), "unshare(CLONE_NEWNET)"))
+
+
+def namespace_of(fd: int) -> contextlib.AbstractContextManager[None]:
+    """Moves the calling thread, and what it starts, into the network namespace of a descriptor, and back again."""
+    return _elsewhere(lambda libc: _check(libc.setns(fd, _CLONE_NEWNET), "setns"))
 
 
 def descriptors() -> set[str]:

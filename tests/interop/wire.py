@@ -6,7 +6,6 @@ The test's thread is at the others' end.  `Wire.inside()` takes it to the machin
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import socket
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from support import PATIENCE, eventually
+from support import PATIENCE, eventually, namespace_of
 
 from .lab import NOBODY4, NOBODY6, STACK4, STACK6, command, namespace, stack_host, tap_name, url_host
 
@@ -30,8 +29,6 @@ ADDRESSES = {"own": [f"{STACK4}/24", f"{STACK6}/64"], "shared": [f"{MACHINE4}/24
 SYSTEM_PORT = 8000
 
 _SYSTEM_SERVER = Path(__file__).with_name("system_server.py")
-
-_CLONE_NEWNET = 0x40000000
 
 
 def machine_host(family: int) -> str:
@@ -56,21 +53,9 @@ class Wire:
         self._fd = fd
         self.name = name
 
-    @contextlib.contextmanager
-    def inside(self) -> Iterator[None]:
+    def inside(self) -> contextlib.AbstractContextManager[None]:
         """Moves the calling thread, and what it starts, to the machine."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            if libc.setns(self._fd, _CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
-            try:
-                yield
-            finally:
-                if libc.setns(before, _CLONE_NEWNET) != 0:
-                    raise OSError(ctypes.get_errno(), "setns")
-        finally:
-            os.close(before)
+        return namespace_of(self._fd)
 
     def has_program(self) -> bool:
         """True if an XDP program is on the machine's link."""
