@@ -80,6 +80,20 @@ static void wheel_place(struct timer_wheel *wheel, struct ams_timer *timer)
     wheel->occupied[level] |= 1ull << slot;
 }
 
+/* Has the timer armed TIMER_AHEAD ago note where this one is. */
+static void note_ahead(struct timer_wheel *wheel, struct ams_timer *timer)
+{
+    unsigned turn = wheel->turn++ % TIMER_AHEAD;
+    struct ams_timer *before = wheel->latest[turn];
+    if (before) {
+        intptr_t distance = ((intptr_t)timer - (intptr_t)before) / 8;
+        before->ahead = distance == (int32_t)distance ? (int32_t)distance : 0;
+    }
+    wheel->latest[turn] = timer;
+    timer->turn = (uint8_t)turn;
+    timer->ahead = 0;
+}
+
 /* A timer in `due` or `moving` has left its slot, which the wheel cannot fill
  * again meanwhile unless it is due at once: the map is right either way. */
 void timer_cancel(struct timer_wheel *wheel, struct ams_timer *timer)
@@ -87,6 +101,8 @@ void timer_cancel(struct timer_wheel *wheel, struct ams_timer *timer)
     if (!timer->next)
         return;
     list_remove(timer);
+    if (wheel->latest[timer->turn] == timer)
+        wheel->latest[timer->turn] = NULL;
     if (list_empty(&wheel->slots[timer->level][timer->slot]))
         wheel->occupied[timer->level] &= ~(1ull << timer->slot);
     wheel->armed--;
@@ -103,6 +119,7 @@ void timer_arm(struct timer_wheel *wheel, struct ams_timer *timer, uint64_t expi
 {
     timer_cancel(wheel, timer);
     timer->expires = expires;
+    note_ahead(wheel, timer);
     wheel->armed++;
     if (AMS_UNLIKELY(is_moving(wheel, expiry_tick(expires)))) { /* those before it come first */
         timer->level = wheel->moving.level;
@@ -140,7 +157,7 @@ static bool move_down(struct timer_wheel *wheel, uint32_t *work)
         if (!*work)
             return false;
         --*work;
-        AMS_PREFETCH(timer->next);
+        AMS_PREFETCH(timer_ahead(timer));
         list_remove(timer);
         wheel_place(wheel, timer);
     }

@@ -19,6 +19,12 @@
  * timer_wheel_deadline() is the time of the next occupied slot of any level:
  * exact for level 0; for others it is when timers move down, after which
  * the deadline is later.  So waking at the deadline always makes progress.
+ *
+ * With many timers none is in the CPU's caches when it is due, and a list
+ * tells only of the next.  What was armed one after the other mostly fires so,
+ * too: each timer notes which one was armed TIMER_AHEAD after it (`ahead`), and
+ * that one's memory is asked for when it fires.  A note is never more than
+ * advice: that timer may be armed otherwise by now, or gone.
  */
 #ifndef AMS_CORE_TIMER_H
 #define AMS_CORE_TIMER_H
@@ -28,6 +34,7 @@
 #define TIMER_TICK_SHIFT 20
 #define TIMER_SLOTS 64
 #define TIMER_LEVELS 6
+#define TIMER_AHEAD 8
 
 struct ams_timer {
     struct ams_timer *next; /* NULL: not armed */
@@ -36,6 +43,8 @@ struct ams_timer {
     uint8_t level;
     uint8_t slot;
     uint8_t kind;           /* owner's use: which callback */
+    uint8_t turn;           /* place in wheel->latest, if that is this one */
+    int32_t ahead;          /* where the one armed TIMER_AHEAD later lay, from here, in 8 bytes; 0: unknown */
 };
 
 struct timer_wheel {
@@ -45,6 +54,8 @@ struct timer_wheel {
     struct ams_timer due;   /* expired, not yet popped */
     struct ams_timer moving; /* of a slot that has been reached, not yet moved down; its level and slot are that one's */
     uint32_t armed;
+    uint32_t turn;
+    struct ams_timer *latest[TIMER_AHEAD]; /* armed last, in turn; NULL: disarmed since */
 };
 
 void timer_wheel_init(struct timer_wheel *wheel, uint64_t now);
@@ -56,10 +67,11 @@ void timer_cancel(struct timer_wheel *wheel, struct ams_timer *timer);
  * @work: how many timers may be touched, those that only move included; counts down
  * Return: NULL when there is none, or *work is used up. */
 struct ams_timer *timer_pop(struct timer_wheel *wheel, uint64_t now, uint32_t *work);
-/* The timer that will be popped next, as far as is known; NULL: it isn't. */
-static inline const struct ams_timer *timer_ahead(const struct timer_wheel *wheel)
+/* Where a timer lies, or has lain, that is likely to be popped soon after this
+ * one: for prefetching only.  NULL: nothing is known. */
+static inline const void *timer_ahead(const struct ams_timer *timer)
 {
-    return wheel->due.next != &wheel->due ? wheel->due.next : NULL;
+    return timer->ahead ? (const void *)((uintptr_t)timer + (uintptr_t)((intptr_t)timer->ahead * 8)) : NULL;
 }
 /* When timer_pop() should be called next; AMS_NEVER's value if never. */
 uint64_t timer_wheel_deadline(const struct timer_wheel *wheel);

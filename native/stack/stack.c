@@ -281,8 +281,9 @@ void stack_input(struct ams_stack *stack, struct ams_frame **frames, int n, uint
     stack->rx_end = frames + n;
     tcp_ahead_begin(stack, &ahead, frames, n);
     while (stack->rx_next < stack->rx_end) {
-        if (AMS_UNLIKELY(ahead.n))
-            tcp_ahead_run(stack, &ahead, (int)(stack->rx_next - frames));
+        int next = (int)(stack->rx_next - frames);
+        if (AMS_UNLIKELY(next >= ahead.next))
+            tcp_ahead_run(stack, &ahead, next);
         struct ams_frame *frame = *stack->rx_next++;
         if (stack->rx_next < stack->rx_end)
             AMS_PREFETCH((*stack->rx_next)->data);
@@ -373,7 +374,7 @@ void stack_timers(struct ams_stack *stack, uint64_t now)
     uint32_t work = TIMER_WORK;
     stack->now = ams_max_u64(stack->now, now);
     while ((timer = timer_pop(&stack->wheel, stack->now, &work)) != NULL) {
-        tcp_timer_fetch(timer_ahead(&stack->wheel)); /* nearly all are TCP's */
+        tcp_timer_fetch(timer_ahead(timer)); /* nearly all are TCP's */
         switch ((enum stack_timer_kind)timer->kind) {
         case STACK_TIMER_TCP:
             tcp_timer_expired(stack, timer, stack->now);

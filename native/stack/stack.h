@@ -166,14 +166,20 @@ struct icmp_error {
     uint32_t mtu;             /* with -AMS_EMSGSIZE: next-hop MTU, 0 unknown */
 };
 
-#define AHEAD_RING 16u       /* a power of two, more than tcp_ahead.c looks ahead */
+#define AHEAD_GROUP 4u
+#define AHEAD_RING (4u * AHEAD_GROUP)
 
 /* How far tcp_ahead.c has come in a batch of received frames. */
 struct tcp_ahead {
     struct ams_frame **frames;
-    int n;                    /* 0: nothing is to be done */
-    int hashed, located, followed;
-    uint8_t kinds[AHEAD_RING]; /* of the frames that have been hashed, by their index */
+    int n;
+    int next;                 /* tcp_ahead_run() has to be called before this frame is received; INT_MAX: never */
+    int scanned;              /* frames */
+    uint32_t hashed;          /* segments that were found in them, those that go on after another left out */
+    uint32_t at;              /* the one that `next` is */
+    uint32_t ports;           /* of the connection that was looked at last, */
+    uint64_t address;         /* and its peer's address */
+    int ring[AHEAD_RING];     /* the frames that segments came in */
 };
 
 void tcp_ahead_begin(const struct ams_stack *stack, struct tcp_ahead *ahead, struct ams_frame **frames, int n);
@@ -382,7 +388,7 @@ void tcp_fini(struct ams_stack *stack);
 /* Timer callbacks, by enum stack_timer_kind. */
 void tcp_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
 /* Asks for the memory that tcp_timer_expired() will need; NULL is legal. */
-void tcp_timer_fetch(const struct ams_timer *timer);
+void tcp_timer_fetch(const void *timer);
 void tcp_tw_expired(struct ams_stack *stack, struct ams_timer *timer);
 void neighbor_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);
 void reass_timer_expired(struct ams_stack *stack, struct ams_timer *timer, uint64_t now);

@@ -214,11 +214,11 @@ static bool keep_timeout(struct ams_stack *stack, struct tcp_conn *conn, uint64_
     return true;
 }
 
-void tcp_timer_fetch(const struct ams_timer *timer)
+void tcp_timer_fetch(const void *timer)
 {
     if (!timer)
         return;
-    /* nothing of it may be read yet, its kind included */
+    /* nothing of it may be read, its kind included: it may be none any more */
     const char *conn = (const char *)timer - offsetof(struct tcp_conn, timer);
     AMS_PREFETCH(timer);
     AMS_PREFETCH(conn + offsetof(struct tcp_conn, loss));

@@ -215,6 +215,35 @@ static void test_wheel_bounded_work(void)
     CHECK_EQ(work, 1);
 }
 
+/* A timer tells of the one that was armed TIMER_AHEAD later; those that are
+ * disarmed meanwhile, and perhaps freed, are neither told of nor written to. */
+static void test_wheel_ahead(void)
+{
+    static struct timer_wheel wheel;
+    static struct ams_timer timers[4 * TIMER_AHEAD];
+    timer_wheel_init(&wheel, 0);
+    for (unsigned i = 0; i < AMS_ARRAY_SIZE(timers); i++) {
+        struct ams_timer *passing = calloc(1, sizeof(*passing));
+        CHECK(passing);
+        timer_arm(&wheel, &timers[i], TICK * (1 + i / 10));
+        if (i % 5 == 0) {
+            timer_arm(&wheel, passing, TICK);
+            timer_cancel(&wheel, passing);
+        }
+        free(passing);
+    }
+    unsigned told = 0;
+    for (unsigned i = 0; i < AMS_ARRAY_SIZE(timers); i++) {
+        struct ams_timer *timer = pop(&wheel, 100 * TICK);
+        CHECK(timer == &timers[i]);
+        const struct ams_timer *ahead = timer_ahead(timer);
+        CHECK(!ahead || (ahead > timer && ahead <= timer + TIMER_AHEAD));
+        told += ahead != NULL;
+    }
+    CHECK(told >= AMS_ARRAY_SIZE(timers) / 2);
+    CHECK(timer_ahead(&timers[AMS_ARRAY_SIZE(timers) - 1]) == NULL);
+}
+
 /* ---- frames -------------------------------------------------------------------- */
 
 static void test_pool_limit_and_reuse(void)
@@ -413,6 +442,7 @@ int main(void)
     RUN(test_wheel_jump);
     RUN(test_wheel_million);
     RUN(test_wheel_bounded_work);
+    RUN(test_wheel_ahead);
     RUN(test_pool_limit_and_reuse);
     RUN(test_pool_gives_back_what_a_burst_has_left);
     RUN(test_pool_without_memory);
