@@ -57,6 +57,16 @@ uint64_t siphash24(const struct siphash_key *key, const uint64_t *data, size_t w
     return sip_hash(key, data, words, 2, 4);
 }
 
+void hash_key_derive(struct hash_key *out, const struct siphash_key *key)
+{
+    uint64_t word = 0;
+    out->start = siphash24(key, &word, 1);
+    for (uint32_t i = 0; i < HASH_WORDS; i++) {
+        word++;
+        out->odd[i] = siphash24(key, &word, 1) | 1;
+    }
+}
+
 static uint64_t splitmix64(uint64_t *state)
 {
     uint64_t z = *state += 0x9e3779b97f4a7c15u;

@@ -61,12 +61,9 @@ struct tcp_flow *tcp_flow_find(struct ams_stack *stack, const uint8_t local_ip[1
  * latest is looked at first. */
 struct tcp_flow *tcp_flow_next(struct ams_stack *stack, const struct ams_frame *frame, const struct ip_info *ip,
                                uint16_t local_port, uint16_t remote_port);
-/* The hash that chooses a flow's bucket. */
-uint32_t tcp_flow_hash4(const struct ams_stack *stack, const uint8_t local_ip[4], uint16_t local_port,
-                        const uint8_t remote_ip[4], uint16_t remote_port);
-uint32_t tcp_flow_hash6(const struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
-                        const uint8_t remote_ip[16], uint16_t remote_port);
-#define TCP_MARK_HASHED 0x40u /* frame->marks: a received segment, frame->aux is that hash */
+#define TCP_MARK_HASHED 0x40u /* frame->marks: a received segment; aux is its hash, aux16 where its header begins */
+#define TCP_MARK_DATA 0x20u   /* and it seems to bring payload */
+#define TCP_MARK_HOLE 0x10u   /* but not the next, or not all that is missing */
 int tcp_flow_insert(struct ams_stack *stack, struct tcp_flow *flow);
 void tcp_flow_remove(struct ams_stack *stack, struct tcp_flow *flow);
 /* Has the caches trimmed if the last connection has gone, TIME-WAIT included. */

@@ -6,36 +6,38 @@
  * when its segment comes, and a segment would wait for memory several times
  * in a row: for its bucket, for the connection that this points to, for what
  * that points to.  Memory takes as long for one line as for a dozen that are
- * asked for together.  So while a segment of a batch is worked on, those
+ * asked for together.  So before a segment of a batch is worked on, those
  * behind it are looked at, and what they will need is asked for in steps, each
- * some segments later than the one before, whose answer it needs.  Not more:
- * a CPU can wait for some twenty lines at a time, and an ACK needs ten.
+ * some segments later than the one before, whose answer it needs.
  *
- *   hash     AHEAD_HASH segments ahead: ports and addresses tell the bucket;
- *            the hash is left in the frame, so that it is computed once
- *   locate   AHEAD_LOCATE ahead: the bucket tells the connection.  The lines
- *            of it that data needs, or an ACK without data
- *   follow   AHEAD_FOLLOW ahead: the connection tells whether it is the right
- *            one, and where its scoreboard and send queue are
+ *   hash     ports and addresses tell the bucket; the hash is left in the
+ *            frame, so that it is computed once
+ *   locate   the bucket tells the connection.  The lines of it that data
+ *            needs, or an ACK without data
+ *   follow   the connection tells whether it is the right one, where its
+ *            scoreboard and send queue are, and whether data is in order
+ *   runs     what there is to know of holes tells where the runs are
+ *
+ * A step is done for AHEAD_GROUP segments at a time, and so many segments after
+ * the step before.  In groups, because the first line of a connection has to be
+ * found in the page tables, too, for which a CPU waits where it stands, unless
+ * the next such instructions are so near that it begins them meanwhile.  Lines
+ * are asked for in the second cache, which can wait for more of them at a time
+ * than the first.
+ *
+ * Segments of one connection that stand side by side (a train) need no more
+ * than the first of them: only that one counts.
  *
  * All this is guesswork about headers that nobody has checked yet: nothing is
- * written but frame->aux and a mark, nothing read but what the frame's length
- * allows and the tables of flows.  A few hundred connections stay in the
+ * written but the frame's aux, aux16 and marks, nothing read but what its length
+ * allows and the table of flows.  A few hundred connections stay in the
  * caches by themselves; then nothing is done.
  */
+#include <limits.h>
+#include <string.h>
+
 #include "stack/tcp.h"
 #include "wire/eth.h"
-
-#define AHEAD_HASH 9
-#define AHEAD_LOCATE 6
-#define AHEAD_FOLLOW 3
-
-/* What a frame brings, as far as this matters here. */
-enum ahead_kind {
-    AHEAD_NONE,                  /* no TCP, or not plain */
-    AHEAD_DATA,
-    AHEAD_ACK,                   /* no payload: it acknowledges some */
-};
 
 #define LINES_DATA 6u            /* of struct tcp_conn: [0, 6), */
 #define LINES_ACK 9u             /* [1, 9), */
@@ -44,13 +46,6 @@ enum ahead_kind {
 #define IP4_AT ETH_HEADER
 #define IP4_PLAIN 0x45u          /* version 4, no options */
 #define IP4_FRAGMENT 0x3fffu     /* more fragments, or an offset */
-
-void tcp_ahead_begin(const struct ams_stack *stack, struct tcp_ahead *ahead, struct ams_frame **frames, int n)
-{
-    ahead->frames = frames;
-    ahead->n = stack->tcp->n_flows >= stack->tcp->ahead_flows && n > 1 ? n : 0;
-    ahead->hashed = ahead->located = ahead->followed = 0;
-}
 
 /* Where a frame's TCP header lies, as far as one can see at a glance.
  * Return: its offset, 0: this is none, or not a plain one. */
@@ -77,28 +72,46 @@ static bool has_payload(const uint8_t *data, uint32_t l4_off)
     return l4_len > (data[l4_off + 12] >> 4) * 4u;
 }
 
-/* Leaves the hash in the frame and asks for the bucket.  Return: what kind of segment it is. */
-static enum ahead_kind ahead_hash(const struct ams_stack *stack, struct ams_frame *frame)
+/* Is this a segment of the same connection as the one that was looked at last? */
+static bool same_again(struct tcp_ahead *ahead, const uint8_t *l4, uint32_t l4_off)
+{
+    uint64_t address; /* the peer's, and for IPv4 ours; the end of the peer's */
+    uint32_t ports;
+    memcpy(&address, l4 - (l4_off == ETH_HEADER + IP4_HEADER ? 8 : 24), sizeof(address));
+    memcpy(&ports, l4, sizeof(ports));
+    if (address == ahead->address && ports == ahead->ports)
+        return true;
+    ahead->address = address;
+    ahead->ports = ports;
+    return false;
+}
+
+/* Leaves the hash in the frame and asks for the bucket.
+ * Return: false if there is nothing to be asked for. */
+static bool ahead_hash(const struct ams_stack *stack, struct tcp_ahead *ahead, struct ams_frame *frame)
 {
     uint32_t l4_off = tcp_offset(frame);
     if (!l4_off)
-        return AHEAD_NONE;
+        return false;
     const uint8_t *l4 = frame->data + l4_off;
+    if (same_again(ahead, l4, l4_off))
+        return false;
     uint16_t remote_port = (uint16_t)load_be16(l4), local_port = (uint16_t)load_be16(l4 + 2);
+    frame->aux16 = (uint16_t)l4_off;
     if (l4_off == ETH_HEADER + IP4_HEADER)
-        frame->aux = tcp_flow_hash4(stack, l4 - 4, local_port, l4 - 8, remote_port);
+        frame->aux = tcp_flow_hash4(&stack->tcp->flows, l4 - 4, local_port, l4 - 8, remote_port);
     else
-        frame->aux = tcp_flow_hash6(stack, l4 - 16, local_port, l4 - 32, remote_port);
-    frame->marks |= TCP_MARK_HASHED;
-    AMS_PREFETCH_FAR(&stack->tcp->buckets[frame->aux & (stack->tcp->n_buckets - 1)]);
-    return has_payload(frame->data, l4_off) ? AHEAD_DATA : AHEAD_ACK;
+        frame->aux = tcp_flow_hash6(&stack->tcp->flows, l4 - 16, local_port, l4 - 32, remote_port);
+    frame->marks |= has_payload(frame->data, l4_off) ? TCP_MARK_HASHED | TCP_MARK_DATA : TCP_MARK_HASHED;
+    AMS_PREFETCH_FAR(tcp_flow_line(&stack->tcp->flows, frame->aux));
+    return true;
 }
 
 /* Asks for what the segment needs of the connection that flow is part of. */
-static void fetch_conn(struct tcp_flow *flow, enum ahead_kind kind)
+static void fetch_conn(struct tcp_flow *flow, const struct ams_frame *frame)
 {
     const char *conn = (const char *)tcp_conn_of(flow);
-    if (kind == AHEAD_DATA) {
+    if (frame->marks & TCP_MARK_DATA) {
         for (uint32_t line = 0; line < LINES_DATA; line++)
             AMS_PREFETCH_FAR(conn + line * AMS_CACHE_LINE);
     } else {
@@ -108,32 +121,25 @@ static void fetch_conn(struct tcp_flow *flow, enum ahead_kind kind)
     }
 }
 
-/* The first connection of the segment's bucket, right or not.  It is looked up
+/* The connection that a segment seems to belong to, or NULL.  It is looked up
  * in each step anew: a segment in between may have ended it. */
-static struct tcp_flow *first_of(const struct ams_stack *stack, const struct ams_frame *frame)
+static struct tcp_flow *flow_of(const struct ams_stack *stack, const struct ams_frame *frame)
 {
-    return stack->tcp->buckets[frame->aux & (stack->tcp->n_buckets - 1)];
+    return tcp_flow_likely(&stack->tcp->flows, frame->aux);
 }
 
-/* Asks for the first connection of the bucket. */
-static void ahead_locate(const struct ams_stack *stack, const struct ams_frame *frame, enum ahead_kind kind)
+/* Asks for the connection that the bucket names. */
+static void ahead_locate(const struct ams_stack *stack, const struct ams_frame *frame)
 {
-    struct tcp_flow *flow = first_of(stack, frame);
+    struct tcp_flow *flow = flow_of(stack, frame);
     if (flow)
-        fetch_conn(flow, kind);
-}
-
-/* Asks for where the application's id of the connection is looked up. */
-static void follow_data(const struct ams_stack *stack, const struct tcp_conn *conn)
-{
-    if (conn->sock.id >= 0)
-        AMS_PREFETCH_FAR(&stack->socks[conn->sock.id]); /* it will read */
+        fetch_conn(flow, frame);
 }
 
 /* Asks for what an ACK will need of what the connection points to. */
 static void follow_ack(const struct tcp_conn *conn, const struct ams_frame *frame)
 {
-    uint32_t ack = load_be32(frame->data + tcp_offset(frame) + 8);
+    uint32_t ack = load_be32(frame->data + frame->aux16 + 8);
     bool all = ack == conn->snd_nxt; /* nothing will be in flight any more */
     AMS_PREFETCH_FAR(conn->recs + conn->rec_head); /* two segments, mostly */
     AMS_PREFETCH_FAR(conn->recs + ((conn->rec_head + 1u) & (conn->rec_cap - 1u)));
@@ -146,51 +152,117 @@ static void follow_ack(const struct tcp_conn *conn, const struct ams_frame *fram
     AMS_PREFETCH_FAR(tcp_board_of(conn));
 }
 
-/* Asks for what the connection points to, or for the next one of the bucket. */
-static void ahead_follow(const struct ams_stack *stack, const struct ams_frame *frame, enum ahead_kind kind)
+/* Asks for what data needs that isn't in order, if this is none. */
+static void follow_data(const struct tcp_conn *conn, struct ams_frame *frame)
 {
-    struct tcp_flow *flow = first_of(stack, frame);
-    if (!flow)
+    uint32_t seq = load_be32(frame->data + frame->aux16 + 4);
+    if (AMS_LIKELY(seq == conn->rcv_nxt && !conn->n_runs))
         return;
-    if (flow->hash != frame->aux) {
-        if (flow->hash_next)
-            fetch_conn(flow->hash_next, kind);
-    } else if (!flow->is_tw) {
-        if (kind == AHEAD_DATA)
-            follow_data(stack, tcp_conn_of(flow));
-        else
-            follow_ack(tcp_conn_of(flow), frame);
+    AMS_PREFETCH_FAR(&conn->runs);
+    AMS_PREFETCH_FAR(&conn->dsack);
+    frame->marks |= TCP_MARK_HOLE;
+}
+
+/* Asks for what the connection points to. */
+static void ahead_follow(const struct ams_stack *stack, struct ams_frame *frame)
+{
+    struct tcp_flow *flow = flow_of(stack, frame);
+    if (!flow || flow->hash != frame->aux || flow->is_tw)
+        return;
+    if (frame->marks & TCP_MARK_DATA)
+        follow_data(tcp_conn_of(flow), frame);
+    else
+        follow_ack(tcp_conn_of(flow), frame);
+}
+
+/* Asks for the runs, which the step before has asked where they are. */
+static void ahead_runs(const struct ams_stack *stack, const struct ams_frame *frame)
+{
+    if (AMS_LIKELY(!(frame->marks & TCP_MARK_HOLE)))
+        return;
+    struct tcp_flow *flow = flow_of(stack, frame);
+    if (flow && flow->hash == frame->aux && !flow->is_tw && tcp_conn_of(flow)->runs)
+        AMS_PREFETCH(tcp_conn_of(flow)->runs);
+}
+
+/* ---- the steps --------------------------------------------------------------- */
+
+/* Hashes until `upto` segments have been, or the batch ends. */
+static void hash_upto(const struct ams_stack *stack, struct tcp_ahead *ahead, uint32_t upto, int next)
+{
+    int i = ahead->scanned > next ? ahead->scanned : next;
+    while (ahead->hashed != upto && i < ahead->n) {
+        if (ahead_hash(stack, ahead, ahead->frames[i]))
+            ahead->ring[ahead->hashed++ % AHEAD_RING] = i;
+        i++;
+    }
+    ahead->scanned = i;
+}
+
+/* The frame of a segment; NULL if there are not so many, or it is gone. */
+static inline struct ams_frame *segment_at(const struct tcp_ahead *ahead, uint32_t i, int next)
+{
+    if ((int32_t)(ahead->hashed - i) <= 0)
+        return NULL;
+    int index = ahead->ring[i % AHEAD_RING];
+    return index >= next ? ahead->frames[index] : NULL;
+}
+
+static void group_locate(const struct ams_stack *stack, const struct tcp_ahead *ahead, uint32_t from, int next)
+{
+    for (uint32_t i = from; i != from + AHEAD_GROUP; i++) {
+        struct ams_frame *frame = segment_at(ahead, i, next);
+        if (frame)
+            ahead_locate(stack, frame);
     }
 }
 
-/* The end of a step that looks so far ahead. */
-static int horizon(const struct tcp_ahead *ahead, int next, int distance)
+static void group_follow(const struct ams_stack *stack, const struct tcp_ahead *ahead, uint32_t from, int next)
 {
-    return next + distance < ahead->n ? next + distance : ahead->n;
+    for (uint32_t i = from; i != from + AHEAD_GROUP; i++) {
+        struct ams_frame *frame = segment_at(ahead, i, next);
+        if (frame)
+            ahead_follow(stack, frame);
+    }
 }
 
-/* The beginning of a step: frames before `next` are gone. */
-static int begin(int done, int next)
+static void group_runs(const struct ams_stack *stack, const struct tcp_ahead *ahead, uint32_t from, int next)
 {
-    return done > next ? done : next;
+    for (uint32_t i = from; i != from + AHEAD_GROUP; i++) {
+        struct ams_frame *frame = segment_at(ahead, i, next);
+        if (frame)
+            ahead_runs(stack, frame);
+    }
+}
+
+void tcp_ahead_begin(const struct ams_stack *stack, struct tcp_ahead *ahead, struct ams_frame **frames, int n)
+{
+    ahead->next = INT_MAX;
+    if (stack->tcp->flows.n < stack->tcp->ahead_flows || n <= 1)
+        return;
+    ahead->frames = frames;
+    ahead->n = n;
+    ahead->next = 0;
+    ahead->scanned = 0;
+    ahead->hashed = ahead->at = 0;
+    ahead->address = 0;
+    ahead->ports = 0;
+    hash_upto(stack, ahead, 3 * AHEAD_GROUP, 0);
+    group_locate(stack, ahead, 0, 0);
+    group_locate(stack, ahead, AHEAD_GROUP, 0);
+    group_follow(stack, ahead, 0, 0);
 }
 
 void tcp_ahead_run(const struct ams_stack *stack, struct tcp_ahead *ahead, int next)
 {
-    struct ams_frame **frames = ahead->frames;
-    int hashed = horizon(ahead, next, AHEAD_HASH);
-    int located = horizon(ahead, next, AHEAD_LOCATE);
-    int followed = horizon(ahead, next, AHEAD_FOLLOW);
-
-    for (int i = begin(ahead->hashed, next); i < hashed; i++)
-        ahead->kinds[i % AHEAD_RING] = (uint8_t)ahead_hash(stack, frames[i]);
-    for (int i = begin(ahead->located, next); i < located; i++)
-        if (ahead->kinds[i % AHEAD_RING])
-            ahead_locate(stack, frames[i], ahead->kinds[i % AHEAD_RING]);
-    for (int i = begin(ahead->followed, next); i < followed; i++)
-        if (ahead->kinds[i % AHEAD_RING])
-            ahead_follow(stack, frames[i], ahead->kinds[i % AHEAD_RING]);
-    ahead->hashed = hashed;
-    ahead->located = located;
-    ahead->followed = followed;
+    while (ahead->next <= next) {
+        uint32_t at = ahead->at;
+        group_runs(stack, ahead, at, next);
+        group_follow(stack, ahead, at + AHEAD_GROUP, next);
+        group_locate(stack, ahead, at + 2 * AHEAD_GROUP, next);
+        hash_upto(stack, ahead, at + 4 * AHEAD_GROUP, next);
+        ahead->at = at + AHEAD_GROUP;
+        bool more = (int32_t)(ahead->hashed - ahead->at) > 0;
+        ahead->next = more ? ahead->ring[ahead->at % AHEAD_RING] : INT_MAX;
+    }
 }

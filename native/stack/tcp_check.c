@@ -168,12 +168,12 @@ const char *ams_stack_check(struct ams_stack *stack)
 {
     struct tcp_host *tcp = stack->tcp;
     uint32_t flows = 0;
-    for (uint32_t i = 0; i < tcp->n_buckets; i++)
-        for (struct tcp_flow *flow = tcp->buckets[i]; flow; flow = flow->hash_next, flows++) {
-            const char *wrong = flow->is_tw ? NULL : check_conn(stack, tcp_conn_of(flow));
-            if (wrong)
-                return wrong;
-        }
-    EXPECT(flows == tcp->n_flows, "n_flows is wrong");
+    struct tcp_flow_walk walk = {0};
+    for (struct tcp_flow *flow; (flow = tcp_flows_walk(&tcp->flows, &walk)); flows++) {
+        const char *wrong = flow->is_tw ? NULL : check_conn(stack, tcp_conn_of(flow));
+        if (wrong)
+            return wrong;
+    }
+    EXPECT(flows == tcp->flows.n, "the number of flows is wrong");
     return NULL;
 }

@@ -12,6 +12,7 @@
 #include "core/slab.h"
 #include "stack/stack.h"
 #include "stack/tcp_cc.h"
+#include "stack/tcp_flows.h"
 #include "stack/tcp_option.h"
 #include "wire/bytes.h"
 #include "wire/tcp.h"
@@ -54,21 +55,6 @@
 #define TCP_CHALLENGE_MS 500u            /* and one in this time per connection, as Linux */
 #define TCP_QUICKACKS 16u                /* segments acknowledged at once when data begins to flow, as Linux */
 #define TCP_BLOB_DATA 16384u             /* a frame with more is not copied through the blob */
-
-/* ---- the table ------------------------------------------------------------- */
-
-/* What a look-up needs, and each packet; part of conn and tw. */
-struct tcp_flow {
-    struct tcp_flow *hash_next;
-    uint32_t hash;
-    uint16_t local_port;
-    uint16_t remote_port;
-    uint8_t local_ip[16];
-    uint8_t remote_ip[16];
-    bool is_tw;
-    uint8_t family;
-    struct ip_service service;
-};
 
 /* A flow's local and remote endpoint. */
 static inline struct ams_endpoint tcp_flow_local(const struct tcp_flow *flow)
@@ -458,10 +444,8 @@ struct tcp_listener {
 #define TCP_HEAD_SIZE (FRAME_HEADROOM + TX_HEAD_MAX)
 
 struct tcp_host {
-    struct tcp_flow **buckets;
-    uint32_t n_buckets;       /* power of two */
+    struct tcp_flows flows;
     struct tcp_flow *latest;  /* of the latest segment; NULL: gone, or none */
-    uint32_t n_flows;
     uint32_t ahead_flows;     /* with so many it is worth while to look ahead (tcp_ahead.c) */
     uint32_t n_conns;
     struct tcp_listener *listeners[TCP_LISTENER_BUCKETS];

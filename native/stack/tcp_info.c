@@ -477,21 +477,21 @@ int tcp_list(struct ams_stack *stack, struct ams_tcp_info *out, int max, uint64_
         for (struct tcp_listener *listener = tcp->listeners[i]; listener; listener = listener->hash_next, count++)
             if (count < max)
                 listener_info(listener, &out[count]);
-    for (uint32_t i = 0; i < tcp->n_buckets; i++)
-        for (struct tcp_flow *flow = tcp->buckets[i]; flow; flow = flow->hash_next, count++) {
-            if (count >= max)
-                continue;
-            if (flow->is_tw)
-                tw_info((const struct tcp_tw *)flow, &out[count]);
-            else
-                conn_info(stack, tcp_conn_of(flow), &out[count], now);
-        }
+    struct tcp_flow_walk walk = {0};
+    for (struct tcp_flow *flow; (flow = tcp_flows_walk(&tcp->flows, &walk)); count++) {
+        if (count >= max)
+            continue;
+        if (flow->is_tw)
+            tw_info((const struct tcp_tw *)flow, &out[count]);
+        else
+            conn_info(stack, tcp_conn_of(flow), &out[count], now);
+    }
     return count;
 }
 
 uint64_t tcp_memory(const struct ams_stack *stack)
 {
-    uint64_t bytes = stack->tcp->memory + stack->tcp->conns.bytes;
+    uint64_t bytes = stack->tcp->memory + tcp_flows_memory(&stack->tcp->flows) + stack->tcp->conns.bytes;
     for (uint32_t i = 0; i < TCP_BOARDS; i++)
         bytes += stack->tcp->boards[i].bytes;
     return bytes;

@@ -1,69 +1,26 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * tcp_table.c - the tables of connections and listeners, and the life of a
- * TCB.
+ * tcp_table.c - the table of listeners, and the life of a TCB.
  *
- * Theory of operation.  Flows (connections and TIME-WAIT) are in one chained
- * hash table keyed by SipHash of the 4-tuple, doubled when there are more
- * flows than half of the buckets: so the first of a bucket is nearly always
- * the right one, and its memory may be asked for before it was looked at.
- *
- * Listeners are in a fixed table by port: a look-up tries the exact address
- * first, then the family's wildcard, then an IPv6 wildcard that also takes
- * IPv4.  Among listeners that share address and port, the one of greatest
- * weight for the remote end gets the connection.
+ * Theory of operation.  Flows (connections and TIME-WAIT) are in one hash
+ * table (tcp_flows.h).  Listeners are in a fixed one by port: a look-up tries
+ * the exact address first, then the family's wildcard, then an IPv6 wildcard
+ * that also takes IPv4.  Among listeners that share address and port, the one
+ * of greatest weight for the remote end gets the connection.
  */
 #include <string.h>
 
 #include "core/alloc.h"
 #include "stack/tcp.h"
 
-#define BUCKETS_FIRST 256u
 #define FREE_STOCK 16u /* cached TIME-WAIT entries that trimming leaves */
-
-uint32_t tcp_flow_hash4(const struct ams_stack *stack, const uint8_t local_ip[4], uint16_t local_port,
-                        const uint8_t remote_ip[4], uint16_t remote_port)
-{
-    uint64_t words[2] = {(uint64_t)load_be32(local_ip) << 32 | load_be32(remote_ip),
-                         (uint64_t)local_port << 16 | remote_port};
-    return (uint32_t)siphash13(&stack->key, words, 2);
-}
-
-uint32_t tcp_flow_hash6(const struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
-                        const uint8_t remote_ip[16], uint16_t remote_port)
-{
-    uint64_t words[5];
-    memcpy(words, local_ip, 16);
-    memcpy(words + 2, remote_ip, 16);
-    words[4] = (uint64_t)local_port << 16 | remote_port;
-    return (uint32_t)siphash13(&stack->key, words, 5);
-}
-
-static uint32_t flow_hash(const struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
-                          const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family)
-{
-    if (family == AMS_IPV4)
-        return tcp_flow_hash4(stack, local_ip + 12, local_port, remote_ip + 12, remote_port);
-    return tcp_flow_hash6(stack, local_ip, local_port, remote_ip, remote_port);
-}
-
-/* The flow of a 4-tuple whose hash is known; NULL if there is none. */
-static struct tcp_flow *flow_in_bucket(const struct tcp_host *tcp, uint32_t hash, const uint8_t local_ip[16],
-                                       uint16_t local_port, const uint8_t remote_ip[16], uint16_t remote_port)
-{
-    struct tcp_flow *flow = tcp->buckets[hash & (tcp->n_buckets - 1)];
-    for (; flow; flow = flow->hash_next)
-        if (flow->hash == hash && flow->remote_port == remote_port && flow->local_port == local_port &&
-            ip_equal(flow->remote_ip, remote_ip) && ip_equal(flow->local_ip, local_ip))
-            return flow;
-    return NULL;
-}
 
 struct tcp_flow *tcp_flow_find(struct ams_stack *stack, const uint8_t local_ip[16], uint16_t local_port,
                                const uint8_t remote_ip[16], uint16_t remote_port, uint8_t family)
 {
-    uint32_t hash = flow_hash(stack, local_ip, local_port, remote_ip, remote_port, family);
-    return flow_in_bucket(stack->tcp, hash, local_ip, local_port, remote_ip, remote_port);
+    const struct tcp_flows *flows = &stack->tcp->flows;
+    uint32_t hash = tcp_flow_hash(flows, local_ip, local_port, remote_ip, remote_port, family);
+    return tcp_flows_get(flows, hash, local_ip, local_port, remote_ip, remote_port);
 }
 
 struct tcp_flow *tcp_flow_next(struct ams_stack *stack, const struct ams_frame *frame, const struct ip_info *ip,
@@ -71,53 +28,12 @@ struct tcp_flow *tcp_flow_next(struct ams_stack *stack, const struct ams_frame *
 {
     struct tcp_host *tcp = stack->tcp;
     struct tcp_flow *flow = tcp->latest;
-    if (flow && flow->remote_port == remote_port && flow->local_port == local_port &&
-        ip_equal(flow->remote_ip, ip->src) && ip_equal(flow->local_ip, ip->dst))
+    if (flow && tcp_flow_is(flow, ip->dst, local_port, ip->src, remote_port))
         return flow;
     uint32_t hash = frame->marks & TCP_MARK_HASHED
                         ? frame->aux
-                        : flow_hash(stack, ip->dst, local_port, ip->src, remote_port, ip->family);
-    return tcp->latest = flow_in_bucket(tcp, hash, ip->dst, local_port, ip->src, remote_port);
-}
-
-/* Makes an empty bucket array, in large pages if it fills some.
- * Return: NULL without memory.  Owns: the caller. */
-static struct tcp_flow **buckets_new(const struct ams_stack *stack, uint32_t n)
-{
-    size_t size = n * sizeof(struct tcp_flow *);
-    if (size < SLAB_REGION)
-        return mem_zalloc(n, sizeof(struct tcp_flow *));
-    struct tcp_flow **buckets = mem_aligned(SLAB_REGION, size);
-    if (!buckets)
-        return NULL;
-    memset(buckets, 0, size);
-    if (stack->settle)
-        stack->settle(buckets, size);
-    return buckets;
-}
-
-/* Doubles the bucket array; without memory the chains just get longer. */
-static void buckets_grow(struct ams_stack *stack)
-{
-    struct tcp_host *tcp = stack->tcp;
-    uint32_t size = tcp->n_buckets * 2;
-    struct tcp_flow **buckets = buckets_new(stack, size);
-    if (!buckets)
-        return;
-    for (uint32_t i = 0; i < tcp->n_buckets; i++) {
-        struct tcp_flow *flow = tcp->buckets[i];
-        while (flow) {
-            struct tcp_flow *next = flow->hash_next;
-            struct tcp_flow **slot = &buckets[flow->hash & (size - 1)];
-            flow->hash_next = *slot;
-            *slot = flow;
-            flow = next;
-        }
-    }
-    tcp->memory += (size - tcp->n_buckets) * sizeof(*buckets);
-    mem_free(tcp->buckets);
-    tcp->buckets = buckets;
-    tcp->n_buckets = size;
+                        : tcp_flow_hash(&tcp->flows, ip->dst, local_port, ip->src, remote_port, ip->family);
+    return tcp->latest = tcp_flows_get(&tcp->flows, hash, ip->dst, local_port, ip->src, remote_port);
 }
 
 /* Tells the owner of the tuples that a connection begins, or has ended. */
@@ -129,16 +45,10 @@ static void flow_tell(struct ams_stack *stack, const struct tcp_flow *flow, bool
 
 int tcp_flow_insert(struct ams_stack *stack, struct tcp_flow *flow)
 {
-    struct tcp_host *tcp = stack->tcp;
-    if (tcp->n_flows >= stack->socks_limit + stack->config.max_time_wait)
+    struct tcp_flows *flows = &stack->tcp->flows;
+    if (flows->n >= stack->socks_limit + stack->config.max_time_wait)
         return -AMS_EMFILE;
-    if (tcp->n_flows >= tcp->n_buckets / 2)
-        buckets_grow(stack);
-    flow->hash = flow_hash(stack, flow->local_ip, flow->local_port, flow->remote_ip, flow->remote_port, flow->family);
-    struct tcp_flow **slot = &tcp->buckets[flow->hash & (tcp->n_buckets - 1)];
-    flow->hash_next = *slot;
-    *slot = flow;
-    tcp->n_flows++;
+    tcp_flows_add(flows, flow);
     if (stack->owner.flow && !flow->is_tw)
         flow_tell(stack, flow, true);
     return 0;
@@ -147,18 +57,10 @@ int tcp_flow_insert(struct ams_stack *stack, struct tcp_flow *flow)
 void tcp_flow_remove(struct ams_stack *stack, struct tcp_flow *flow)
 {
     struct tcp_host *tcp = stack->tcp;
-    struct tcp_flow **slot = &tcp->buckets[flow->hash & (tcp->n_buckets - 1)];
     if (tcp->latest == flow)
         tcp->latest = NULL;
-    for (; *slot; slot = &(*slot)->hash_next)
-        if (*slot == flow) {
-            *slot = flow->hash_next;
-            flow->hash_next = NULL;
-            tcp->n_flows--;
-            if (stack->owner.flow && !flow->is_tw)
-                flow_tell(stack, flow, false);
-            return;
-        }
+    if (tcp_flows_remove(&tcp->flows, flow) && stack->owner.flow && !flow->is_tw)
+        flow_tell(stack, flow, false);
 }
 
 struct tcp_conn *tcp_conn_new(struct ams_stack *stack, uint64_t now)
@@ -386,9 +288,8 @@ int tcp_init(struct ams_stack *stack)
     stack->tcp = tcp;
     slab_init(&tcp->conns, sizeof(struct tcp_conn), stack->settle);
     tcp_boards_init(stack);
-    tcp->n_buckets = BUCKETS_FIRST;
+    int table = tcp_flows_init(&tcp->flows, &stack->key, stack->settle);
     tcp->ahead_flows = TCP_AHEAD_FLOWS;
-    tcp->buckets = mem_zalloc(tcp->n_buckets, sizeof(*tcp->buckets));
     const char *name = stack->config.congestion;
     tcp->cc_default = tcp_cc_find(stack, name ? name : "cubic");
     int status = tcp->cc_default && stack->config.ecn <= AMS_ECN_ACCURATE_ACCEPT &&
@@ -397,13 +298,13 @@ int tcp_init(struct ams_stack *stack)
                      ? 0
                      : -AMS_EINVAL;
     tcp->heads = mem_zalloc(TCP_HEADS, TCP_HEAD_SIZE);
-    if (!tcp->buckets || !tcp->heads)
+    if (table < 0 || !tcp->heads)
         status = -AMS_ENOMEM;
     if (status < 0) {
         tcp_fini(stack);
         return status;
     }
-    tcp->memory = sizeof(*tcp) + tcp->n_buckets * sizeof(*tcp->buckets);
+    tcp->memory = sizeof(*tcp);
     tcp->isn_key.k[0] = rng_next(&stack->rng);
     tcp->isn_key.k[1] = rng_next(&stack->rng);
     tcp->port_key.k[0] = rng_next(&stack->rng);
@@ -419,14 +320,12 @@ int tcp_init(struct ams_stack *stack)
 static void flows_free(struct ams_stack *stack)
 {
     struct tcp_host *tcp = stack->tcp;
-    for (uint32_t i = 0; tcp->buckets && i < tcp->n_buckets; i++)
-        while (tcp->buckets[i]) {
-            struct tcp_flow *flow = tcp->buckets[i];
-            if (flow->is_tw)
-                tcp_tw_free(stack, (struct tcp_tw *)flow);
-            else
-                tcp_conn_free(stack, tcp_conn_of(flow));
-        }
+    struct tcp_flow_walk walk = {0};
+    for (struct tcp_flow *flow; (flow = tcp_flows_walk(&tcp->flows, &walk));)
+        if (flow->is_tw)
+            tcp_tw_free(stack, (struct tcp_tw *)flow);
+        else
+            tcp_conn_free(stack, tcp_conn_of(flow));
 }
 
 void tcp_fini(struct ams_stack *stack)
@@ -457,7 +356,7 @@ void tcp_fini(struct ams_stack *stack)
     }
     tcp_cc_external_fini(tcp);
     tcp_fastopen_fini(stack);
-    mem_free(tcp->buckets);
+    tcp_flows_fini(&tcp->flows);
     mem_free(tcp->heads);
     mem_free(tcp);
     stack->tcp = NULL;

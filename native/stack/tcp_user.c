@@ -356,44 +356,38 @@ void tcp_abort_all(struct ams_stack *stack)
     for (uint32_t i = 0; i < TCP_LISTENER_BUCKETS; i++)
         while (tcp->listeners[i])
             tcp_listener_close(stack, tcp->listeners[i]->sock.id);
-    for (uint32_t i = 0; i < tcp->n_buckets; i++)
-        for (struct tcp_flow *flow = tcp->buckets[i], *next; flow; flow = next) {
-            next = flow->hash_next;
-            if (flow->is_tw)
-                continue;
-            struct tcp_conn *conn = tcp_conn_of(flow);
-            if (conn->state == AMS_TCP_SYN_SENT || conn->state == AMS_TCP_TIME_WAIT)
-                continue;
-            tcp_reset(stack, conn);
-        }
+    struct tcp_flow_walk walk = {0};
+    for (struct tcp_flow *flow; (flow = tcp_flows_walk(&tcp->flows, &walk));) {
+        if (flow->is_tw)
+            continue;
+        struct tcp_conn *conn = tcp_conn_of(flow);
+        if (conn->state == AMS_TCP_SYN_SENT || conn->state == AMS_TCP_TIME_WAIT)
+            continue;
+        tcp_reset(stack, conn);
+    }
 }
 
 void tcp_drop_all(struct ams_stack *stack, int status)
 {
-    struct tcp_host *tcp = stack->tcp;
-    for (uint32_t i = 0; i < tcp->n_buckets; i++)
-        for (struct tcp_flow *flow = tcp->buckets[i], *next; flow; flow = next) {
-            next = flow->hash_next;
-            if (flow->is_tw)
-                tcp_tw_free(stack, (struct tcp_tw *)flow);
-            else
-                tcp_drop(stack, tcp_conn_of(flow), status);
-        }
+    struct tcp_flow_walk walk = {0};
+    for (struct tcp_flow *flow; (flow = tcp_flows_walk(&stack->tcp->flows, &walk));)
+        if (flow->is_tw)
+            tcp_tw_free(stack, (struct tcp_tw *)flow);
+        else
+            tcp_drop(stack, tcp_conn_of(flow), status);
 }
 
 void tcp_drop_address(struct ams_stack *stack, const uint8_t ip[16], int status)
 {
-    struct tcp_host *tcp = stack->tcp;
-    for (uint32_t i = 0; i < tcp->n_buckets; i++)
-        for (struct tcp_flow *flow = tcp->buckets[i], *next; flow; flow = next) {
-            next = flow->hash_next;
-            if (!ip_equal(flow->local_ip, ip))
-                continue;
-            if (flow->is_tw)
-                tcp_tw_free(stack, (struct tcp_tw *)flow);
-            else
-                tcp_drop(stack, tcp_conn_of(flow), status);
-        }
+    struct tcp_flow_walk walk = {0};
+    for (struct tcp_flow *flow; (flow = tcp_flows_walk(&stack->tcp->flows, &walk));) {
+        if (!ip_equal(flow->local_ip, ip))
+            continue;
+        if (flow->is_tw)
+            tcp_tw_free(stack, (struct tcp_tw *)flow);
+        else
+            tcp_drop(stack, tcp_conn_of(flow), status);
+    }
 }
 
 /* ---- reports ------------------------------------------------------------------------ */

@@ -265,7 +265,7 @@ static void heal(struct fuzz *fuzz)
     run_until(fuzz, fuzz->now + LIFE);
     for (int host = 0; host < HOSTS; host++) {
         FUZZ_ASSERT(ams_stack_endpoints(fuzz->stack[host]) == (host == SERVER ? CONNS : 0));
-        FUZZ_ASSERT(fuzz->stack[host]->tcp->n_flows == 0);
+        FUZZ_ASSERT(fuzz->stack[host]->tcp->flows.n == 0);
     }
     FUZZ_ASSERT(fuzz->pool.in_use == 0);
 }
