@@ -44,12 +44,19 @@ static inline void store_be32(uint8_t *p, uint32_t v)
     memcpy(p, &v, 4);
 }
 
-/* IPv4-mapped prefix of a 16-byte address (RFC 4291 section 2.5.5.2). */
+/* The IPv4-mapped address of v4 (RFC 4291 section 2.5.5.2).  Written as two
+ * words because it is read so next: CPUs don't put a word together from
+ * several stores on their way to memory, they wait. */
 static inline void ip_map4(uint8_t out[16], const uint8_t v4[4])
 {
-    memset(out, 0, 10);
-    out[10] = out[11] = 0xff;
-    memcpy(out + 12, v4, 4);
+    uint32_t address;
+    memcpy(&address, v4, 4);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    const uint64_t words[2] = {0, (uint64_t)address << 32 | 0xffff0000u};
+#else
+    const uint64_t words[2] = {0, (uint64_t)0xffff << 32 | address};
+#endif
+    memcpy(out, words, 16);
 }
 
 /* True if a 16-byte address is an IPv4-mapped one. */

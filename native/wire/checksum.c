@@ -30,22 +30,37 @@ static inline uint64_t add_carry(uint64_t a, uint64_t b)
     return a + (a < b);
 }
 
+/* A word that has n bytes, `value` as the machine likes them, behind `at` zeros. */
+static inline uint64_t placed(uint64_t value, size_t at, size_t n)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    (void)n;
+    return value << 8 * at;
+#else
+    return value << 8 * (8 - at - n);
+#endif
+}
+
 /* The last 0 to 7 bytes as one word, in memory order, zeros behind. */
 static inline uint64_t load_tail(const uint8_t *p, size_t n)
 {
-    uint8_t last[8] = {0};
+    uint64_t word = 0;
     size_t at = 0;
     if (n & 4) {
-        memcpy(last, p, 4);
+        uint32_t four;
+        memcpy(&four, p, 4);
+        word = placed(four, 0, 4);
         at = 4;
     }
     if (n & 2) {
-        memcpy(last + at, p + at, 2);
+        uint16_t two;
+        memcpy(&two, p + at, 2);
+        word |= placed(two, at, 2);
         at += 2;
     }
     if (n & 1)
-        last[at] = p[at];
-    return load64(last);
+        word |= placed(p[at], at, 1);
+    return word;
 }
 
 uint64_t checksum_add(uint64_t sum, const uint8_t *data, size_t length)
