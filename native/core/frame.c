@@ -10,7 +10,7 @@
 static const uint32_t frame_keep[FRAME_CLASSES] = {16384, 256, 16384};
 
 /* Free frames per class that trimming leaves. */
-static const uint32_t frame_stock[FRAME_CLASSES] = {64, 4, 64};
+static const uint32_t frame_stock[FRAME_CLASSES] = {16, 1, 16};
 
 #define TRIM_STEP 64u
 
