@@ -5,7 +5,7 @@ As in `_cli`, each imports what it needs when it runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -171,12 +171,22 @@ def idle(connections: int, as_json: bool) -> None:
     show_default=True,
     help="How many are served in turn.",
 )
+@click.option(
+    "--idle",
+    metavar="N,...",
+    callback=_numbers("100,1000", lambda count: 0 < count <= 100_000, "numbers of idle connections are from 1 to 100000."),
+    default="100,1000,10000,100000",
+    show_default=True,
+    help="How many others are silent, in a second table: beside 10 that are served.",
+)
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each; the median counts.")
 @click.option(
     "--operations", type=click.IntRange(1), default=500_000, show_default=True, help="Segments of one run, at least."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print every run as JSON.")
-def engine(connections: tuple[int, ...], rounds: int, operations: int, as_json: bool) -> None:
+def engine(
+    connections: tuple[int, ...], idle: tuple[int, ...], rounds: int, operations: int, as_json: bool
+) -> None:
     """Nanoseconds that the engine takes for a segment, and for a whole transaction.
 
     The engine alone: no port, no switch, no Python, no checksums, and payload is read in place.
@@ -187,19 +197,32 @@ def engine(connections: tuple[int, ...], rounds: int, operations: int, as_json: 
     from aiomultistack import _bench_engine
     from aiomultistack._ui import emit_json, out, steps
 
-    with steps("measuring", rounds * len(connections) * len(_bench_engine.KINDS)) as progress:
-        result = _bench_engine.measure(connections, rounds, operations, progress)
+    served = _bench_engine.BESIDE_IDLE
+    cells = [*((count, 0) for count in connections), *((served, count) for count in idle)]
+    if served not in connections:
+        cells.append((served, 0))
+    with steps("measuring", rounds * len(cells) * len(_bench_engine.KINDS)) as progress:
+        result = _bench_engine.measure(cells, rounds, operations, progress)
     if as_json:
         emit_json(result.as_dict())
         return
-    table = Table(title="ns in the engine, by connections", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
-    for count in connections:
-        table.add_column(f"{count:,}", justify="right", no_wrap=True)
+
+    def table(title: str, columns: Sequence[int]) -> Table:
+        made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        made.add_column("")
+        for count in columns:
+            made.add_column(f"{count:,}", justify="right", no_wrap=True)
+        return made
+
+    busy = table("ns in the engine, by connections", connections)
     for kind, (_, what) in _bench_engine.KINDS.items():
-        table.add_row(what, *(f"{result.median(kind, count):,.0f}" for count in connections))
-    table.add_row("bytes when idle, tables too", *(f"{result.memory('data', count):,.0f}" for count in connections))
-    out.print(table)
+        busy.add_row(what, *(f"{result.median(kind, count):,.0f}" for count in connections))
+    busy.add_row("bytes when idle, tables too", *(f"{result.memory('data', count):,.0f}" for count in connections))
+    out.print(busy)
+    silent = table(f"ns in the engine, {served} connections beside so many that are silent", (0, *idle))
+    for kind, (_, what) in _bench_engine.KINDS.items():
+        silent.add_row(what, *(f"{result.median(kind, served, count):,.0f}" for count in (0, *idle)))
+    out.print(silent)
 
 
 @bench.command("switch")

@@ -13,6 +13,9 @@
  * place.  The stack's own time is virtual and passes 100 ns a segment.  What
  * the operating system interrupted to run something else is not counted.
  *
+ * Besides those that are served there may be others, as many as one likes, that
+ * are established and silent: what segments cost must not depend on them.
+ *
  *   ack          the application has sent FLIGHT segments on each connection
  *                (not timed); the peers acknowledge two with each segment
  *   data         segments of MSS bytes in order; the answers, an ACK for two,
@@ -71,8 +74,9 @@ struct bench {
     struct frame_pool pool;
     struct ams_stack *stack;
     struct peer *peers;
-    uint32_t *order;            /* in which they are served */
+    uint32_t *order;            /* in which they are served: the first n_served of them */
     uint32_t n_peers;
+    uint32_t n_served;
     uint32_t accepted;          /* connections that the application has got */
     uint32_t held;              /* bytes of what they have that they don't acknowledge yet */
     uint64_t now;
@@ -287,10 +291,11 @@ static int open_some(struct bench *bench, uint32_t first, uint32_t n)
     return status;
 }
 
-/* Opens all connections. */
-static int open_all(struct bench *bench)
+/* Opens the connections from `first` in the order on. */
+static int open_from(struct bench *bench, uint32_t first)
 {
-    for (uint32_t first = 0; first < bench->n_peers; first += BATCH) {
+    uint32_t wanted = bench->n_peers - first;
+    for (; first < bench->n_peers; first += BATCH) {
         uint32_t n = ams_min_u32(BATCH, bench->n_peers - first);
         int status = open_some(bench, first, n);
         bench->now += ROUND_TRIP;
@@ -299,7 +304,7 @@ static int open_all(struct bench *bench)
         if (status < 0)
             return status;
     }
-    return bench->accepted == bench->n_peers ? 0 : -AMS_EIO;
+    return bench->accepted == wanted ? 0 : -AMS_EIO;
 }
 
 /* In-order data: one segment for each of n peers.  Return: segments, or a status. */
@@ -351,12 +356,12 @@ static int send_flights(struct bench *bench)
     uint64_t spent = bench->spent;
     int status = 0;
 
-    for (uint32_t index = 0; index < bench->n_peers && status >= 0; index++) {
+    for (uint32_t i = 0; i < bench->n_served && status >= 0; i++) {
         /* Connections are accepted in the order of the peers: ids count up behind the listener's. */
-        int excess = ams_tcp_send_ref(bench->stack, (int)index + 1, bench->response, FLIGHT * MSS);
+        int excess = ams_tcp_send_ref(bench->stack, (int)bench->order[i] + 1, bench->response, FLIGHT * MSS);
         if (excess)
             return excess < 0 ? excess : -AMS_EIO; /* what was sent before isn't acknowledged */
-        if (index % BATCH == BATCH - 1 || index == bench->n_peers - 1)
+        if (i % BATCH == BATCH - 1 || i == bench->n_served - 1)
             status = exchange(bench, NULL, 0);
     }
     bench->now += ROUND_TRIP;
@@ -423,13 +428,13 @@ static bool passing(int kind)
     return kind == AMS_BENCH_TRANSACTION || kind == AMS_BENCH_CONNECTION;
 }
 
-/* Draws the order in which peers are served (Fisher and Yates' shuffle). */
-static void order_shuffle(struct bench *bench)
+/* Draws the order of the first n peers (Fisher and Yates' shuffle). */
+static void order_shuffle(struct bench *bench, uint32_t n)
 {
     struct ams_rng rng;
 
     rng_init(&rng, 1, 2);
-    for (uint32_t i = bench->n_peers; i > 1; i--) {
+    for (uint32_t i = n; i > 1; i--) {
         uint32_t other = rng_below(&rng, i), index = bench->order[i - 1];
         bench->order[i - 1] = bench->order[other];
         bench->order[other] = index;
@@ -437,7 +442,7 @@ static void order_shuffle(struct bench *bench)
 }
 
 /* Makes the stack, with a listener as its first endpoint. */
-static int bench_init(struct bench *bench, int kind, uint32_t connections)
+static int bench_init(struct bench *bench, int kind, uint32_t connections, uint32_t idle)
 {
     struct ams_endpoint local = {.ip = {[10] = 0xff, 0xff, 10, 1, 0, 1}, .port = SERVER_PORT, .family = AMS_IPV4};
     struct ams_ifaddr address = {.address = local, .prefix_len = 16};
@@ -450,17 +455,16 @@ static int bench_init(struct bench *bench, int kind, uint32_t connections)
     config.flags = AMS_STACK_NO_DAD;
     config.now = bench->now = 1000000000;
     frame_pool_init(&bench->pool, POOL_FRAMES, false);
-    bench->n_peers = connections;
-    bench->reply = kind == AMS_BENCH_TRANSACTION;
-    bench->hang_up = kind == AMS_BENCH_CONNECTION;
+    bench->n_peers = connections + idle;
+    bench->n_served = connections;
     bench->in_place = !passing(kind);
-    bench->peers = mem_zalloc(connections, sizeof(*bench->peers));
-    bench->order = mem_zalloc(connections, sizeof(*bench->order));
+    bench->peers = mem_zalloc(bench->n_peers, sizeof(*bench->peers));
+    bench->order = mem_zalloc(bench->n_peers, sizeof(*bench->order));
     bench->blob = mem_zalloc(1, BLOB);
     bench->response = mem_zalloc(1, FLIGHT * MSS);
     if (!bench->peers || !bench->order || !bench->blob || !bench->response)
         return status;
-    for (uint32_t i = 0; i < connections; i++)
+    for (uint32_t i = 0; i < bench->n_peers; i++)
         bench->order[i] = i;
     bench->stack = stack_new(&config, &link, bench->now, &status);
     if (!bench->stack)
@@ -488,50 +492,69 @@ static long interruptions(void)
     return usage.ru_nivcsw;
 }
 
-/* Runs steps over all peers in turn until `wanted` operations are done
- * without an interruption, or many more with one. */
+/* Opens the connections that stay, and draws the order.
+ * @memory: becomes what they take
+ * Return: 0 or a status. */
+static int bench_open(struct bench *bench, int kind, uint64_t *memory)
+{
+    uint64_t before = ams_stack_memory(bench->stack);
+    int status = open_from(bench, passing(kind) ? bench->n_served : 0);
+    *memory = ams_stack_memory(bench->stack) - before;
+    if (status < 0)
+        return status;
+    order_shuffle(bench, passing(kind) ? bench->n_served : bench->n_peers);
+    bench->reply = kind == AMS_BENCH_TRANSACTION;
+    bench->hang_up = kind == AMS_BENCH_CONNECTION;
+    return 0;
+}
+
+/* Serves all peers in turn, once and then until `wanted` operations are done
+ * without an interruption, or many more with one.  The first turn isn't
+ * counted: memory is as it was left by opening the connections. */
 static int bench_run(struct bench *bench, int kind, uint64_t wanted, struct ams_bench_result *result)
 {
     uint32_t first = 0;
+    bool counts = false;
 
     bench->spent = bench->bytes = 0;
     while (result->operations < wanted && (result->interrupted < TRIES * wanted || !result->operations)) {
-        uint32_t n = ams_min_u32(BATCH, bench->n_peers - first);
+        uint32_t n = ams_min_u32(BATCH, bench->n_served - first);
         uint64_t spent = bench->spent, bytes = bench->bytes;
         long before = interruptions();
         int done = steps[kind](bench, first, n);
         if (done < 0)
             return done;
-        if (interruptions() == before) {
+        if (counts && interruptions() == before) {
             result->operations += (uint64_t)done;
         } else {
-            result->interrupted += (uint64_t)done;
+            result->interrupted += counts ? (uint64_t)done : 0;
             bench->spent = spent;
             bench->bytes = bytes;
         }
-        first = first + n < bench->n_peers ? first + n : 0;
+        first += n;
+        if (first == bench->n_served) {
+            first = 0;
+            counts = true;
+        }
     }
     result->nanoseconds = bench->spent;
     result->bytes = bench->bytes;
     return 0;
 }
 
-int ams_bench_engine(int kind, uint32_t connections, uint64_t operations, struct ams_bench_result *result)
+int ams_bench_engine(int kind, uint32_t connections, uint32_t idle, uint64_t operations,
+                     struct ams_bench_result *result)
 {
     memset(result, 0, sizeof(*result));
-    if (kind < 0 || kind >= (int)AMS_ARRAY_SIZE(steps) || !connections || connections > 4 * PORTS)
+    if (kind < 0 || kind >= (int)AMS_ARRAY_SIZE(steps) || !connections || connections > 4 * PORTS ||
+        idle > 4 * PORTS - connections)
         return -AMS_EINVAL;
     struct bench *bench = mem_zalloc(1, sizeof(*bench));
     if (!bench)
         return -AMS_ENOMEM;
-    int status = bench_init(bench, kind, connections);
-    if (!status && !passing(kind)) {
-        uint64_t before = ams_stack_memory(bench->stack);
-        status = open_all(bench);
-        result->memory = ams_stack_memory(bench->stack) - before;
-    }
+    int status = bench_init(bench, kind, connections, idle);
     if (!status)
-        order_shuffle(bench);
+        status = bench_open(bench, kind, &result->memory);
     if (!status)
         status = bench_run(bench, kind, operations, result);
     result->endpoints = bench->stack ? (uint32_t)ams_stack_endpoints(bench->stack) : 0;

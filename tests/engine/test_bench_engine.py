@@ -24,6 +24,14 @@ def test_every_operation_is_carried_out(kind: str, size: int, connections: int) 
     assert run.nanoseconds > 0
 
 
+@pytest.mark.parametrize("kind", list(_bench_engine.KINDS))
+def test_beside_idle_connections(kind: str) -> None:
+    run = _bench_engine.run(kind, 10, 1000, idle=990)
+    assert run.operations + run.interrupted >= 1000
+    assert run.endpoints == (991 if kind in _bench_engine.PASSING else 1001)
+    assert run.bytes > 0 or kind == "connection"
+
+
 def test_a_hundred_thousand_connections() -> None:
     run = _bench_engine.run("data", 100_000, 200_000)
     assert run.endpoints == 100_001
@@ -37,17 +45,19 @@ def test_an_idle_connection_takes_a_kilobyte(connections: int) -> None:
     assert _bench_engine.run("data", connections, 1).memory <= 1024 * connections
 
 
-@pytest.mark.parametrize("connections", [0, 200_001])
-def test_impossible_numbers_are_refused(connections: int) -> None:
+@pytest.mark.parametrize(("connections", "idle"), [(0, 0), (200_001, 0), (1, 200_000), (0, 10)])
+def test_impossible_numbers_are_refused(connections: int, idle: int) -> None:
     with pytest.raises(OSError) as caught:
-        _bench_engine.run("data", connections, 1)
+        _bench_engine.run("data", connections, 1, idle)
     assert caught.value.errno == errno.EINVAL
 
 
 def test_command() -> None:
-    arguments = ["bench", "engine", "--connections", "10,20", "--rounds", "1", "--operations", "1000"]
+    arguments = ["bench", "engine", "--connections", "20,30", "--idle", "40"]
+    arguments += ["--rounds", "1", "--operations", "1000"]
     shown = CliRunner().invoke(_cli.cli, arguments)
     assert shown.exit_code == 0, shown.output
     assert "data in order" in shown.output
+    assert "10 connections beside" in shown.output
     runs = json.loads(CliRunner().invoke(_cli.cli, [*arguments, "--json"]).output)["runs"]
-    assert len(runs) == 12
+    assert len(runs) == 6 * 4

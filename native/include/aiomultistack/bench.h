@@ -28,11 +28,13 @@ struct ams_bench_result {
     uint32_t reserved;
 };
 
-/* Measures the engine alone, without switch and port, with `connections`
- * (1 to 200000) that are served in turn, until at least `operations` are done
- * (fewer if the machine is so busy that most are interrupted).
+/* Measures the engine alone, without switch and port, with `connections` that
+ * are served in turn, beside `idle` others (together 1 to 200000), until at
+ * least `operations` are done (fewer if the machine is so busy that most are
+ * interrupted), the first turn not counted.
  * Returns 0 or a status. */
-int ams_bench_engine(int kind, uint32_t connections, uint64_t operations, struct ams_bench_result *result);
+int ams_bench_engine(int kind, uint32_t connections, uint32_t idle, uint64_t operations,
+                     struct ams_bench_result *result);
 
 /* How a switch is loaded by ams_bench_switch(). */
 struct ams_bench_switch_plan {
