@@ -182,7 +182,7 @@ struct tcp_ahead {
     int ring[AHEAD_RING];     /* the frames that segments came in */
 };
 
-void tcp_ahead_begin(const struct ams_stack *stack, struct tcp_ahead *ahead, struct ams_frame **frames, int n);
+void tcp_ahead_begin(struct ams_stack *stack, struct tcp_ahead *ahead, struct ams_frame **frames, int n);
 /* Asks for memory that the frames behind `next` will need; those before it are gone. */
 void tcp_ahead_run(const struct ams_stack *stack, struct tcp_ahead *ahead, int next);
 

@@ -31,13 +31,17 @@
  * All this is guesswork about headers that nobody has checked yet: nothing is
  * written but the frame's aux, aux16 and marks, nothing read but what its length
  * allows and the table of flows.  A few hundred connections stay in the
- * caches by themselves; then nothing is done.
+ * caches by themselves; where there are no more, or no more of them speak,
+ * nothing is done.
  */
 #include <limits.h>
 #include <string.h>
 
 #include "stack/tcp.h"
 #include "wire/eth.h"
+
+#define SAMPLE 8                 /* frames of a batch that are looked at in any case */
+#define WARM 1024u               /* tcp->ahead_warmth, where all are known */
 
 #define LINES_DATA 6u            /* of struct tcp_conn: [0, 6), */
 #define LINES_ACK 9u             /* [1, 9), */
@@ -235,18 +239,41 @@ static void group_runs(const struct ams_stack *stack, const struct tcp_ahead *ah
     }
 }
 
-void tcp_ahead_begin(const struct ams_stack *stack, struct tcp_ahead *ahead, struct ams_frame **frames, int n)
+/* Are the connections whose segments come known from a short while ago?  Then
+ * they are in the caches, however many others there are.  The first segments
+ * of each batch are looked up among those of the batches before, of which a
+ * small table remembers as many as caches hold connections. */
+static bool are_warm(struct tcp_host *tcp, const struct tcp_ahead *ahead)
 {
+    uint32_t known = 0;
+    for (uint32_t i = 0; i < ahead->hashed; i++) {
+        uint32_t hash = ahead->frames[ahead->ring[i]]->aux;
+        uint32_t *place = &tcp->ahead_recent[hash >> 8 & (TCP_AHEAD_FLOWS - 1)];
+        known += *place == hash;
+        *place = hash;
+    }
+    if (ahead->hashed) /* an average over some eight batches */
+        tcp->ahead_warmth += WARM / 8 * known / ahead->hashed - tcp->ahead_warmth / 8;
+    return tcp->ahead_warmth > WARM / 2;
+}
+
+void tcp_ahead_begin(struct ams_stack *stack, struct tcp_ahead *ahead, struct ams_frame **frames, int n)
+{
+    struct tcp_host *tcp = stack->tcp;
     ahead->next = INT_MAX;
-    if (stack->tcp->flows.n < stack->tcp->ahead_flows || n <= 1)
+    if (n <= 1 || (tcp->flows.n < TCP_AHEAD_FLOWS && !tcp->ahead_always))
         return;
     ahead->frames = frames;
-    ahead->n = n;
-    ahead->next = 0;
+    ahead->n = n < SAMPLE ? n : SAMPLE;
     ahead->scanned = 0;
     ahead->hashed = ahead->at = 0;
     ahead->address = 0;
     ahead->ports = 0;
+    hash_upto(stack, ahead, AHEAD_GROUP, 0);
+    if (are_warm(tcp, ahead) && !tcp->ahead_always)
+        return;
+    ahead->n = n;
+    ahead->next = 0;
     hash_upto(stack, ahead, 3 * AHEAD_GROUP, 0);
     group_locate(stack, ahead, 0, 0);
     group_locate(stack, ahead, AHEAD_GROUP, 0);

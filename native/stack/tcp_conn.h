@@ -439,14 +439,16 @@ struct tcp_listener {
 };
 
 #define TCP_LISTENER_BUCKETS 256u
-#define TCP_AHEAD_FLOWS 512u     /* fewer are in the caches anyway */
+#define TCP_AHEAD_FLOWS 512u     /* a power of two; so many are in the caches anyway */
 #define TCP_HEADS 64u            /* segments between two tcp_output_done() */
 #define TCP_HEAD_SIZE (FRAME_HEADROOM + TX_HEAD_MAX)
 
 struct tcp_host {
     struct tcp_flows flows;
     struct tcp_flow *latest;  /* of the latest segment; NULL: gone, or none */
-    uint32_t ahead_flows;     /* with so many it is worth while to look ahead (tcp_ahead.c) */
+    bool ahead_always;        /* tests: look ahead however little there is to gain (tcp_ahead.c) */
+    uint32_t ahead_warmth;    /* how many of the latest segments were of connections that had some shortly before */
+    uint32_t ahead_recent[TCP_AHEAD_FLOWS]; /* by which that is known: hashes */
     uint32_t n_conns;
     struct tcp_listener *listeners[TCP_LISTENER_BUCKETS];
     uint32_t n_listeners;

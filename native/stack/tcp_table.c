@@ -289,7 +289,6 @@ int tcp_init(struct ams_stack *stack)
     slab_init(&tcp->conns, sizeof(struct tcp_conn), stack->settle);
     tcp_boards_init(stack);
     int table = tcp_flows_init(&tcp->flows, &stack->key, stack->settle);
-    tcp->ahead_flows = TCP_AHEAD_FLOWS;
     const char *name = stack->config.congestion;
     tcp->cc_default = tcp_cc_find(stack, name ? name : "cubic");
     int status = tcp->cc_default && stack->config.ecn <= AMS_ECN_ACCURATE_ACCEPT &&

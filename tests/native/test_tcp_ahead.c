@@ -21,7 +21,7 @@ static void ahead_init(struct twin *twin, uint32_t how, uint32_t frames)
 {
     twin_init(twin, how, frames, 0);
     for (int i = 0; i < TWINS; i++)
-        twin->stack[i]->tcp->ahead_flows = 1;
+        twin->stack[i]->tcp->ahead_always = true;
 }
 
 /* Gives all flows one hash. */
@@ -74,6 +74,29 @@ static void test_few_flows(void)
     twin_fini(&twin);
 }
 
+/* Where the same few connections speak again and again, that is known; where
+ * others do, it is forgotten. */
+static void test_few_that_speak(void)
+{
+    struct twin twin;
+    ahead_init(&twin, USUAL, FRAMES);
+    struct tcp_host *tcp = twin.stack[TWIN_BATCHED]->tcp;
+    for (uint32_t batch = 0; batch < 80; batch++) {
+        if (batch >= 40)
+            memset(tcp->ahead_recent, 0, sizeof(tcp->ahead_recent)); /* as if many others had come between */
+        for (int k = 0; k < TWIN_PEERS; k++)
+            twin_segment(&twin, k, (struct twin_segment){.payload = 100});
+        twin_exchange(&twin);
+        if (batch == 0)
+            CHECK(tcp->ahead_warmth < 200);
+        if (batch == 39)
+            CHECK(tcp->ahead_warmth > 900 && tcp->ahead_warmth <= 1032);
+    }
+    CHECK(tcp->ahead_warmth < 100);
+    CHECK_EQ(twin.stack[TWIN_SINGLY]->tcp->ahead_warmth, 0);
+    twin_fini(&twin);
+}
+
 /* Frames of all kinds, good and bad, in batches and one by one: both stacks do
  * the same.  In every third conversation all flows have one hash. */
 static void test_random_conversations(void)
@@ -95,6 +118,7 @@ int main(void)
 {
     RUN(test_the_hash_is_the_flows);
     RUN(test_few_flows);
+    RUN(test_few_that_speak);
     RUN(test_random_conversations);
     return check_report();
 }
