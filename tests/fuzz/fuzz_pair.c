@@ -291,6 +291,7 @@ static struct ams_stack *make_host(struct fuzz *fuzz, int host, uint16_t how)
     int status;
     struct ams_stack *stack = stack_new(&config, &link, fuzz->now, &status);
     FUZZ_ASSERT(stack);
+    stack->tcp->ahead_always = true;
     return stack;
 }
 
