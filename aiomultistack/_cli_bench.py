@@ -174,7 +174,7 @@ def idle(connections: int, as_json: bool) -> None:
 @click.option(
     "--idle",
     metavar="N,...",
-    callback=_numbers("100,1000", lambda count: 0 < count <= 100_000, "numbers of idle connections are from 1 to 100000."),
+    callback=_numbers("100,1000", lambda count: 0 < count <= 100_000, "idle ones are from 1 to 100000."),
     default="100,1000,10000,100000",
     show_default=True,
     help="How many others are silent, in a second table: beside 10 that are served.",
