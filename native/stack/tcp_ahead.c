@@ -40,7 +40,7 @@
 #include "stack/tcp.h"
 #include "wire/eth.h"
 
-#define SAMPLE 8                 /* frames of a batch that are looked at in any case */
+#define SAMPLE 4                 /* frames of a batch that are looked at in any case */
 #define WARM 1024u               /* tcp->ahead_warmth, where all are known */
 
 #define LINES_DATA 6u            /* of struct tcp_conn: [0, 6), */
@@ -239,22 +239,37 @@ static void group_runs(const struct ams_stack *stack, const struct tcp_ahead *ah
     }
 }
 
-/* Are the connections whose segments come known from a short while ago?  Then
- * they are in the caches, however many others there are.  The first segments
- * of each batch are looked up among those of the batches before, of which a
- * small table remembers as many as caches hold connections. */
-static bool are_warm(struct tcp_host *tcp, const struct tcp_ahead *ahead)
+/* Notes that a segment with that hash has come.  Return: had one shortly before? */
+static bool recall(struct tcp_host *tcp, uint32_t hash)
 {
-    uint32_t known = 0;
-    for (uint32_t i = 0; i < ahead->hashed; i++) {
-        uint32_t hash = ahead->frames[ahead->ring[i]]->aux;
-        uint32_t *place = &tcp->ahead_recent[hash >> 8 & (TCP_AHEAD_FLOWS - 1)];
-        known += *place == hash;
-        *place = hash;
-    }
-    if (ahead->hashed) /* an average over some eight batches */
-        tcp->ahead_warmth += WARM / 8 * known / ahead->hashed - tcp->ahead_warmth / 8;
-    return tcp->ahead_warmth > WARM / 2;
+    uint32_t *set = tcp->ahead_recent[hash >> 8 & (TCP_AHEAD_SETS - 1)];
+    uint32_t way = 0;
+    while (way < TCP_AHEAD_WAYS - 1 && set[way] != hash)
+        way++;
+    bool known = set[way] == hash;
+    memmove(set + 1, set, way * sizeof(*set)); /* the latest first */
+    set[0] = hash;
+    return known;
+}
+
+/* Are nearly all segments of connections that had some shortly before?  Then
+ * these are in the caches, however many others there are.  A few segments of
+ * each batch tell, now here, now there, so that no order in which connections
+ * are served looks like few of them. */
+static bool are_warm(struct ams_stack *stack, struct tcp_ahead *ahead)
+{
+    struct tcp_host *tcp = stack->tcp;
+    uint32_t seen = 0, known = 0;
+    tcp->ahead_turn = tcp->ahead_turn * 1664525u + 1013904223u;
+    int from = (int)((tcp->ahead_turn >> 16) % (uint32_t)ahead->n);
+    for (int i = from; i < from + SAMPLE && i < ahead->n; i++)
+        if (ahead_hash(stack, ahead, ahead->frames[i])) {
+            known += recall(tcp, ahead->frames[i]->aux);
+            seen++;
+        }
+    if (seen) /* an average over some eight batches */
+        tcp->ahead_warmth += WARM / 8 * known / seen - tcp->ahead_warmth / 8;
+    return tcp->ahead_warmth > WARM / 16 * 15;
 }
 
 void tcp_ahead_begin(struct ams_stack *stack, struct tcp_ahead *ahead, struct ams_frame **frames, int n)
@@ -264,16 +279,15 @@ void tcp_ahead_begin(struct ams_stack *stack, struct tcp_ahead *ahead, struct am
     if (n <= 1 || (tcp->flows.n < TCP_AHEAD_FLOWS && !tcp->ahead_always))
         return;
     ahead->frames = frames;
-    ahead->n = n < SAMPLE ? n : SAMPLE;
+    ahead->n = n;
     ahead->scanned = 0;
     ahead->hashed = ahead->at = 0;
     ahead->address = 0;
     ahead->ports = 0;
-    hash_upto(stack, ahead, AHEAD_GROUP, 0);
-    if (are_warm(tcp, ahead) && !tcp->ahead_always)
+    if (are_warm(stack, ahead) && !tcp->ahead_always)
         return;
-    ahead->n = n;
     ahead->next = 0;
+    ahead->address = 0;
     hash_upto(stack, ahead, 3 * AHEAD_GROUP, 0);
     group_locate(stack, ahead, 0, 0);
     group_locate(stack, ahead, AHEAD_GROUP, 0);

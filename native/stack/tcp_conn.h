@@ -439,7 +439,9 @@ struct tcp_listener {
 };
 
 #define TCP_LISTENER_BUCKETS 256u
-#define TCP_AHEAD_FLOWS 512u     /* a power of two; so many are in the caches anyway */
+#define TCP_AHEAD_FLOWS 512u     /* so many are in the caches anyway */
+#define TCP_AHEAD_WAYS 4u
+#define TCP_AHEAD_SETS (TCP_AHEAD_FLOWS / TCP_AHEAD_WAYS)
 #define TCP_HEADS 64u            /* segments between two tcp_output_done() */
 #define TCP_HEAD_SIZE (FRAME_HEADROOM + TX_HEAD_MAX)
 
@@ -448,7 +450,8 @@ struct tcp_host {
     struct tcp_flow *latest;  /* of the latest segment; NULL: gone, or none */
     bool ahead_always;        /* tests: look ahead however little there is to gain (tcp_ahead.c) */
     uint32_t ahead_warmth;    /* how many of the latest segments were of connections that had some shortly before */
-    uint32_t ahead_recent[TCP_AHEAD_FLOWS]; /* by which that is known: hashes */
+    uint32_t ahead_turn;      /* which segments of a batch tell */
+    uint32_t ahead_recent[TCP_AHEAD_SETS][TCP_AHEAD_WAYS]; /* hashes of those, the latest first */
     uint32_t n_conns;
     struct tcp_listener *listeners[TCP_LISTENER_BUCKETS];
     uint32_t n_listeners;
