@@ -5,7 +5,7 @@
  * siphash13() is SipHash-1-3 (Aumasson & Bernstein 2012), as strong as a
  * hash table under attack needs; siphash24() is the full version, for ISNs
  * (RFC 6528).  hash_mix() is for a table that every segment asks: a keyed sum
- * of products (Carter & Wegman 1979, section 3; Lemire & Kaser 2014), a tenth of
+ * of products (Carter & Wegman 1979, section 3; Lemire & Kaser 2014), a seventh of
  * SipHash's instructions.  Who doesn't know the key cannot name two inputs that
  * are more likely to collide than any others.  Its outputs must stay secret,
  * as few of them tell the key.  ams_rng is xoshiro256** (Blackman & Vigna 2018), seeded

@@ -133,7 +133,7 @@ static struct tcp_flow *flow_of(const struct ams_stack *stack, const struct ams_
 }
 
 /* Asks for the connection that the bucket names. */
-static void ahead_locate(const struct ams_stack *stack, const struct ams_frame *frame)
+static void ahead_locate(const struct ams_stack *stack, struct ams_frame *frame)
 {
     struct tcp_flow *flow = flow_of(stack, frame);
     if (flow)
@@ -180,7 +180,7 @@ static void ahead_follow(const struct ams_stack *stack, struct ams_frame *frame)
 }
 
 /* Asks for the runs, which the step before has asked where they are. */
-static void ahead_runs(const struct ams_stack *stack, const struct ams_frame *frame)
+static void ahead_runs(const struct ams_stack *stack, struct ams_frame *frame)
 {
     if (AMS_LIKELY(!(frame->marks & TCP_MARK_HOLE)))
         return;
@@ -212,30 +212,14 @@ static inline struct ams_frame *segment_at(const struct tcp_ahead *ahead, uint32
     return index >= next ? ahead->frames[index] : NULL;
 }
 
-static void group_locate(const struct ams_stack *stack, const struct tcp_ahead *ahead, uint32_t from, int next)
+/* Does a step for the segments [from, from + AHEAD_GROUP), as far as they are there. */
+static inline void group(const struct ams_stack *stack, const struct tcp_ahead *ahead, uint32_t from, int next,
+                         void (*step)(const struct ams_stack *stack, struct ams_frame *frame))
 {
     for (uint32_t i = from; i != from + AHEAD_GROUP; i++) {
         struct ams_frame *frame = segment_at(ahead, i, next);
         if (frame)
-            ahead_locate(stack, frame);
-    }
-}
-
-static void group_follow(const struct ams_stack *stack, const struct tcp_ahead *ahead, uint32_t from, int next)
-{
-    for (uint32_t i = from; i != from + AHEAD_GROUP; i++) {
-        struct ams_frame *frame = segment_at(ahead, i, next);
-        if (frame)
-            ahead_follow(stack, frame);
-    }
-}
-
-static void group_runs(const struct ams_stack *stack, const struct tcp_ahead *ahead, uint32_t from, int next)
-{
-    for (uint32_t i = from; i != from + AHEAD_GROUP; i++) {
-        struct ams_frame *frame = segment_at(ahead, i, next);
-        if (frame)
-            ahead_runs(stack, frame);
+            step(stack, frame);
     }
 }
 
@@ -289,18 +273,18 @@ void tcp_ahead_begin(struct ams_stack *stack, struct tcp_ahead *ahead, struct am
     ahead->next = 0;
     ahead->address = 0;
     hash_upto(stack, ahead, 3 * AHEAD_GROUP, 0);
-    group_locate(stack, ahead, 0, 0);
-    group_locate(stack, ahead, AHEAD_GROUP, 0);
-    group_follow(stack, ahead, 0, 0);
+    group(stack, ahead, 0, 0, ahead_locate);
+    group(stack, ahead, AHEAD_GROUP, 0, ahead_locate);
+    group(stack, ahead, 0, 0, ahead_follow);
 }
 
 void tcp_ahead_run(const struct ams_stack *stack, struct tcp_ahead *ahead, int next)
 {
     while (ahead->next <= next) {
         uint32_t at = ahead->at;
-        group_runs(stack, ahead, at, next);
-        group_follow(stack, ahead, at + AHEAD_GROUP, next);
-        group_locate(stack, ahead, at + 2 * AHEAD_GROUP, next);
+        group(stack, ahead, at, next, ahead_runs);
+        group(stack, ahead, at + AHEAD_GROUP, next, ahead_follow);
+        group(stack, ahead, at + 2 * AHEAD_GROUP, next, ahead_locate);
         hash_upto(stack, ahead, at + 4 * AHEAD_GROUP, next);
         ahead->at = at + AHEAD_GROUP;
         bool more = (int32_t)(ahead->hashed - ahead->at) > 0;

@@ -367,27 +367,27 @@ void tcp_abort_all(struct ams_stack *stack)
     }
 }
 
+static void flow_drop(struct ams_stack *stack, struct tcp_flow *flow, int status)
+{
+    if (flow->is_tw)
+        tcp_tw_free(stack, (struct tcp_tw *)flow);
+    else
+        tcp_drop(stack, tcp_conn_of(flow), status);
+}
+
 void tcp_drop_all(struct ams_stack *stack, int status)
 {
     struct tcp_flow_walk walk = {0};
     for (struct tcp_flow *flow; (flow = tcp_flows_walk(&stack->tcp->flows, &walk));)
-        if (flow->is_tw)
-            tcp_tw_free(stack, (struct tcp_tw *)flow);
-        else
-            tcp_drop(stack, tcp_conn_of(flow), status);
+        flow_drop(stack, flow, status);
 }
 
 void tcp_drop_address(struct ams_stack *stack, const uint8_t ip[16], int status)
 {
     struct tcp_flow_walk walk = {0};
-    for (struct tcp_flow *flow; (flow = tcp_flows_walk(&stack->tcp->flows, &walk));) {
-        if (!ip_equal(flow->local_ip, ip))
-            continue;
-        if (flow->is_tw)
-            tcp_tw_free(stack, (struct tcp_tw *)flow);
-        else
-            tcp_drop(stack, tcp_conn_of(flow), status);
-    }
+    for (struct tcp_flow *flow; (flow = tcp_flows_walk(&stack->tcp->flows, &walk));)
+        if (ip_equal(flow->local_ip, ip))
+            flow_drop(stack, flow, status);
 }
 
 /* ---- reports ------------------------------------------------------------------------ */
