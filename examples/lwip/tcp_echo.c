@@ -108,72 +108,92 @@ static void link_attach(struct netif *netif, struct link *link, const struct ams
 
 /* ---- the echo ------------------------------------------------------------------------ */
 
+/* A connection.  lwIP's own states say too early that the peer has ended: before it gives the data that came with the
+ * FIN. */
+struct echo {
+    struct pbuf *waiting; /* has arrived, and found no room to be sent */
+    bool ended;           /* nothing more arrives */
+};
+
 /* Sends back what waits, as far as there is room.  Ends the connection after the last of it. */
-static void echo_send(struct tcp_pcb *pcb, struct pbuf **waiting, bool ends)
+static void echo_send(struct echo *echo, struct tcp_pcb *pcb)
 {
-    while (*waiting && tcp_write(pcb, (*waiting)->payload, (*waiting)->len, TCP_WRITE_FLAG_COPY) == ERR_OK) {
-        struct pbuf *sent = *waiting;
+    while (echo->waiting
+           && tcp_write(pcb, echo->waiting->payload, echo->waiting->len, TCP_WRITE_FLAG_COPY) == ERR_OK) {
+        struct pbuf *sent = echo->waiting;
         tcp_recved(pcb, sent->len);
-        *waiting = sent->next;
-        if (*waiting)
-            pbuf_ref(*waiting);
+        echo->waiting = sent->next;
+        if (echo->waiting)
+            pbuf_ref(echo->waiting);
         pbuf_free(sent);
     }
     tcp_output(pcb);
-    if (ends && !*waiting && tcp_shutdown(pcb, 0, 1) == ERR_OK) {
+    if (echo->ended && !echo->waiting && tcp_shutdown(pcb, 0, 1) == ERR_OK) {
         tcp_arg(pcb, NULL);
-        free(waiting);
+        free(echo);
     }
 }
 
+/* The peer has acknowledged something. */
 static err_t echo_sent(void *arg, struct tcp_pcb *pcb, u16_t length)
 {
     (void)length;
     if (arg)
-        echo_send(pcb, arg, pcb->state == CLOSE_WAIT);
+        echo_send(arg, pcb);
+    return ERR_OK;
+}
+
+/* Now and then: memory that was short may be there again, without anything of this connection on its way. */
+static err_t echo_poll(void *arg, struct tcp_pcb *pcb)
+{
+    if (arg)
+        echo_send(arg, pcb);
     return ERR_OK;
 }
 
 /* @packet: data, or NULL at its end */
 static err_t echo_received(void *arg, struct tcp_pcb *pcb, struct pbuf *packet, err_t error)
 {
-    struct pbuf **waiting = arg;
+    struct echo *echo = arg;
 
     (void)error;
-    if (!waiting) {
+    if (!echo) {
         if (packet)
             pbuf_free(packet);
         return ERR_OK;
     }
-    if (packet && *waiting)
-        pbuf_cat(*waiting, packet);
-    else if (packet)
-        *waiting = packet;
-    echo_send(pcb, waiting, !packet);
+    if (!packet)
+        echo->ended = true;
+    else if (echo->waiting)
+        pbuf_cat(echo->waiting, packet);
+    else
+        echo->waiting = packet;
+    echo_send(echo, pcb);
     return ERR_OK;
 }
 
 /* The connection was reset, and is gone. */
 static void echo_lost(void *arg, err_t error)
 {
-    struct pbuf **waiting = arg;
+    struct echo *echo = arg;
 
     (void)error;
-    if (waiting && *waiting)
-        pbuf_free(*waiting);
-    free(waiting);
+    if (echo && echo->waiting)
+        pbuf_free(echo->waiting);
+    free(echo);
 }
 
 static err_t echo_accepted(void *arg, struct tcp_pcb *pcb, err_t error)
 {
-    struct pbuf **waiting = pcb && error == ERR_OK ? calloc(1, sizeof(*waiting)) : NULL;
+    struct echo *echo = pcb && error == ERR_OK ? calloc(1, sizeof(*echo)) : NULL;
 
     (void)arg;
-    if (!waiting)
+    if (!echo)
         return ERR_MEM;
-    tcp_arg(pcb, waiting);
+    tcp_arg(pcb, echo);
     tcp_recv(pcb, echo_received);
     tcp_sent(pcb, echo_sent);
+    tcp_poll(pcb, echo_poll, 1);
     tcp_err(pcb, echo_lost);
     return ERR_OK;
 }

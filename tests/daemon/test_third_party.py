@@ -133,6 +133,24 @@ async def main():
 asyncio.run(main())
 """
 
+#: One segment that acknowledges all that was echoed before, and has the last byte and the FIN; says how often it came
+#: back.
+LAST_BYTE_CLIENT = """
+import socket, sys
+
+def echoed():
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), 60) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        client.sendall(b"a")
+        assert client.recv(1) == b"a"
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        client.sendall(b"b")
+        client.shutdown(socket.SHUT_WR)
+        return client.recv(1) == b"b"
+
+print(sum(echoed() for _ in range(20)), flush=True)
+"""
+
 
 @pytest.mark.root
 @pytest.mark.skipif(_netns.why_not() is not None, reason=f"needs namespaces: {_netns.why_not()}")
@@ -149,6 +167,7 @@ def test_lwip_beside_ours_and_the_kernel_s(tmp_path: Path, lwip: Path) -> None:
             client = site.client(None)
             assert client.ask(f"{US4} {port} keep hello") == "hello"
             site.start(None, TCP_CLIENT, US4, str(port)).expect("6")
+            site.start(None, LAST_BYTE_CLIENT, US4, str(port)).expect("20")
             assert client.ask(f"{US4} {port + 1} hello") == f"HELLO {ours.pid}"
             assert client.ask(f"{KERNEL4} {port + 2} hello") == f"HELLO {kernel.pid}"
             assert client.ask("say again") == "again"
