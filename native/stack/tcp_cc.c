@@ -54,10 +54,11 @@ void tcp_cc_fini(struct ams_stack *stack, struct tcp_conn *conn)
     memset(conn->cc_words, 0, sizeof(conn->cc_words));
 }
 
-/* True while segments may be sent and acknowledged. */
+/* True from tcp_cc_start() on, which gives the first cwnd: with a handshake's
+ * end, or before it (Fast Open's children). */
 static bool running(const struct tcp_conn *conn)
 {
-    return conn->state != AMS_TCP_SYN_SENT && conn->state != AMS_TCP_SYN_RECEIVED && !(conn->flags & CONN_DEAD);
+    return conn->cwnd && !(conn->flags & CONN_DEAD);
 }
 
 int tcp_cc_choose(struct ams_stack *stack, struct tcp_conn *conn, const struct tcp_cc_ops *cc)

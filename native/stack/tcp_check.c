@@ -117,6 +117,17 @@ static const char *check_timers(const struct tcp_conn *conn)
     return NULL;
 }
 
+/* The congestion control has run since cwnd was given, in the room that its state needs. */
+static const char *check_congestion(const struct tcp_conn *conn)
+{
+    bool heap = conn->loss & LOSS_CC_HEAP, large = conn->cc->state_size > sizeof(conn->cc_words);
+    EXPECT(!conn->cwnd || heap == large, "the congestion control's state is not where it has room");
+    EXPECT(conn->cwnd || !heap, "the congestion control has state before it runs");
+    EXPECT(conn->cwnd || conn->state == AMS_TCP_SYN_SENT || conn->state == AMS_TCP_SYN_RECEIVED,
+           "a connection is open and has no cwnd");
+    return NULL;
+}
+
 /* The state is what became of the FINs, and a connection that the application
  * has let go of comes to an end. */
 static const char *check_state(const struct tcp_conn *conn)
@@ -161,6 +172,8 @@ static const char *check_conn(struct ams_stack *stack, struct tcp_conn *conn)
         wrong = check_receive(conn);
     if (!wrong)
         wrong = check_timers(conn);
+    if (!wrong)
+        wrong = check_congestion(conn);
     return wrong ? wrong : check_state(conn);
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from aiomultistack._native import lib
+from aiomultistack._native import ffi, lib
 from scapy.layers.inet import ICMP
 
 from .script import IP, MS, PEER_MAC, SECOND, TCP, Ether, Script, raw_options
@@ -119,6 +119,30 @@ def test_the_syn_ack_is_repeated_and_data_waits_for_it() -> None:
         assert connection.info.state == lib.AMS_TCP_ESTABLISHED
         s.wait(2 * SECOND)
         s.expect("PA", seq=1, data=b"y")
+
+
+def test_a_child_has_room_for_the_state_of_its_congestion_control() -> None:
+    """BBR's doesn't fit in the TCB, and it is asked from the start: the answer may go before the handshake ends."""
+    name = ffi.new("char[]", b"bbr")
+    with server(congestion=name) as s:
+        cookie = ask(s)
+        memory = []
+        for _ in range(2):
+            syn(s, cookie, b"x")
+            connection = s.accepted()
+            s.expect("SA", ack=2)
+            assert ffi.string(connection.info.congestion) == b"bbr"
+            connection.send(bytes(20_000))
+            assert sum(len(bytes(segment.payload)) for segment in s.taken()) == 14_600
+            s.send("A", seq=2, ack=14_601)
+            s.wait(SECOND)
+            s.send("A", seq=2, ack=20_001)
+            assert connection.info.bytes_acked == 20_000
+            connection.abort()
+            s.drain()
+            memory.append(lib.ams_stack_memory(s.host.stack))
+            s.port += 1
+        assert memory[0] == memory[1]
 
 
 def test_a_repeated_syn_is_answered_again() -> None:
