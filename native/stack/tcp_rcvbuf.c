@@ -74,24 +74,27 @@ uint32_t tcp_receive_window(const struct ams_stack *stack, const struct tcp_conn
 {
     uint32_t advertised = seq_gt(conn->rcv_adv, conn->rcv_nxt) ? conn->rcv_adv - conn->rcv_nxt : 0;
     uint32_t room = conn->rcvbuf > conn->rcv_queued ? conn->rcvbuf - conn->rcv_queued : 0;
+    uint32_t most = conn->rcvbuf, unit = 1u << conn->rcv_wscale;
     if (AMS_UNLIKELY(tcp_frames_short(stack)))
-        room = ams_min_u32(room, SHORT_SEGMENTS * ams_max_u32(conn->rcv_mss, TCP_MSS_DEFAULT4));
+        most = ams_min_u32(most, SHORT_SEGMENTS * ams_max_u32(conn->rcv_mss, TCP_MSS_DEFAULT4));
     if (AMS_UNLIKELY(conn->window_clamp))
-        room = ams_min_u32(room, conn->window_clamp);
+        most = ams_min_u32(most, conn->window_clamp);
+    room = ams_min_u32(room, most);
     uint64_t early = conn->n_runs ? conn->ooo_bytes : 0;
     uint64_t opened = ams_max_u64(WINDOW_START, WINDOW_GROWTH * (conn->bytes_received + early));
     if (room > opened)
         room = (uint32_t)opened;
+    /* receiver's SWS avoidance (RFC 9293 section 3.8.6.2.2): what a window opens by at least */
+    uint32_t least = ams_min_u32(most / 2, conn->rcv_mss);
+    if (AMS_UNLIKELY(most < unit) && room >= least)
+        room = unit; /* as Linux: what can't be said in whole units would never open again */
     room = room >> conn->rcv_wscale << conn->rcv_wscale;
     room = ams_min_u32(room, 65535u << conn->rcv_wscale);
     if (room <= advertised)
         return advertised;
-    /* receiver's SWS avoidance (RFC 9293 section 3.8.6.2.2); a unit of the
-     * scale that is begun is given whole, so that the edge doesn't go back */
-    if (room - advertised < ams_min_u32(conn->rcvbuf / 2, conn->rcv_mss)) {
-        uint32_t unit = 1u << conn->rcv_wscale;
+    /* a unit of the scale that is begun is given whole, so that the edge doesn't go back */
+    if (room - advertised < least)
         return (advertised + unit - 1) / unit * unit;
-    }
     return room;
 }
 

@@ -226,6 +226,46 @@ def test_a_clamp_has_a_least_value() -> None:
         assert get(s, connection.id, WINDOW_CLAMP) >= 65535
 
 
+def closed_and_read(s: Script, connection: Connection, at: int, least: int) -> None:
+    """Data from ``at`` on closes the window; once it is read, the peer is told of at least ``least`` bytes."""
+    connection.pause()
+    first = at
+    while (length := min(1460, connection.info.rcv_wnd)) and at < first + 1_000_000:
+        s.send("PA", seq=at, ack=1, data=bytes(length))
+        at += length
+        s.wait(50 * MS)
+    s.drain()
+    assert connection.info.rcv_wnd == 0
+    connection.received.clear()
+    connection.resume()
+    assert s.taken()
+    assert len(connection.received) == at - first
+    assert connection.info.rcv_wnd >= least
+
+
+def test_a_clamp_below_a_segment_opens_again() -> None:
+    """Windows open by a segment at least, or by half of what they may be (RFC 9293 section 3.8.6.2.2)."""
+    with Script() as s:
+        connection = s.open(mss=1460)
+        for i in range(10):
+            s.send("PA", seq=1 + 1460 * i, ack=1, data=bytes(1460))
+        s.drain()
+        assert connection.option(WINDOW_CLAMP, 1152) == 0
+        closed_and_read(s, connection, 14_601, 1152)
+
+
+@pytest.mark.parametrize(("option", "value"), [(lib.AMS_OPT_RCVBUF, 4096), (WINDOW_CLAMP, 1152)])
+def test_a_buffer_below_the_unit_of_the_scale_opens_again(option: int, value: int) -> None:
+    """A scale of 14 counts in 16 KiB.  Linux rounds up, too."""
+    with Script(rcvbuf_max=1 << 30) as s:
+        listener_option(s, option, value)
+        s.syn(wscale=7)
+        s.expect("SA", wscale=14)
+        s.send("A", seq=1, ack=1)
+        connection = s.accepted()
+        closed_and_read(s, connection, 1, 16_384)
+
+
 # ---- TCP_SYNCNT, TCP_MAXSEG, TCP_QUICKACK, TCP_USER_TIMEOUT ----------------------------------------------------------
 
 
