@@ -84,7 +84,7 @@ struct tcp_rec {
     uint8_t marks;            /* REC_* */
 };
 
-#define TCP_TS_AGE (256 * AMS_NS_PER_S) /* 16 bits last for 194 days */
+#define TCP_TS_AGE (4 * 3600 * AMS_NS_PER_S) /* 16 bits last for 29 years */
 
 #define TCP_AGO_SHIFT 10      /* of times in units of 1024 ns: 32 bits last for 73 minutes */
 

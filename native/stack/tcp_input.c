@@ -15,7 +15,7 @@
 #include "stack/neighbor.h"
 #include "stack/tcp.h"
 
-#define PAWS_IDLE (24 * 86400 * AMS_NS_PER_S / TCP_TS_AGE) /* RFC 7323 section 5.5 */
+#define PAWS_IDLE (24 * 86400 * AMS_NS_PER_S / TCP_TS_AGE) /* in units of ts_recent_age */
 
 /* Leaves the tables and timers; what the application holds stays until it
  * has been told. */
@@ -104,14 +104,20 @@ static bool overtaken_ack(const struct tcp_conn *conn, const struct tcp_repr *tc
            !seq_lt(conn->snd_wl1, tcp->seq) && window && window <= conn->snd_wnd && age <= conn->rto / AMS_NS_PER_MS;
 }
 
-/* RFC 7323 section 5.3, R1: is the timestamp too old? */
+/* RFC 7323 section 5.5: is ts_recent so old that the peer's clock may have wrapped? */
+static bool timestamp_outdated(const struct tcp_conn *conn, uint64_t now)
+{
+    return (uint16_t)(now / TCP_TS_AGE - conn->ts_recent_age) >= PAWS_IDLE;
+}
+
+/* Section 5.3, R1: is the timestamp too old? */
 static bool paws_rejects(const struct tcp_conn *conn, const struct tcp_repr *tcp, uint32_t seq_len, uint64_t now)
 {
     if (!(conn->flags & CONN_TS_OK) || !tcp->has_timestamps || tcp->flags & TCP_RST)
         return false;
     if (AMS_LIKELY((int32_t)(tcp->tsval - conn->ts_recent) >= 0))
         return false;
-    return (uint16_t)(now / TCP_TS_AGE - conn->ts_recent_age) < PAWS_IDLE && !overtaken_ack(conn, tcp, seq_len);
+    return !timestamp_outdated(conn, now) && !overtaken_ack(conn, tcp, seq_len);
 }
 
 /* Section 3.10.7.4, first: is any of it inside the receive window? */
@@ -282,7 +288,7 @@ static bool ack_input(struct ams_stack *stack, struct tcp_conn *conn, const stru
     if (!tcp_process_ack(stack, conn, tcp, seg->payload, now))
         return false; /* nor does it renew ts_recent: who made its ACK up could stop the real peer's segments */
     if (acceptable && conn->flags & CONN_TS_OK && tcp->has_timestamps && seq_leq(tcp->seq, conn->last_ack_sent) &&
-        (int32_t)(tcp->tsval - conn->ts_recent) >= 0) {
+        ((int32_t)(tcp->tsval - conn->ts_recent) >= 0 || timestamp_outdated(conn, now))) {
         conn->ts_recent = tcp->tsval; /* RFC 7323 section 4.3 */
         conn->ts_recent_age = (uint16_t)(now / TCP_TS_AGE);
     }

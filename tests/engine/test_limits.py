@@ -195,6 +195,21 @@ def test_a_connection_idle_for_24_days_believes_any_timestamp() -> None:
         assert connection.received == b"fine"
 
 
+@pytest.mark.parametrize("days", [25, 190, 195, 200, 215, 400, 3650])
+def test_a_connection_idle_for_long_goes_on_with_the_timestamps_that_come_then(days: int) -> None:
+    """They are echoed, too, and PAWS protects again from what is older than they are."""
+    with Script() as s:
+        connection = s.open(timestamps=True)
+        s.wait(days * 86400 * SECOND)
+        before = (100 - 5000) & 0xFFFFFFFF
+        s.send("PA", seq=1, ack=1, data=b"a", tsval=before)
+        s.send("PA", seq=2, ack=1, data=b"b", tsval=before + 1)
+        assert connection.received == b"ab"
+        assert echoed(s, connection) == before + 1
+        s.send("PA", seq=3, ack=2, data=b"old", tsval=before)
+        assert connection.received == b"ab"
+
+
 # ---- TIME-WAIT --------------------------------------------------------------------------------------------------
 
 

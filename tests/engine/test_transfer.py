@@ -125,6 +125,25 @@ def test_half_close() -> None:
         assert near.eof
 
 
+@pytest.mark.parametrize("days", [1, 24, 25, 50, 195, 210, 250, 400, 1000])
+def test_a_connection_goes_on_after_any_pause(days: int) -> None:
+    """Clocks that count milliseconds in 32 bits wrap after 50 days, those of ages whenever."""
+    with World(delay_ns=20 * MS) as world:
+        near, far = establish(world)
+        near.send(b"before")
+        world.run(SECOND)
+        for number in range(2):
+            world.run(days * 86400 * SECOND)
+            for one, other in ((near, far), (far, near)):
+                data = bytes([number]) * 100_000
+                other.received.clear()
+                one.send(data)
+                assert world.run(5 * SECOND, lambda other=other, data=data: other.received == data)
+        for host in world.hosts:
+            assert host.counters()["stack.tcp_paws"] == 0
+            assert host.counters()["stack.tcp_retrans"] == 0
+
+
 def test_connection_refused() -> None:
     with World() as world:
         client, _, address = pair(world)
