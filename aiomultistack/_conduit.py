@@ -37,8 +37,8 @@ class Conduit(Readiness):
     """
 
     __slots__ = (
-        "__weakref__", "_connected", "_eof", "_error", "_held", "_id", "_names", "_reading", "_socket", "_told",
-        "_v6", "transport",
+        "__weakref__", "_blocked", "_connected", "_eof", "_error", "_held", "_id", "_names", "_reading", "_socket",
+        "_told", "_v6", "transport",
     )  # fmt: skip
 
     kind = socket.SOCK_STREAM
@@ -54,6 +54,7 @@ class Conduit(Readiness):
         self._told = False  # of the error
         self._held: deque[bytes] = deque()
         self._reading = False
+        self._blocked = False  # somebody may wait to write
         self._names: tuple[SockAddr | None, SockAddr | None] | None = None
         self._socket: StackSocket | None = None
         #: Who has taken the connection over.
@@ -133,6 +134,8 @@ class Conduit(Readiness):
             self._error = status_error(aux)
         if bits & RELEASED:
             self._release()
+        if bits & READABLE and self._blocked:
+            self._leave_unread()
         if bits & (CONNECTED | DATA | READABLE | EOF | DRAINED | CLOSED | RELEASED):
             self._wake()
 
@@ -229,14 +232,25 @@ class Conduit(Readiness):
             lib.ams_tcp_set_reading(self.pump.stack, self._id, lib.AMS_READ_EVENT)
             self.pump.kick()
 
-    def readable(self) -> bool:
-        """True if recv() has something to return or to raise."""
-        if self._held or self._eof or self._error is not None or self._id < 0:
-            return True
-        self._read()
+    def _leave_unread(self) -> None:
+        """What nobody reads must not keep the news of a reset from who waits to write: the engine tells it then."""
+        if self._id >= 0:
+            self._reading = False
+            lib.ams_tcp_set_reading(self.pump.stack, self._id, lib.AMS_READ_PAUSED)
+            self.pump.kick()
+
+    def _unread(self) -> int:
+        """Bytes that recv() would find in the engine at once."""
         length = ffi.new("size_t *")
         lib.ams_tcp_peek(self.pump.stack, self._id, length)
-        return bool(length[0])
+        return int(length[0])
+
+    def readable(self) -> bool:
+        """True if recv() has something to return or to raise."""
+        if self._held or self._eof or self._error is not None or self._id < 0 or self._unread():
+            return True
+        self._read()
+        return False
 
     def writable(self) -> bool:
         """True if send() takes something, or raises."""
@@ -245,8 +259,13 @@ class Conduit(Readiness):
         if not self._connected:
             return False
         if lib.ams_tcp_excess(self.pump.stack, self._id) <= 0:
+            self._blocked = False
             return True
         lib.ams_tcp_want_drain(self.pump.stack, self._id, 0)
+        self._blocked = True
+        if self._reading and self._unread():
+            self._leave_unread()
+            self._wake()  # who waits to read has something to read
         return False
 
     def recv(self, size: int, peek: bool = False) -> bytes:

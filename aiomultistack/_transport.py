@@ -69,8 +69,8 @@ class Transport(BufferedReading):
     """A TCP connection of the user-space stack."""
 
     __slots__ = (
-        "__weakref__", "_born", "_conn_lost", "_context", "_eof", "_excess", "_extra_info", "_held_eof", "_names",
-        "_no_write", "_on_data", "_pump", "_refs", "_run", "_server", "_v6",
+        "__weakref__", "_born", "_conn_lost", "_context", "_eof", "_excess", "_extra_info", "_held_eof", "_held_error",
+        "_names", "_no_write", "_on_data", "_pump", "_refs", "_run", "_server", "_v6",
     )  # fmt: skip
 
     _start_tls_compatible = True
@@ -103,6 +103,7 @@ class Transport(BufferedReading):
         self._refs: deque[bytes] | None = None
         self._held: deque[bytes] | None = None
         self._held_eof = False
+        self._held_error = 0  # the status of an end that waits behind data that is held
         self._mode = _READ_BLOB
         self._names: bytes | None = None
         self._v6 = v6
@@ -367,7 +368,7 @@ class Transport(BufferedReading):
         if self._closing or not self._paused:
             return
         self._paused = False
-        if self._held or self._held_eof:
+        if self._held or self._held_eof or self._held_error:
             self._loop.call_soon(self._deliver_held)
         else:
             self._on_data = self._deliver
@@ -396,7 +397,9 @@ class Transport(BufferedReading):
         if self._paused or self._closing:
             return
         self._on_data = self._deliver
-        if self._held_eof:
+        if self._held_error:
+            self._lost(self._held_error)
+        elif self._held_eof:
             self._held_eof = False
             self._at_eof()
         else:
@@ -452,9 +455,16 @@ class Transport(BufferedReading):
         if bits & DRAINED:
             self._drained()
         if bits & CLOSED and aux < 0 and not self._conn_lost:
-            self._fatal_error(status_error(aux), "Fatal read error on socket transport")
+            if self._held and not self._closing and not self._excess:
+                self._held_error = aux  # who waits to write is told at once
+            else:
+                self._lost(aux)
         if bits & RELEASED:
             self._released()
+
+    def _lost(self, status: int) -> None:
+        """The connection has ended by itself."""
+        self._fatal_error(status_error(status), "Fatal read error on socket transport")
 
     def _released(self) -> None:
         """The engine takes its id back."""

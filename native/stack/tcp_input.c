@@ -43,6 +43,8 @@ void tcp_drop(struct ams_stack *stack, struct tcp_conn *conn, int status)
     }
     if (conn->flags & CONN_DEAD)
         return;
+    if (tcp_excess(conn)) /* who waits to write is told though data lies unread (tcp_user.c) */
+        conn->flags |= CONN_WANT_DRAIN;
     conn_detach(stack, conn);
     conn->state = AMS_TCP_CLOSED;
     conn->error = status;

@@ -7,7 +7,9 @@
  * ams_tcp_connect() until ams_tcp_close()/ams_tcp_abort() returned 1, or
  * returned 0 and AMS_EV_RELEASED was reported.  AMS_EV_CLOSED tells that
  * the connection has ended by itself; the id is still the application's to
- * close.  After a close the TCB lives on without an id (an orphan) until
+ * close.  It comes after the data that was received, but for an application
+ * that doesn't read and has more to send than the buffer took: that one would
+ * wait for ever, and a kernel's send() tells it, too.  After a close the TCB lives on without an id (an orphan) until
  * the peer has everything.
  */
 #include <string.h>
@@ -155,6 +157,13 @@ static void queue_consume(struct ams_stack *stack, struct tcp_conn *conn, uint32
     tcp_receive_consumed(stack, conn, n, stack->now);
 }
 
+/* Is the news of the connection's end held back until the queue is empty? */
+static bool end_waits(const struct tcp_conn *conn)
+{
+    bool writes_only = conn->flags & CONN_WANT_DRAIN && conn->sock.read_mode == AMS_READ_PAUSED;
+    return conn->rcv_queued && !writes_only;
+}
+
 /* Events that were held back until the queue was empty. */
 static void queue_emptied(struct ams_stack *stack, struct tcp_conn *conn)
 {
@@ -236,8 +245,11 @@ int ams_tcp_set_reading(struct ams_stack *stack, int id, int mode)
     if (mode < AMS_READ_BLOB || mode > AMS_READ_PAUSED)
         return -AMS_EINVAL;
     conn->sock.read_mode = (uint8_t)mode;
-    if (mode == AMS_READ_PAUSED)
+    if (mode == AMS_READ_PAUSED) {
+        if (conn->sock.events & AMS_EV_CLOSED && !end_waits(conn))
+            sock_event(stack, &conn->sock, AMS_EV_CLOSED);
         return 0;
+    }
     if (conn->rcv_queued)
         sock_event(stack, &conn->sock, AMS_EV_DATA);
     queue_emptied(stack, conn);
@@ -482,7 +494,7 @@ int tcp_report(struct ams_stack *stack, struct sock *sock, int32_t *events, char
         conn->refs_released = 0;
     }
     if (pending & AMS_EV_CLOSED) {
-        if (conn->rcv_queued) /* data first; queue_emptied() brings it back */
+        if (end_waits(conn)) /* data first; queue_emptied() brings it back, and ams_tcp_set_reading() */
             sock->events |= AMS_EV_CLOSED;
         else
             report_add(&report, AMS_EV_CLOSED, sock->aux, 0);

@@ -124,6 +124,43 @@ async def test_reset(net: Net) -> None:
             await net.loop.sock_sendall(server, b"x")
 
 
+@pytest.mark.parametrize("before", [False, True])
+async def test_a_reset_wakes_who_waits_to_send_though_data_lies_unread(net: Net, before: bool) -> None:
+    """And what lies unread stays to be read, with the end of the stream behind it."""
+    async with sockets(net) as (server, client):
+        if before:  # reading has been asked for once
+            await net.loop.sock_sendall(client, b"early")
+            assert await net.loop.sock_recv(server, 10) == b"early"
+        sending = asyncio.ensure_future(net.loop.sock_sendall(server, bytes(16 << 20)))
+        await asyncio.sleep(0.1)
+        await net.loop.sock_sendall(client, b"unread")
+        await asyncio.sleep(0.1)
+        assert not sending.done()
+        client.setsockopt(SOL, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        with pytest.raises(ConnectionResetError):
+            await sending
+        assert await net.loop.sock_recv(server, 10) == b"unread"
+        assert await net.loop.sock_recv(server, 10) == b""
+
+
+async def test_a_reset_tells_reader_and_writer(net: Net) -> None:
+    async with sockets(net) as (server, client):
+        sending = asyncio.ensure_future(net.loop.sock_sendall(server, bytes(16 << 20)))
+        receiving = asyncio.ensure_future(net.loop.sock_recv(server, 10))
+        await asyncio.sleep(0.1)
+        await net.loop.sock_sendall(client, b"data")
+        assert await receiving == b"data"
+        receiving = asyncio.ensure_future(net.loop.sock_recv(server, 10))
+        await asyncio.sleep(0.1)
+        assert not receiving.done()
+        client.setsockopt(SOL, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        ends = await asyncio.gather(sending, receiving, return_exceptions=True)
+        assert any(isinstance(end, ConnectionResetError) for end in ends)
+        assert all(isinstance(end, ConnectionError) or end == b"" for end in ends)
+
+
 async def test_connect_errors(net: Net) -> None:
     with plain(net.host4) as sock:
         with pytest.raises(ConnectionRefusedError) as caught:

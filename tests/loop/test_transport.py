@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import logging
 import os
+import socket
+import struct
 from typing import Any
 
 import pytest
@@ -212,6 +214,85 @@ async def test_abort_of_a_transport_that_is_closing(net: Net) -> None:
         ends.client.transport.resume_reading()
         assert await ends.client.lost is None
         assert len(ends.client.data) < 16 << 20
+
+
+@pytest.mark.parametrize("closing", [False, True])
+async def test_who_waits_to_write_is_told_of_a_reset_though_data_lies_unread(net: Net, closing: bool) -> None:
+    """Whoever reads nothing for a while, or no more as they are closing, would wait for ever otherwise."""
+    async with pair(net) as ends:
+        ends.server.transport.pause_reading()
+        ends.client.transport.pause_reading()
+        ends.client.transport.write(b"unread")
+        ends.server.transport.write(bytes(16 << 20))
+        await asyncio.sleep(0.1)
+        if closing:
+            ends.server.transport.close()
+        assert ends.server.transport.get_write_buffer_size()
+        ends.client.transport.abort()
+        assert isinstance(await ends.server.lost, ConnectionError)
+        assert ends.server.data == b""
+
+
+async def test_who_pauses_and_has_nothing_to_write_gets_the_data_before_the_reset(net: Net) -> None:
+    async with pair(net) as ends:
+        ends.server.transport.pause_reading()
+        ends.client.transport.write(b"the last words")
+        await asyncio.sleep(0.1)
+        sock = ends.client.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        ends.client.transport.abort()
+        assert await ends.client.lost is None
+        await asyncio.sleep(0.1)
+        assert ends.server.events == ["made"]
+        ends.server.transport.resume_reading()
+        assert isinstance(await ends.server.lost, ConnectionResetError)
+        assert ends.server.data == b"the last words"
+
+
+async def test_a_reset_waits_behind_data_that_a_neighbour_has_stopped(net: Net) -> None:
+    """Data, reset, and the callback that pauses reading, all in one iteration of the loop."""
+    ends: list[Any] = []
+
+    class First(Recorder):
+        """Whoever gets data first pauses the other."""
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            for end in ends:
+                if end.server is not self and not end.server.data:
+                    end.server.transport.pause_reading()
+
+    async with pair(net, First) as one, pair(net, First) as two:
+        ends += [one, two]
+        for end in ends:
+            sock = end.client.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            end.client.transport.write(b"the last words")
+        if net.ours:
+            one.client.transport._pump.flush()  # a kernel sends at once
+        for end in ends:
+            end.client.transport.abort()
+        await asyncio.sleep(0.1)
+        (stopped,) = (end.server for end in ends if not end.server.data)
+        assert stopped.events == ["made"]
+        stopped.transport.resume_reading()
+        assert isinstance(await stopped.lost, ConnectionResetError)
+        assert stopped.data == b"the last words"
+
+
+@pytest.mark.parametrize("size", [5, 14_000])  # in one flight
+async def test_data_comes_before_the_reset_though_more_waits_to_be_sent(ours: Net, net: Net, size: int) -> None:
+    """A kernel's loop gets there as well when it reads before it writes."""
+    data = os.urandom(size)
+    async with pair(net) as ends:
+        ends.client.transport.pause_reading()
+        ends.server.transport.write(bytes(16 << 20))
+        await asyncio.sleep(0.1)
+        ends.client.transport.write(data)
+        await asyncio.sleep(0)
+        ends.client.transport.abort()
+        assert isinstance(await ends.server.lost, ConnectionResetError)
+        assert ends.server.data == data
 
 
 async def test_write_after_close_is_dropped(net: Net, caplog: pytest.LogCaptureFixture) -> None:

@@ -105,7 +105,8 @@ struct ams_stack_config {
 #define AMS_EV_EOF 16       /* peer's FIN, all data before it delivered */
 #define AMS_EV_DRAINED 32   /* write excess fell to the low-water mark */
 #define AMS_EV_REFS 64      /* aux: how many more references of ams_tcp_send_ref are released, oldest first */
-#define AMS_EV_CLOSED 128   /* connection is gone; aux: status (0: orderly) */
+#define AMS_EV_CLOSED 128   /* connection is gone; aux: status (0: orderly).  Comes after what was received, unless
+                               reading is paused and there was excess (ams_tcp_excess()): what lies unread stays */
 #define AMS_EV_CONGESTION 512 /* ams_cc_report has something to tell */
 #define AMS_EV_RELEASED 256 /* the id is no longer the application's */
 
