@@ -216,7 +216,9 @@ static void test_wheel_bounded_work(void)
 }
 
 /* A timer tells of the one that was armed TIMER_AHEAD later; those that are
- * disarmed meanwhile, and perhaps freed, are neither told of nor written to. */
+ * disarmed meanwhile, and perhaps freed, are not written to.  Whether they are
+ * told of depends on where they lay: it's an address to ask for in time, no
+ * more. */
 static void test_wheel_ahead(void)
 {
     static struct timer_wheel wheel;
@@ -236,9 +238,11 @@ static void test_wheel_ahead(void)
     for (unsigned i = 0; i < AMS_ARRAY_SIZE(timers); i++) {
         struct ams_timer *timer = pop(&wheel, 100 * TICK);
         CHECK(timer == &timers[i]);
-        const struct ams_timer *ahead = timer_ahead(timer);
-        CHECK(!ahead || (ahead > timer && ahead <= timer + TIMER_AHEAD));
-        told += ahead != NULL;
+        uintptr_t ahead = (uintptr_t)timer_ahead(timer), first = (uintptr_t)timers;
+        if (ahead < first || ahead >= first + sizeof(timers))
+            continue;
+        CHECK(ahead > (uintptr_t)timer && ahead <= (uintptr_t)(timer + TIMER_AHEAD));
+        told++;
     }
     CHECK(told >= AMS_ARRAY_SIZE(timers) / 2);
     CHECK(timer_ahead(&timers[AMS_ARRAY_SIZE(timers) - 1]) == NULL);

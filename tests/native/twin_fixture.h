@@ -192,6 +192,7 @@ static inline void twin_strip(struct tcp_conn *conn)
     conn->runs = NULL;
     conn->recs = NULL;
     conn->timer.next = conn->timer.prev = NULL;
+    conn->timer.ahead = 0; /* how far apart connections lie */
     conn->listener = NULL;
     conn->child_next = conn->child_prev = NULL;
     conn->ext = NULL;
