@@ -11,6 +11,7 @@ import collections
 import contextlib
 import hashlib
 import random
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -24,6 +25,31 @@ EXPECTED = (ConnectionError, asyncio.TimeoutError, TimeoutError, asyncio.Incompl
 _POOL = random.Random(1).randbytes(1 << 20)
 
 
+def dress(transport: asyncio.BaseTransport, rng: random.Random) -> None:
+    """Sets some socket options at random; none of them may keep data from arriving.
+
+    No window below a segment: facing it, Linux sends by its persist timer only, five times a second.
+    """
+    tcp, generic = socket.IPPROTO_TCP, socket.SOL_SOCKET
+    choices: list[tuple[int, int, int | bytes]] = [
+        (tcp, socket.TCP_NODELAY, rng.randrange(2)),
+        (tcp, socket.TCP_QUICKACK, rng.randrange(2)),
+        (tcp, socket.TCP_NOTSENT_LOWAT, rng.choice((1, 1000, 100_000))),
+        (tcp, socket.TCP_LINGER2, rng.randrange(1, 60)),
+        (tcp, socket.TCP_WINDOW_CLAMP, rng.choice((8192, 65536))),
+        (tcp, socket.TCP_MAXSEG, rng.choice((536, 1000))),
+        (tcp, socket.TCP_CONGESTION, rng.choice((b"reno", b"cubic"))),
+        (tcp, socket.TCP_KEEPIDLE, rng.randrange(1, 100)),
+        (generic, socket.SO_KEEPALIVE, 1),
+        (generic, socket.SO_RCVBUF, rng.choice((8192, 100_000))),
+        (generic, socket.SO_SNDBUF, rng.choice((8192, 100_000))),
+    ]
+    sock = transport.get_extra_info("socket")
+    for option in rng.sample(choices, int(rng.random() ** 2 * len(choices))):
+        with contextlib.suppress(OSError):  # it may be too late
+            sock.setsockopt(*option)
+
+
 class Echo(asyncio.Protocol):
     """Sends everything back, stops reading now and then, and respects back-pressure."""
 
@@ -35,6 +61,7 @@ class Echo(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
         self._load.connections.add(self)
+        dress(transport, self._load.random)
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
@@ -73,6 +100,7 @@ class Sink(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
         self._load.connections.add(self)
+        dress(transport, self._load.random)
 
     def get_buffer(self, sizehint: int) -> bytearray:
         return self._buffer
@@ -221,6 +249,7 @@ class Load:
 
     async def _echo(self) -> None:
         reader, writer = await asyncio.open_connection(self.remote, ECHO)
+        dress(writer.transport, self.random)
         try:
             for _ in range(self.random.randrange(1, 5)):
                 await self._exchange(reader, writer, self._data())
@@ -287,6 +316,7 @@ class Load:
 
     async def _source(self) -> None:
         reader, writer = await asyncio.open_connection(self.remote, SOURCE)
+        dress(writer.transport, self.random)
         try:
             size = len(self._data())
             writer.write(b"%d\n" % size)
@@ -311,6 +341,7 @@ class Load:
         """Goes away in the middle."""
         port = self.random.choice((ECHO, SINK, SOURCE))
         _, writer = await asyncio.open_connection(self.remote, port)
+        dress(writer.transport, self.random)
         writer.write(b"100000\n" if port == SOURCE else self._data())
         try:
             await asyncio.sleep(self.random.random() * 0.5)
