@@ -20,6 +20,7 @@
 #define TWO 1002
 #define VILLAIN 1003
 #define SLOTS 72u /* room for more than two of the longest super-frames */
+#define RX_SLOTS (2 * SLOTS) /* for all that the villain may send in one go, and the honest frame, whoever is first */
 
 struct client {
     struct fabric_port *port;
@@ -167,7 +168,7 @@ static size_t scribble(struct client *villain, const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct ams_fabric_config config = {.cpu = -1, .seed = {1, 2}, .tx_slots = SLOTS, .rx_slots = SLOTS,
+    struct ams_fabric_config config = {.cpu = -1, .seed = {1, 2}, .tx_slots = SLOTS, .rx_slots = RX_SLOTS,
                                        .max_clients = 4, .punt_frames = 8, .max_flows = 64};
     struct ams_fabric *fabric;
     uint8_t frame[PACKETS_MAX];
