@@ -54,6 +54,8 @@ void tcp_prr_ack(struct tcp_conn *conn, const struct tcp_delivery *delivery)
 {
     uint32_t pipe = tcp_pipe(conn);
     int64_t room;
+    if (!delivery->delivered) /* all of it was SACKed before: cwnd stays, and never is 0 */
+        return;
     conn->prr_delivered += delivery->delivered;
     if (pipe > conn->ssthresh) {
         /* rounded up to a whole segment, as by one who counts in segments: what is left of one is not sent, and
