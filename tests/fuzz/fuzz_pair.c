@@ -2,7 +2,9 @@
  *
  * Fuzzes two engines that talk to each other over a link that the input rules.
  *
- * The input chooses how both are configured, and then, record by record, what
+ * The input chooses how both are configured (Fast Open, SYN cookies, Accurate
+ * ECN, options, congestion controls, one of them outside of the engine), and
+ * then, record by record, who connects, perhaps both to each other, what
  * becomes of each segment in flight (delivered in order or out of it,
  * repeated, lost, damaged, marked), how long segments may be before the path
  * swallows them, how much memory is left, how time passes, and what the
@@ -102,6 +104,19 @@ static void do_time(struct fuzz *fuzz)
 
 /* ---- records: the applications ------------------------------------------------------------------------ */
 
+/* Both connect, from and to fixed ports: SYNs that cross (RFC 9293 section 3.5). */
+static void cross(struct fuzz *fuzz, int k)
+{
+    struct ams_endpoint ends[HOSTS];
+    for (int host = 0; host < HOSTS; host++)
+        ends[host] = packets_endpoint(fuzz->how & IPV6, (uint8_t)(1 + host), (uint16_t)(180 + k));
+    for (int host = 0; host < HOSTS; host++) {
+        fuzz->ends[host][k].used = true;
+        fuzz->ends[host][k].id = ams_tcp_connect(fuzz->stack[host], &ends[host], &ends[1 - host], fuzz->now);
+        FUZZ_ASSERT(fuzz->ends[host][k].id >= 0);
+    }
+}
+
 static void do_connect(struct fuzz *fuzz)
 {
     uint8_t how = take8(&fuzz->input);
@@ -110,9 +125,15 @@ static void do_connect(struct fuzz *fuzz)
     struct ams_endpoint remote = packets_endpoint(fuzz->how & IPV6, 2, (uint16_t)(80 + k));
     if (end->used)
         return;
+    if (how & 128) {
+        cross(fuzz, k);
+        return;
+    }
     end->used = true;
     end->id = ams_tcp_connect(fuzz->stack[CLIENT], NULL, &remote, fuzz->now);
     FUZZ_ASSERT(end->id >= 0);
+    if (how & 96)
+        ams_tcp_setopt(fuzz->stack[CLIENT], end->id, AMS_OPT_FASTOPEN_CONNECT, how & 64 ? 1 : 2);
 }
 
 /* Who acts: the end that the byte names; NULL if it isn't there. */
@@ -158,6 +179,16 @@ static void do_read(struct fuzz *fuzz)
         read_some(fuzz, host, k, most + 1u);
 }
 
+/* Options that are seldom used.  Some of them end a connection whose peer isn't heard for a while. */
+static void rare_option(struct fuzz *fuzz, int host, int k, uint8_t which, uint8_t value)
+{
+    static const uint8_t options[] = {AMS_OPT_NOTSENT_LOWAT, AMS_OPT_MAXSEG, AMS_OPT_LINGER2, AMS_OPT_LINGER,
+                                      AMS_OPT_KEEPINTVL,     AMS_OPT_KEEPCNT, AMS_OPT_SYNCNT, AMS_OPT_USER_TIMEOUT};
+    static const uint8_t factors[] = {50, 9, 1, 1, 1, 1, 1, 100};
+    fuzz->fragile[k] = fuzz->fragile[k] || which >= 4;
+    ams_tcp_setopt(fuzz->stack[host], fuzz->ends[host][k].id, options[which], value * factors[which]);
+}
+
 static void do_option(struct fuzz *fuzz)
 {
     static const uint8_t options[] = {AMS_OPT_NODELAY, AMS_OPT_CORK, AMS_OPT_QUICKACK, AMS_OPT_PACING,
@@ -168,12 +199,16 @@ static void do_option(struct fuzz *fuzz)
     if (!end)
         return;
     uint8_t option = value & 64 ? AMS_OPT_WINDOW_CLAMP : options[how >> 3 & 7];
-    if (value & 128 && how & 128)
+    if (how & 64)
+        rare_option(fuzz, host, k, how >> 3 & 7, value);
+    else if (value & 128 && how & 128)
         ams_tcp_set_reading(fuzz->stack[host], end->id, value & 3);
     else if (value & 128)
-        ams_tcp_set_congestion(fuzz->stack[host], end->id, value & 1 ? "reno" : value & 2 ? "bbr" : "cubic");
+        ams_tcp_set_congestion(fuzz->stack[host], end->id,
+                               value & 4 ? "outside" : value & 1 ? "reno" : value & 2 ? "bbr" : "cubic");
     else
-        ams_tcp_setopt(fuzz->stack[host], end->id, option, option == AMS_OPT_RCVBUF || option == AMS_OPT_WINDOW_CLAMP ? value << 9 : value & 3);
+        ams_tcp_setopt(fuzz->stack[host], end->id, option,
+                       option == AMS_OPT_RCVBUF || option == AMS_OPT_WINDOW_CLAMP ? value << 9 : value & 3);
 }
 
 static void do_close(struct fuzz *fuzz)
@@ -195,10 +230,30 @@ static void do_close(struct fuzz *fuzz)
     end->id = -1;
 }
 
+/* What a running stack may be told. */
+static void do_stack(struct fuzz *fuzz, int host)
+{
+    static const uint16_t fastopen[] = {AMS_FASTOPEN_OFF, AMS_FASTOPEN_CLIENT, AMS_FASTOPEN_SERVER,
+                                        AMS_FASTOPEN_CLIENT | AMS_FASTOPEN_CLIENT_NO_COOKIE | AMS_FASTOPEN_SERVER |
+                                            AMS_FASTOPEN_SERVER_NO_COOKIE | AMS_FASTOPEN_LISTENERS};
+    uint8_t what = take8(&fuzz->input), value = take8(&fuzz->input);
+    switch (what % 6) {
+    case 0: ams_stack_set(fuzz->stack[host], AMS_SET_FLAGS, value & 0xfe); break;
+    case 1: ams_stack_set(fuzz->stack[host], AMS_SET_FASTOPEN, fastopen[value & 3]); break;
+    case 2: ams_stack_set(fuzz->stack[host], AMS_SET_ECN, value & 7); break;
+    case 3: ams_stack_set(fuzz->stack[host], AMS_SET_ACCECN, value & 7); break;
+    case 4: ams_stack_set(fuzz->stack[host], AMS_SET_FORGET, 0); break;
+    case 5: ams_stack_set_congestion(fuzz->stack[host], value & 1 ? "outside" : value & 2 ? "bbr" : "cubic"); break;
+    }
+}
+
 static void do_setting(struct fuzz *fuzz)
 {
-    if (take8(&fuzz->input) & 1)
+    uint8_t which = take8(&fuzz->input);
+    if (which & 1)
         do_path(fuzz);
+    else if (which >= 128)
+        do_stack(fuzz, which >> 1 & 1);
     else
         do_memory(fuzz);
 }
@@ -284,6 +339,10 @@ static struct ams_stack *make_host(struct fuzz *fuzz, int host, uint16_t how)
         .ecn = ecn[(how >> 2 & 1) | (how >> 3 & 2)], .rcvbuf = how & 8 ? 6000 : 0,
         .syn_cookies = fuzz->cookies ? AMS_SYN_COOKIES_ALWAYS : AMS_SYN_COOKIES_AUTO,
     };
+    if (fuzz->how & FASTOPEN)
+        config.fastopen = AMS_FASTOPEN_CLIENT | AMS_FASTOPEN_SERVER | AMS_FASTOPEN_LISTENERS |
+                          (fuzz->how & NO_COOKIE ? AMS_FASTOPEN_CLIENT_NO_COOKIE | AMS_FASTOPEN_SERVER_NO_COOKIE : 0);
+    config.flags |= (fuzz->how & USER_TIMEOUT ? AMS_STACK_USER_TIMEOUT_OPTION : 0);
     config.flags |= (how & 32 ? AMS_STACK_NO_TIMESTAMPS : 0) | (how & 64 ? AMS_STACK_NO_SACK : 0) |
                     (how & 128 ? AMS_STACK_NO_WSCALE : 0);
     struct stack_link link = {.mtu = 1500, .pool = &fuzz->pool,
@@ -292,6 +351,9 @@ static struct ams_stack *make_host(struct fuzz *fuzz, int host, uint16_t how)
     struct ams_stack *stack = stack_new(&config, &link, fuzz->now, &status);
     FUZZ_ASSERT(stack);
     stack->tcp->ahead_always = true;
+    FUZZ_ASSERT(ams_congestion_register(stack, "outside") >= 0);
+    if (fuzz->how & EXTERNAL)
+        FUZZ_ASSERT(ams_stack_set_congestion(stack, "outside") == 0);
     return stack;
 }
 

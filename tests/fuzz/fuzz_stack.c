@@ -44,6 +44,9 @@ struct fuzz {
     bool asked[2];
     int tcp[IDS];             /* connections that we know of */
     int udp[2];               /* per family */
+    int listeners[2];
+    uint8_t cookie[16];       /* Fast Open's, as the stack gave it last */
+    uint8_t cookie_len;
 };
 
 /* The payload byte at a sequence number. */
@@ -139,6 +142,12 @@ static void do_segment(struct fuzz *fuzz)
     for (tcp.n_sack = 0; tcp.n_sack < (options >> 5 & 3) && tcp.n_sack < 3; tcp.n_sack++) {
         tcp.sack[tcp.n_sack].start = fuzz->their_next[v6] - take16(&fuzz->input);
         tcp.sack[tcp.n_sack].end = tcp.sack[tcp.n_sack].start + take16(&fuzz->input);
+    }
+    if (tcp.flags & TCP_SYN && options & 64) { /* Fast Open: asks for a cookie, or has it */
+        tcp.n_sack = 0;
+        tcp.fastopen_kind = TCP_OPT_FASTOPEN;
+        tcp.fastopen_len = how & 32 ? 0 : fuzz->cookie_len;
+        memcpy(tcp.fastopen, fuzz->cookie, tcp.fastopen_len);
     }
     uint32_t header = tcp_header_size(&tcp);
     if (header > TCP_HEADER + TCP_OPTIONS_MAX)
@@ -278,6 +287,10 @@ static void observe(struct fuzz *fuzz, const struct ams_tx *tx)
     fuzz->their_next[v6] = tcp.seq + len - l4 - tcp.header_len + !!(tcp.flags & TCP_SYN) + !!(tcp.flags & TCP_FIN);
     if (tcp.flags & TCP_ACK)
         fuzz->their_ack[v6] = tcp.ack;
+    if (tcp.fastopen_kind && tcp.fastopen_len <= sizeof(fuzz->cookie)) {
+        fuzz->cookie_len = tcp.fastopen_len;
+        memcpy(fuzz->cookie, tcp.fastopen, tcp.fastopen_len);
+    }
     fuzz->their_port[v6] = tcp.src_port;
     fuzz->our_port[v6] = tcp.dst_port;
 }
@@ -348,8 +361,11 @@ static void do_connect(struct fuzz *fuzz)
     uint8_t how = take8(&fuzz->input);
     struct ams_endpoint remote = packets_endpoint(how & 1, how & 2 ? 1 : 2, how & 4 ? 80 : 81);
     int id = ams_tcp_connect(fuzz->stack, NULL, &remote, fuzz->now);
-    if (id >= 0)
-        remember(fuzz, id);
+    if (id < 0)
+        return;
+    remember(fuzz, id);
+    if (how & 24)
+        ams_tcp_setopt(fuzz->stack, id, AMS_OPT_FASTOPEN_CONNECT, how & 8 ? 1 : 2);
 }
 
 static void do_send(struct fuzz *fuzz)
@@ -398,15 +414,43 @@ static void do_close(struct fuzz *fuzz)
         ams_tcp_close(fuzz->stack, id);
 }
 
+/* What a running stack may be told. */
+static void set_stack(struct fuzz *fuzz, int value)
+{
+    static const uint16_t fastopen[] = {AMS_FASTOPEN_OFF, AMS_FASTOPEN_CLIENT | AMS_FASTOPEN_SERVER,
+                                        AMS_FASTOPEN_SERVER | AMS_FASTOPEN_SERVER_NO_COOKIE | AMS_FASTOPEN_LISTENERS,
+                                        AMS_FASTOPEN_CLIENT | AMS_FASTOPEN_CLIENT_NO_COOKIE | AMS_FASTOPEN_SERVER |
+                                            AMS_FASTOPEN_SERVER_NO_COOKIE | AMS_FASTOPEN_LISTENERS};
+    switch (value >> 4 & 7) {
+    case 0: ams_stack_set(fuzz->stack, AMS_SET_FLAGS, (uint32_t)value & 0xfe); break;
+    case 1: ams_stack_set(fuzz->stack, AMS_SET_ECN, (uint32_t)value & 7); break;
+    case 2: ams_stack_set(fuzz->stack, AMS_SET_ACCECN, (uint32_t)value & 7); break;
+    case 3: ams_stack_set(fuzz->stack, AMS_SET_SYN_COOKIES, (uint32_t)value & 3); break;
+    case 4: ams_stack_set(fuzz->stack, AMS_SET_FORGET, 0); break;
+    default: ams_stack_set(fuzz->stack, AMS_SET_FASTOPEN, fastopen[value >> 8 & 3]); break;
+    }
+}
+
+/* Options of connections, listeners and UDP endpoints; the read-only ones stand for something else. */
 static void do_option(struct fuzz *fuzz)
 {
+    static const char *const congestion[] = {"cubic", "reno", "bbr", "none"};
     uint8_t how = take8(&fuzz->input);
     int value;
     struct ams_tcp_info info[8];
     int given = (int16_t)take16(&fuzz->input), option = 1 + (how >> 4) + (given & 1 ? 10 : 0);
-    ams_tcp_setopt(fuzz->stack, fuzz->tcp[how % IDS], option, given);
-    ams_tcp_getopt(fuzz->stack, fuzz->tcp[how % IDS], option, &value);
-    ams_tcp_get_info(fuzz->stack, fuzz->tcp[how % IDS], info, fuzz->now);
+    int id = (given & 6) == 6 ? fuzz->listeners[how & 1] : fuzz->tcp[how % IDS];
+    if ((given & 14) == 14) {
+        ams_udp_setopt(fuzz->stack, fuzz->udp[how & 1], option, given >> 4);
+        ams_udp_getopt(fuzz->stack, fuzz->udp[how & 1], option, &value);
+    }
+    if (option == AMS_OPT_ERROR)
+        ams_tcp_set_congestion(fuzz->stack, id, congestion[given >> 4 & 3]);
+    else if (option == AMS_OPT_FASTOPEN_ROOM)
+        set_stack(fuzz, given);
+    ams_tcp_setopt(fuzz->stack, id, option, given);
+    ams_tcp_getopt(fuzz->stack, id, option, &value);
+    ams_tcp_get_info(fuzz->stack, id, info, fuzz->now);
     ams_stack_list(fuzz->stack, info, 8, fuzz->now);
 }
 
@@ -505,7 +549,8 @@ static void fuzz_init(struct fuzz *fuzz, uint8_t how)
     FUZZ_ASSERT(fuzz->stack != NULL);
     for (int v6 = 0; v6 < 2; v6++) {
         struct ams_endpoint any = packets_wildcard(v6, 80);
-        FUZZ_ASSERT(ams_tcp_listen(fuzz->stack, &any, 4, AMS_LISTEN_V6ONLY) >= 0);
+        fuzz->listeners[v6] = ams_tcp_listen(fuzz->stack, &any, 4, AMS_LISTEN_V6ONLY);
+        FUZZ_ASSERT(fuzz->listeners[v6] >= 0);
     }
     for (int v6 = 0; v6 < 2; v6++) {
         struct ams_endpoint any = packets_wildcard(v6, 9);

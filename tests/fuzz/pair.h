@@ -21,7 +21,7 @@
 #define DAMAGED 1                /* ams_frame.marks: one bit was flipped, two might cancel out */
 
 enum { CLIENT, SERVER, HOSTS };
-enum { OFFLOAD = 1, IPV6 = 2, COOKIES = 12 }; /* fuzz.how */
+enum { OFFLOAD = 1, IPV6 = 2, COOKIES = 12, FASTOPEN = 16, NO_COOKIE = 32, USER_TIMEOUT = 64, EXTERNAL = 128 }; /* fuzz.how */
 
 /* One end of a connection, as its application sees it. */
 struct end {
@@ -209,12 +209,25 @@ static void accepted(struct fuzz *fuzz, int id, int listener)
     ams_tcp_abort(fuzz->stack[SERVER], id); /* of segments from the grave */
 }
 
+/* A congestion control outside of the engine, which the input plays. */
+static void outside(struct fuzz *fuzz, int host, int id)
+{
+    struct ams_cc_report report;
+    if (ams_cc_report(fuzz->stack[host], id, &report) < 0)
+        return; /* another one was chosen since */
+    uint8_t how = take8(&fuzz->input);
+    uint64_t rate = how & 64 ? 100000 : how & 128 ? 10000000 : 0;
+    FUZZ_ASSERT(ams_cc_set(fuzz->stack[host], id, (how & 63) * report.mss, report.ssthresh, rate) == 0);
+}
+
 /* One event.  Return: bytes of the blob that were its own. */
 static uint32_t on_event(struct fuzz *fuzz, int host, const int32_t *event, const char *blob)
 {
     uint32_t bits = (uint32_t)event[1], length = (uint32_t)event[3];
     if (bits & AMS_EV_ACCEPTED)
         accepted(fuzz, event[0], event[2]);
+    if (bits & AMS_EV_CONGESTION)
+        outside(fuzz, host, event[0]);
     int k = connection_of(fuzz, host, event[0]);
     FUZZ_ASSERT(!(bits & AMS_EV_DATA) == !length);
     if (k < 0)
