@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from aiomultistack._native import lib
 
 from .script import MS, SECOND, Script
@@ -206,3 +207,47 @@ def test_user_timeout() -> None:
         assert connection.closed is None
         s.wait(2 * SECOND)
         assert connection.closed == "ETIMEDOUT"
+
+
+# ---- who is told of a reset, and when ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("excess", [False, True])
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_reset_is_told_behind_the_data_but_to_who_only_writes(excess: bool, paused: bool) -> None:
+    """Whoever reads nothing and waits to write would wait for ever; what lies unread stays to be read."""
+    with Script(sndbuf=8192, sndbuf_max=8192) as s:
+        connection = s.open()
+        told: list[str | None] = []
+        connection.on_data = lambda c: told.append(c.closed)
+        if paused:
+            connection.pause()
+        connection.send(bytes(20_000 if excess else 5_000))
+        s.send("PA", seq=1, ack=1, data=b"unread", hold=True)
+        s.send("R", seq=7)
+        if paused:
+            assert connection.closed == ("ECONNRESET" if excess else None)
+            connection.resume()
+            s.drain()
+        assert told == ["ECONNRESET" if paused and excess else None]
+        assert connection.received == b"unread"
+        assert connection.closed == "ECONNRESET"
+        connection.close()
+        assert connection.released
+        assert lib.ams_stack_frames(s.host.stack) == 0
+
+
+def test_who_would_write_after_a_reset_is_told_by_the_send() -> None:
+    with Script(sndbuf=8192, sndbuf_max=8192) as s:
+        connection = s.open()
+        connection.pause()
+        connection.send(bytes(5_000))
+        s.send("PA", seq=1, ack=1, data=b"unread")
+        s.send("R", seq=7)
+        assert connection.closed is None
+        assert lib.ams_tcp_want_drain(s.host.stack, connection.id, 0) == 0  # nothing waits: told at once
+        s.drain()
+        assert connection.drained == 1
+        assert lib.ams_tcp_send(s.host.stack, connection.id, b"x", 1) < 0
+        connection.close()
+        assert connection.released
