@@ -397,13 +397,13 @@ class Transport(BufferedReading):
         if self._paused or self._closing:
             return
         self._on_data = self._deliver
-        if self._held_error:
-            self._lost(self._held_error)
-        elif self._held_eof:
+        if self._held_eof:
             self._held_eof = False
             self._at_eof()
-        else:
+        elif not self._held_error:
             self._set_reading(self._mode)
+        if self._held_error and not self._conn_lost:
+            self._lost(self._held_error)
 
     def _readable(self) -> None:
         """Takes what waits in the engine: data too long for the batch, or for a BufferedProtocol."""
@@ -455,7 +455,7 @@ class Transport(BufferedReading):
         if bits & DRAINED:
             self._drained()
         if bits & CLOSED and aux < 0 and not self._conn_lost:
-            if self._held and not self._closing and not self._excess:
+            if (self._held or self._held_eof) and not self._closing and not self._excess:
                 self._held_error = aux  # who waits to write is told at once
             else:
                 self._lost(aux)

@@ -280,6 +280,46 @@ async def test_a_reset_waits_behind_data_that_a_neighbour_has_stopped(net: Net) 
         assert stopped.data == b"the last words"
 
 
+async def test_data_before_a_reset_right_behind_the_handshake(net: Net) -> None:
+    """The connection, its data and its end may come in one iteration of the server's loop."""
+
+    class Hasty(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            pump = self.transport._pump if net.ours else None
+            self.transport.write(b"the only words")
+            if pump:
+                pump.flush()  # a kernel sends at once
+            self.transport.abort()
+            if pump:
+                pump.flush()
+
+    async with pair(net, client=Hasty) as ends:
+        assert isinstance(await ends.server.lost, ConnectionResetError)
+        assert ends.server.data == b"the only words"
+        assert ends.server.events == ["made", "data", "lost"]
+
+
+async def test_data_and_eof_come_before_a_reset_that_came_while_reading_was_paused(net: Net) -> None:
+    async with pair(net, server=lambda: Recorder(keep_open=True)) as ends:
+        ends.server.transport.pause_reading()
+        ends.client.transport.pause_reading()
+        ends.client.transport.write(b"the last words")
+        ends.client.transport.write_eof()
+        await asyncio.sleep(0.1)
+        ends.server.transport.write(b"unread")
+        await asyncio.sleep(0.1)
+        ends.client.transport.abort()
+        await asyncio.sleep(0.1)
+        assert ends.server.events == ["made"]
+        ends.server.transport.resume_reading()
+        await asyncio.sleep(0.1)
+        assert ends.server.events[:3] == ["made", "data", "eof"]
+        assert ends.server.data == b"the last words"
+
+
 @pytest.mark.parametrize("size", [5, 14_000])  # in one flight
 async def test_data_comes_before_the_reset_though_more_waits_to_be_sent(ours: Net, net: Net, size: int) -> None:
     """A kernel's loop gets there as well when it reads before it writes."""
