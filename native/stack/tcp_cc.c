@@ -152,12 +152,14 @@ void tcp_cc_ack(struct tcp_conn *conn, const struct tcp_delivery *delivery, uint
     if (!delivery->delivered && !delivery->acked)
         return;
     tcp_rate_sample(conn, delivery, &sample, now);
-    if (conn->cc->flags & TCP_CC_OWN_CWND)
+    if (conn->cc->flags & TCP_CC_OWN_CWND) {
         conn->cc->on_ack(conn, &sample, now);
-    else if (tcp_reducing(conn))
-        tcp_prr_ack(conn, delivery);
-    else if (delivery->acked && (conn->ca_state == TCP_CA_LOSS || window_used(conn)))
+    } else if (tcp_reducing(conn)) {
+        if (delivery->delivered) /* else cwnd stays, and never is 0 (RFC 9937 section 6.2) */
+            tcp_prr_ack(conn, delivery);
+    } else if (delivery->acked && (conn->ca_state == TCP_CA_LOSS || window_used(conn))) {
         conn->cc->on_ack(conn, &sample, now);
+    }
     if (AMS_UNLIKELY(conn->flags & CONN_PACING) && !(conn->cc->flags & TCP_CC_PACED))
         pace_window(conn);
 }

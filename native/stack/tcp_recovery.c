@@ -54,8 +54,6 @@ void tcp_prr_ack(struct tcp_conn *conn, const struct tcp_delivery *delivery)
 {
     uint32_t pipe = tcp_pipe(conn);
     int64_t room;
-    if (!delivery->delivered) /* all of it was SACKed before: cwnd stays, and never is 0 */
-        return;
     conn->prr_delivered += delivery->delivered;
     if (pipe > conn->ssthresh) {
         /* rounded up to a whole segment, as by one who counts in segments: what is left of one is not sent, and
@@ -237,9 +235,10 @@ void tcp_reno_account(struct tcp_conn *conn, struct tcp_delivery *delivery)
     if (delivery->repaired)
         delivery->original = false; /* what lay behind a hole may have arrived long ago */
     if (delivery->acked) {
-        /* duplicate ACKs have counted most of it already */
-        delivery->delivered -= ams_min_u32(conn->sacked_bytes, delivery->delivered);
-        conn->sacked_bytes -= ams_min_u32(conn->sacked_bytes, delivery->acked);
+        /* a segment was the hole; the rest is what duplicate ACKs have counted already (as Linux) */
+        uint32_t hole = ams_min_u32(delivery->delivered, conn->snd_mss);
+        delivery->delivered -= ams_min_u32(conn->sacked_bytes, delivery->delivered - hole);
+        conn->sacked_bytes -= ams_min_u32(conn->sacked_bytes, delivery->acked - ams_min_u32(delivery->acked, hole));
         conn->sacked_bytes = ams_min_u32(conn->sacked_bytes, room);
         conn->loss &= (uint16_t)~LOSS_RENO_HOLD;
     } else if (delivery->duplicate && conn->sacked_bytes < room) {

@@ -114,6 +114,41 @@ def test_newreno_partial_ack_retransmits_the_next_hole() -> None:
         assert connection.info.snd_cwnd == 7000
 
 
+def test_newreno_counts_each_hole_as_one_segment() -> None:
+    """The duplicates were answers to what lies behind all holes: a partial ACK of the first uses none of them up."""
+    with Script() as s:
+        connection = flight(s, 10)
+        s.wait(RTT)
+        for _ in range(8):
+            s.send("A", seq=1, ack=1)
+        s.expect("A", seq=1)
+        s.drain()
+        assert connection.info.delivered == 8000
+        s.wait(RTT)
+        s.send("A", seq=1, ack=1001)
+        s.expect("A", seq=1001, length=1000)
+        assert connection.info.delivered == 9000
+        s.wait(RTT)
+        s.send("A", seq=1, ack=10_001)
+        assert connection.info.ca_state == OPEN
+        assert connection.info.delivered == 10_000
+
+
+def test_newreno_repairs_many_holes_by_an_ack_each() -> None:
+    """One per round trip (RFC 6582 section 1), and never by a timeout."""
+    with Script() as s:
+        flight(s, 10)
+        s.wait(RTT)
+        for _ in range(5):
+            s.send("A", seq=1, ack=1)
+        s.expect("A", seq=1)
+        for hole in range(1, 5):
+            s.wait(RTT)
+            s.send("A", seq=1, ack=1 + 1000 * hole)
+            s.expect("A", seq=1 + 1000 * hole, length=1000)
+        assert s.counter("tcp_rto") == 0
+
+
 def test_newreno_ignores_duplicates_right_after_recovery() -> None:
     """RFC 6582 section 4.1: they are answers to what was retransmitted in vain."""
     with Script() as s:
