@@ -84,10 +84,10 @@ void tcp_ecn_passive(struct ams_stack *stack, struct tcp_conn *conn, const struc
     uint32_t ace = ace_of(syn);
     if (stack->config.ecn == AMS_ECN_OFF)
         return;
-    if (accepts_accurate(stack) && asks_accurately(ace)) {
-        if (tcp_accecn_start(stack, conn, tos & IP_ECN_MASK))
+    if (asks_accurately(ace)) {
+        if (accepts_accurate(stack) && tcp_accecn_start(stack, conn, tos & IP_ECN_MASK))
             return;
-        conn->ecn |= ECN_ASKED_ACCURATE; /* there was no memory for it */
+        conn->ecn |= ECN_ASKED_ACCURATE; /* it isn't wanted, though it may be when the SYN comes again; or no memory */
     }
     if ((ace & ACE_CLASSIC) == ACE_CLASSIC)
         conn->ecn |= ECN_OK | ECN_ECT;

@@ -105,6 +105,18 @@ def test_two_syns_that_contradict_each_other_end_the_attempt(first: str) -> None
         s.quiet(10 * SECOND)
 
 
+def test_a_setting_that_changes_during_a_handshake_is_no_contradiction() -> None:
+    """The peer asks as it did before; the answer is as it was, too."""
+    with Script(ecn=lib.AMS_ECN_ACCEPT) as s:
+        s.syn(flags="SECN")
+        s.expect("SAE", ack=1)
+        assert lib.ams_stack_set(s.host.stack, lib.AMS_SET_ECN, ACCURATE) == 0
+        s.syn(flags="SECN")
+        s.expect("SAE", ack=1)
+        s.send("A", seq=1, ack=1)
+        assert s.accepted().info.state == lib.AMS_TCP_ESTABLISHED
+
+
 def test_a_second_syn_that_does_not_ask_is_answered_alike_but_nothing_is_ect() -> None:
     """Section 3.1.5: who knows whether the client will be in AccECN mode?"""
     with server() as s:
